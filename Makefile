@@ -1,0 +1,37 @@
+# make demo    from nothing to a trained classifier and its accuracy, in ./demo
+# make demo VIDEOS=folder    the same with a folder of class folders
+# make test    the tests;  make lint    ruff and mypy
+# Each sets up its own environment in .venv first (torch is some 5 GB with its GPU libraries).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VIDEOS ?=
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/ready
+	PYTHON=$(BIN)/python sh demo.sh "$(VIDEOS)"
+
+test: $(VENV)/ready-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=/path/to/python3")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -r requirements.txt
+	touch $@
+
+$(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
+	$(BIN)/python -m pip install -q -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,105 @@
+"""Options -> the loaders of the three phases."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from datasets.annotation import Index, VideoRecord, canonical_subset, select_videos
+from datasets.frames import (
+    JpgFolder,
+    decode_with_accimage,
+    decode_with_torchvision,
+    require_accimage,
+)
+from datasets.video_dataset import (
+    ClipLoader,
+    OrderedBatches,
+    ShuffledBatches,
+    SlidingWindows,
+    SpatialTransform,
+    TemporalTransform,
+    VideoDataset,
+    WindowBatches,
+)
+from opts import Options
+from spatial_transforms import EvalView, TrainView
+from temporal_transforms import center_window, even_windows, random_window
+
+TRAIN_WINDOWS = {"random": random_window, "center": center_window}
+NAMED = 5  # omitted videos that are named before "and N more"
+
+log = logging.getLogger(__name__)
+
+
+def build_train_loader(options: Options, index: Index) -> ClipLoader:
+    """One clip per training video and epoch, in an order drawn per epoch."""
+    records = _usable_records(options, index, "training")
+    spatial = TrainView(
+        options.sample_size,
+        options.train_crop,
+        min_scale=options.train_crop_min_scale,
+        min_ratio=options.train_crop_min_ratio,
+        hflip=not options.no_hflip,
+        jitter=options.colorjitter,
+    )
+    temporal = partial(TRAIN_WINDOWS[options.train_t_crop], size=options.sample_duration)
+    batches = ShuffledBatches(len(records), options.batch_size, options.manual_seed)
+    return _loader(options, _dataset(options, records, temporal, spatial), batches)
+
+
+def build_val_loader(options: Options, index: Index) -> ClipLoader:
+    """`n_val_samples` clips of each validation video; about `batch_size` clips in a batch."""
+    records = _usable_records(options, index, "validation")
+    temporal = partial(even_windows, size=options.sample_duration, n_samples=options.n_val_samples)
+    dataset = _dataset(options, records, temporal, EvalView(options.sample_size))
+    videos_per_batch = max(1, options.batch_size // options.n_val_samples)
+    return _loader(options, dataset, OrderedBatches(len(records), videos_per_batch))
+
+
+def build_inference_loader(options: Options, index: Index) -> ClipLoader:
+    """Every window of each video of --inference_subset, in order."""
+    records = _usable_records(options, index, canonical_subset(options.inference_subset))
+    windows = SlidingWindows(options.sample_duration, options.inference_stride)
+    whole_frames = options.inference_crop == "nocrop"
+    spatial = EvalView(options.sample_size, crop=not whole_frames)
+    dataset = _dataset(options, records, windows, spatial)
+    counts = [windows.count(len(dataset.kept_frames(video))) for video in range(len(records))]
+    # Whole frames differ in width from video to video.
+    videos_per_batch = 1 if whole_frames else options.inference_batch_size
+    return _loader(options, dataset, WindowBatches(counts, videos_per_batch))
+
+
+def _dataset(
+    options: Options,
+    records: Sequence[VideoRecord],
+    temporal: TemporalTransform,
+    spatial: SpatialTransform,
+) -> VideoDataset:
+    if options.accimage:
+        require_accimage()
+    source = JpgFolder(decode_with_accimage if options.accimage else decode_with_torchvision)
+    return VideoDataset(
+        records, source, temporal, spatial, options.sample_t_stride, options.manual_seed
+    )
+
+
+def _loader(
+    options: Options,
+    dataset: VideoDataset,
+    batches: ShuffledBatches | OrderedBatches | WindowBatches,
+) -> ClipLoader:
+    return ClipLoader(dataset, batches, options.n_threads, skip_bad=options.on_bad_video == "skip")
+
+
+def _usable_records(options: Options, index: Index, subset: str) -> Sequence[VideoRecord]:
+    """The videos of a subset whose frames are there; the others are counted and named."""
+    assert options.video_path is not None
+    records, omitted = select_videos(index, subset, options.video_path)
+    log.info("%s: %d videos", subset, len(records))
+    if omitted:
+        log.warning("%s: %d videos left out:", subset, len(omitted))
+        for video_id, reason in omitted[:NAMED]:
+            log.warning("  %s: %s", video_id, reason)
+        if len(omitted) > NAMED:
+            log.warning("  and %d more", len(omitted) - NAMED)
+    return records

@@ -1,0 +1,252 @@
+"""Index + frames + transforms -> clips, and the loader that hands them out in batches."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datasets.annotation import VideoRecord
+from datasets.frames import FrameError, JpgFolder
+from errors import UserError
+from spatial_transforms import View, apply_view
+from temporal_transforms import sliding_starts, window
+
+MAX_WINDOWS_PER_BATCH = 32  # of one forward pass in inference: bounds its memory
+
+
+class SampleKey(NamedTuple):
+    """What a sample is made from; its random draws depend on these and the seed alone.
+
+    `windows` picks some of the video's windows, as a slice's (start, stop); all without it.
+    """
+
+    epoch: int
+    video: int
+    windows: tuple[int, int] | None = None
+
+
+class Sample(NamedTuple):
+    """The clips of one video that are used together."""
+
+    clips: Tensor  # uint8 (N, C, T, H, W)
+    video: int
+    label: int
+    segments: list[tuple[int, int]]  # per clip: first frame number, last + 1
+
+
+class BadSample(NamedTuple):
+    """A sample whose frames could not be read, and why."""
+
+    video: int
+    reason: str
+
+
+class ClipBatch(NamedTuple):
+    """Clips of one or many videos; the videos' and labels' numbers are repeated per clip."""
+
+    clips: Tensor  # uint8 (B, C, T, H, W)
+    labels: Tensor  # int64 (B,), -1 where there is none
+    videos: Tensor  # int64 (B,)
+    segments: list[tuple[int, int]]
+    bad: list[BadSample]
+
+
+class SpatialTransform(Protocol):
+    def draw(self, height: int, width: int, rng: Random) -> View: ...
+
+
+class TemporalTransform(Protocol):
+    def __call__(self, n_frames: int, rng: Random) -> list[list[int]]: ...
+
+
+class SlidingWindows:
+    """The windows of inference, of which a SampleKey may pick some."""
+
+    def __init__(self, size: int, stride: int) -> None:
+        self.size = size
+        self.stride = stride
+
+    def count(self, n_frames: int) -> int:
+        return len(sliding_starts(n_frames, self.size, self.stride))
+
+    def part(self, n_frames: int, start: int, stop: int) -> list[list[int]]:
+        starts = sliding_starts(n_frames, self.size, self.stride)[start:stop]
+        return [window(n_frames, self.size, first) for first in starts]
+
+    def __call__(self, n_frames: int, rng: Random) -> list[list[int]]:
+        return self.part(n_frames, 0, self.count(n_frames))
+
+
+@dataclass(frozen=True)
+class VideoDataset(Dataset[Sample | BadSample]):
+    """Videos as clips. `temporal` counts in kept frames: every `t_stride`-th one."""
+
+    records: Sequence[VideoRecord]
+    source: JpgFolder
+    temporal: TemporalTransform
+    spatial: SpatialTransform
+    t_stride: int = 1
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def kept_frames(self, video: int) -> range:
+        """The numbers of the frames of one video that clips are made of."""
+        record = self.records[video]
+        return range(record.first, record.last + 1, self.t_stride)
+
+    def __getitem__(self, key: SampleKey) -> Sample | BadSample:
+        rng = Random(f"{self.seed}/{key.epoch}/{key.video}")
+        kept = self.kept_frames(key.video)
+        if key.windows is None:
+            windows = self.temporal(len(kept), rng)
+        else:
+            assert isinstance(self.temporal, SlidingWindows)
+            windows = self.temporal.part(len(kept), *key.windows)
+        try:
+            clips = self._read_clips(key.video, kept, windows, rng)
+        except FrameError as error:
+            return BadSample(key.video, str(error))
+        segments = [(kept[min(w)], kept[max(w)] + 1) for w in windows]
+        return Sample(clips, key.video, self.records[key.video].label, segments)
+
+    def _read_clips(self, video: int, kept: range, windows: list[list[int]], rng: Random) -> Tensor:
+        """Each frame is decoded once, however many windows hold it. -> (N, C, T, H, W)"""
+        folder = self.records[video].path
+        positions = sorted(set(itertools.chain.from_iterable(windows)))
+        frames = [self.source.read(folder, kept[position]) for position in positions]
+        _, height, width = frames[0].shape
+        for position, frame in zip(positions, frames, strict=True):
+            if frame.shape != frames[0].shape:
+                raise FrameError(
+                    f"{folder}: frame {kept[position]} is {frame.shape[2]}x{frame.shape[1]}, "
+                    f"frame {kept[positions[0]]} {width}x{height}"
+                )
+        pixels = apply_view(frames, self.spatial.draw(height, width, rng))  # (T', C, H, W)
+        place = {position: i for i, position in enumerate(positions)}
+        clips = pixels[[[place[position] for position in w] for w in windows]]  # (N, T, C, H, W)
+        return clips.transpose(1, 2)
+
+
+def collate(samples: Sequence[Sample | BadSample]) -> ClipBatch:
+    """Samples -> one batch of all their clips; the unreadable ones ride along by name."""
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    bad = [sample for sample in samples if isinstance(sample, BadSample)]
+    counts = torch.tensor([len(sample.clips) for sample in good], dtype=torch.int64)
+    return ClipBatch(
+        torch.cat([s.clips for s in good]) if good else torch.empty(0, dtype=torch.uint8),
+        torch.tensor([s.label for s in good], dtype=torch.int64).repeat_interleave(counts),
+        torch.tensor([s.video for s in good], dtype=torch.int64).repeat_interleave(counts),
+        [segment for s in good for segment in s.segments],
+        bad,
+    )
+
+
+class ShuffledBatches:
+    """Batches of keys in an order that depends on (seed, epoch) alone."""
+
+    def __init__(self, n_videos: int, batch_size: int, seed: int) -> None:
+        self.n_videos, self.batch_size, self.seed = n_videos, batch_size, seed
+        self.epoch = 1
+
+    def __len__(self) -> int:
+        return -(-self.n_videos // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_videos)
+        for start in range(0, self.n_videos, self.batch_size):
+            yield [SampleKey(self.epoch, int(i)) for i in order[start : start + self.batch_size]]
+
+
+class OrderedBatches:
+    """Batches of keys, video by video, for validation."""
+
+    def __init__(self, n_videos: int, batch_size: int) -> None:
+        self.n_videos, self.batch_size = n_videos, batch_size
+
+    def __len__(self) -> int:
+        return -(-self.n_videos // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for start in range(0, self.n_videos, self.batch_size):
+            stop = min(start + self.batch_size, self.n_videos)
+            yield [SampleKey(0, i) for i in range(start, stop)]
+
+
+class WindowBatches:
+    """Batches of the windows of inference, in order: at most `n_videos` videos and
+    MAX_WINDOWS_PER_BATCH windows in one, so that a long video takes several."""
+
+    def __init__(self, window_counts: Sequence[int], n_videos: int) -> None:
+        self.window_counts, self.n_videos = window_counts, n_videos
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        batch: list[SampleKey] = []
+        room = MAX_WINDOWS_PER_BATCH
+        for video, count in enumerate(self.window_counts):
+            start = 0
+            while start < count:
+                stop = min(count, start + room)
+                batch.append(SampleKey(0, video, (start, stop)))
+                room -= stop - start
+                start = stop
+                if room == 0 or len(batch) == self.n_videos:
+                    yield batch
+                    batch, room = [], MAX_WINDOWS_PER_BATCH
+        if batch:
+            yield batch
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+@dataclass
+class ClipLoader:
+    """Iterates over batches; an unreadable sample stops the run or is left out and counted."""
+
+    dataset: VideoDataset
+    batches: ShuffledBatches | OrderedBatches | WindowBatches
+    n_workers: int
+    skip_bad: bool
+    pin_memory: bool = False
+    skipped: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._loader: DataLoader[Sample | BadSample] = DataLoader(
+            self.dataset,
+            batch_sampler=self.batches,
+            num_workers=self.n_workers,
+            collate_fn=collate,
+            pin_memory=self.pin_memory,
+            persistent_workers=self.n_workers > 0,
+            generator=torch.Generator(),  # its own, so that loading draws from no one else's
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def video_id(self, video: int) -> str:
+        return self.dataset.records[video].video_id
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        self.skipped = []
+        for batch in self._loader:
+            self._judge(batch.bad)
+            if len(batch.clips):
+                yield batch
+
+    def _judge(self, bad: Iterable[BadSample]) -> None:
+        for sample in bad:
+            if not self.skip_bad:
+                raise UserError(
+                    f"{sample.reason}; extract {self.video_id(sample.video)} again, or leave "
+                    "such samples out with --on_bad_video skip"
+                )
+            self.skipped.append(sample.reason)

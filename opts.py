@@ -1,0 +1,345 @@
+"""Every flag of main.py, resolved and checked as a whole.
+
+Each option is declared once, as a field of `Options`; the parser and its help are made from the
+fields. Nothing here imports torch, so that -h and a wrong flag answer at once.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from errors import UserError
+from models.catalog import FAMILIES, RESNET_DEPTHS
+
+DEPTHS_HELP = f"resnet, resnet2p1d, preresnet: {' '.join(map(str, RESNET_DEPTHS))}; " + "; ".join(
+    f"{name}: {' '.join(map(str, FAMILIES[name].depths))}"
+    for name in ("wideresnet", "resnext", "densenet")
+)
+ROOTED_PATHS = ("video_path", "annotation_path", "result_path", "pretrain_path", "resume_path")
+AUTO = Path("auto")
+
+# One line per flag that is parsed already but whose work this version does not do.
+NOT_YET: dict[str, tuple[Callable[["Options"], bool], str]] = {
+    "--file_type": (lambda o: o.file_type != "jpg", "only jpg frames can be read yet"),
+    "--input_type": (lambda o: o.input_type != "rgb", "only rgb frames can be read yet"),
+    "--dataset": (lambda o: o.dataset == "activitynet", "activitynet can't be read yet"),
+    "--distributed": (lambda o: o.distributed, "one process is all this version runs"),
+    "--batchnorm_sync": (lambda o: o.batchnorm_sync, "it needs --distributed"),
+}
+
+
+def _flag(group: str, default: Any, help: str, **arguments: Any) -> Any:
+    """One command-line flag; `arguments` go to argparse."""
+    return dataclasses.field(default=default, metadata={"group": group, "help": help, **arguments})
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one run. Paths are resolved; nothing writes to it."""
+
+    root_path: Path | None = _flag("files", None, "joined in front of the five paths below")
+    video_path: Path | None = _flag("files", None, "folder of the extracted frames")
+    annotation_path: Path | None = _flag("files", None, "index (JSON) of the videos")
+    result_path: Path | None = _flag("files", None, "folder of results, made if missing")
+    pretrain_path: Path | None = _flag("files", None, "checkpoint to fine-tune; gets a fresh head")
+    resume_path: Path | None = _flag(
+        "files", None, "checkpoint to go on from, or to evaluate; 'auto': newest in the results"
+    )
+
+    dataset: str = _flag(
+        "data",
+        "kinetics",
+        "whose layout the index has",
+        choices=("activitynet", "kinetics", "ucf101", "hmdb51", "mit", "folder"),
+    )
+    n_classes: int = _flag("data", 400, "outputs of the head")
+    n_pretrain_classes: int = _flag("data", 0, "classes of --pretrain_path; 0 reads the file")
+    input_type: str = _flag("data", "rgb", "kind of frames", choices=("rgb", "flow"))
+    file_type: str = _flag("data", "jpg", "form of the frames", choices=("jpg", "hdf5", "video"))
+    on_bad_video: str = _flag(
+        "data", "stop", "what an unreadable frame does to the run", choices=("stop", "skip")
+    )
+    accimage: bool = _flag("data", False, "decode JPEG with the accimage package")
+    n_threads: int = _flag("data", 4, "worker processes that load clips; 0 loads in the main one")
+
+    sample_size: int = _flag("clips", 112, "side of the square input, pixels")
+    sample_duration: int = _flag("clips", 16, "frames per clip")
+    sample_t_stride: int = _flag("clips", 1, "keep every so-many-th frame")
+    train_crop: str = _flag(
+        "clips", "random", "spatial crop in training", choices=("random", "corner", "center")
+    )
+    train_crop_min_scale: float = _flag("clips", 0.25, "smallest area share of a random crop")
+    train_crop_min_ratio: float = _flag("clips", 0.75, "smallest aspect ratio of a random crop")
+    no_hflip: bool = _flag("clips", False, "no random horizontal flip")
+    colorjitter: bool = _flag("clips", False, "jitter brightness, contrast, saturation and hue")
+    train_t_crop: str = _flag(
+        "clips", "random", "temporal crop in training", choices=("random", "center")
+    )
+    n_val_samples: int = _flag("clips", 3, "evenly spaced clips per validation video")
+    mean_dataset: str = _flag(
+        "clips",
+        "kinetics",
+        "whose pixel mean and std normalise",
+        choices=("kinetics", "activitynet", "0.5"),
+    )
+    no_mean_norm: bool = _flag("clips", False, "do not subtract the mean")
+    no_std_norm: bool = _flag("clips", False, "do not divide by the std")
+    value_scale: int = _flag("clips", 1, "pixels in [0, 1] or [0, 255]", choices=(1, 255))
+
+    model: str = _flag("model", "resnet", "family", choices=tuple(FAMILIES))
+    model_depth: int = _flag("model", 18, DEPTHS_HELP)
+    conv1_t_size: int = _flag("model", 7, "temporal kernel of the stem")
+    conv1_t_stride: int = _flag("model", 1, "temporal stride of the stem")
+    no_max_pool: bool = _flag("model", False, "no max pooling after the stem")
+    resnet_shortcut: str = _flag("model", "B", "A pads with zeros, B projects", choices=("A", "B"))
+    resnet_widen_factor: float = _flag("model", 1.0, "width of resnet and resnet2p1d")
+    wide_resnet_k: int = _flag("model", 2, "width of wideresnet")
+    resnext_cardinality: int = _flag("model", 32, "groups of resnext")
+
+    ft_begin_module: str = _flag("training", "", "first trained module (fc, layer4 …); '' is all")
+    batch_size: int = _flag("training", 128, "clips per optimiser step")
+    n_epochs: int = _flag("training", 200, "last epoch; epochs count from 1")
+    checkpoint: int = _flag("training", 10, "epochs between save_{epoch}.pth")
+    optimizer: str = _flag("training", "sgd", "optimiser", choices=("sgd",))
+    learning_rate: float = _flag("training", 0.1, "initial learning rate")
+    momentum: float = _flag("training", 0.9, "momentum")
+    dampening: float = _flag("training", 0.0, "dampening of the momentum")
+    weight_decay: float = _flag("training", 1e-3, "weight decay")
+    nesterov: bool = _flag("training", False, "Nesterov momentum; forces dampening 0")
+    lr_scheduler: str = _flag(
+        "training", "multistep", "learning rate schedule", choices=("multistep", "plateau")
+    )
+    multistep_milestones: tuple[int, ...] = _flag(
+        "training", (50, 100, 150), "epochs after which the rate is divided by 10", nargs="+"
+    )
+    overwrite_milestones: bool = _flag("training", False, "apply new milestones on resume")
+    plateau_patience: int = _flag("training", 10, "epochs without progress before the rate drops")
+    manual_seed: int = _flag("training", 1, "seed of everything random")
+
+    no_train: bool = _flag("phases", False, "skip training (validation then runs once)")
+    no_val: bool = _flag("phases", False, "skip validation")
+    inference: bool = _flag("phases", False, "score whole videos and write {subset}.json")
+    inference_subset: str = _flag(
+        "phases", "val", "videos to score", choices=("train", "val", "test")
+    )
+    inference_stride: int = _flag("phases", 16, "frames between windows; 0: sample_duration")
+    inference_crop: str = _flag(
+        "phases", "center", "centre square or whole frame", choices=("center", "nocrop")
+    )
+    inference_no_average: bool = _flag("phases", False, "one entry per window, not per video")
+    inference_batch_size: int = _flag("phases", 0, "videos in flight; 0: batch_size")
+    output_topk: int = _flag("phases", 5, "entries per video in the result; 0: all")
+    tensorboard: bool = _flag("phases", False, "event files in the results folder")
+
+    no_cuda: bool = _flag("machine", False, "run on the CPU")
+    precision: str = _flag(
+        "machine",
+        "auto",
+        "arithmetic; auto: bf16 autocast where the device computes it natively, else fp32",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    distributed: bool = _flag("machine", False, "many processes")
+    dist_url: str = _flag("machine", "tcp://127.0.0.1:23456", "where processes meet")
+    world_size: int = _flag("machine", -1, "number of nodes")
+    batchnorm_sync: bool = _flag("machine", False, "synchronised batch norm")
+
+    @property
+    def arch(self) -> str:
+        return f"{self.model}-{self.model_depth}"
+
+    @property
+    def n_input_channels(self) -> int:
+        return 3 if self.input_type == "rgb" else 2
+
+    def model_options(self) -> dict[str, Any]:
+        """The architecture flags that this family heeds."""
+        return {name: getattr(self, name) for name in FAMILIES[self.model].options}
+
+    def as_plain(self) -> dict[str, Any]:
+        """All options as plain JSON values: paths as text, tuples as lists."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)} | {
+            "arch": self.arch,
+            "n_input_channels": self.n_input_channels,
+        }
+
+
+def parse_opts(argv: Sequence[str] | None = None) -> Options:
+    """Read the command line into checked, frozen options.
+
+    Raises UserError with a line for every value that is out of range and every contradiction.
+    """
+    parsed = _build_parser().parse_args(argv)
+    options = _resolve(Options(**vars(parsed)))
+    problems = [*_bad_ranges(options), *_contradictions(options)]
+    if problems:
+        raise UserError("\n".join(problems))
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message} (-h lists all flags)")
+
+
+GROUPS = {
+    "files": "files",
+    "data": "data",
+    "clips": "clips: which frames, which part of the picture",
+    "model": "model",
+    "training": "training",
+    "phases": "phases: train and validate by default, --inference on request",
+    "machine": "machine",
+}
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="main.py",
+        description="Train, fine-tune, validate and run 3D ResNets on videos.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=98),
+        usage="main.py --video_path DIR --annotation_path JSON --result_path DIR [flags]",
+    )
+    groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
+    for field in fields(Options):
+        meta = dict(field.metadata)
+        group, text = groups[meta.pop("group")], meta.pop("help")
+        if isinstance(field.default, bool):
+            group.add_argument(f"--{field.name}", action="store_true", help=text)
+            continue
+        group.add_argument(
+            f"--{field.name}",
+            default=field.default,
+            type=_type_of(field.default),
+            help=text + _default_text(field.default),
+            **_metavar(field.default, meta),
+        )
+    return parser
+
+
+def _type_of(default: Any) -> Callable[[str], Any]:
+    if default is None:
+        return Path
+    return type(default[0]) if isinstance(default, tuple) else type(default)
+
+
+def _metavar(default: Any, meta: dict[str, Any]) -> dict[str, Any]:
+    if "choices" in meta:
+        return meta | {"metavar": "|".join(map(str, meta["choices"]))}
+    return meta | {"metavar": "PATH" if default is None else _type_of(default).__name__.upper()}
+
+
+def _default_text(default: Any) -> str:
+    if default is None or default == "":
+        return ""
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    return f" ({str(shown).replace('%', '%%')})"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _resolve(options: Options) -> Options:
+    """Join the root, expand ~, settle the values that other values decide."""
+    changes: dict[str, Any] = {"multistep_milestones": tuple(options.multistep_milestones)}
+    if options.root_path is not None:
+        changes["root_path"] = options.root_path.expanduser()
+    for name in ROOTED_PATHS:
+        path = getattr(options, name)
+        if path is not None and not (name == "resume_path" and path == AUTO):
+            changes[name] = changes.get("root_path", Path()) / path.expanduser()
+    if options.nesterov:
+        changes["dampening"] = 0.0
+    if options.inference_stride == 0:
+        changes["inference_stride"] = options.sample_duration
+    if options.inference_batch_size == 0:
+        changes["inference_batch_size"] = options.batch_size
+    return replace(options, **changes)
+
+
+AT_LEAST_ONE = (
+    "n_classes",
+    "batch_size",
+    "inference_batch_size",
+    "n_epochs",
+    "checkpoint",
+    "sample_size",
+    "sample_duration",
+    "sample_t_stride",
+    "inference_stride",
+    "n_val_samples",
+    "conv1_t_size",
+    "conv1_t_stride",
+    "wide_resnet_k",
+    "resnext_cardinality",
+)
+NOT_NEGATIVE = (
+    "n_pretrain_classes",
+    "n_threads",
+    "momentum",
+    "dampening",
+    "weight_decay",
+    "plateau_patience",
+    "manual_seed",
+)
+ABOVE_ZERO = ("learning_rate", "resnet_widen_factor")
+SHARES = ("train_crop_min_scale", "train_crop_min_ratio")
+
+
+def _bad_ranges(options: Options) -> Iterator[str]:
+    rules: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+        (AT_LEAST_ONE, lambda v: v >= 1, "must be at least 1"),
+        (NOT_NEGATIVE, lambda v: 0 <= v < float("inf"), "must not be negative"),
+        (ABOVE_ZERO, lambda v: 0 < v < float("inf"), "must be above 0"),
+        (SHARES, lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
+    )
+    for names, holds, complaint in rules:
+        for name in names:
+            if not holds(getattr(options, name)):
+                yield f"--{name} {getattr(options, name)}: {complaint}"
+    if min(options.multistep_milestones) < 1:
+        yield f"--multistep_milestones {options.multistep_milestones}: epochs count from 1"
+
+
+def _contradictions(options: Options) -> Iterator[str]:
+    for name in ("video_path", "annotation_path", "result_path"):
+        if getattr(options, name) is None:
+            yield f"--{name} is missing"
+    yield from _model_contradictions(options)
+    for flag, (asked, reason) in NOT_YET.items():
+        if asked(options):
+            yield f"{flag}: {reason}"
+    if options.no_train and options.no_val and not options.inference:
+        yield "--no_train --no_val without --inference leaves nothing to do"
+    if options.lr_scheduler == "plateau" and options.no_val and not options.no_train:
+        yield "--lr_scheduler plateau follows the validation loss, which --no_val skips"
+    if options.no_train and options.resume_path is None:
+        yield "--no_train needs --resume_path: without it the weights would be random"
+    if options.ft_begin_module and options.pretrain_path is None and options.resume_path is None:
+        yield (
+            f"--ft_begin_module {options.ft_begin_module} freezes the layers before it; "
+            "without --pretrain_path or --resume_path those would stay random"
+        )
+
+
+def _model_contradictions(options: Options) -> Iterator[str]:
+    family = FAMILIES[options.model]
+    if options.model_depth not in family.depths:
+        known = " ".join(map(str, family.depths))
+        yield f"--model_depth {options.model_depth}: {options.model} has depths {known}"
+    if options.ft_begin_module and options.ft_begin_module not in family.modules:
+        yield (
+            f"--ft_begin_module {options.ft_begin_module}: the modules of {options.model} are "
+            + " ".join(family.modules)
+        )
+    for field in fields(options):
+        if field.metadata["group"] != "model" or field.name in ("model", "model_depth"):
+            continue
+        value = getattr(options, field.name)
+        if field.name not in family.options and value != field.default:
+            yield f"--{field.name} {value}: {options.model} has no such option"

@@ -1,0 +1,209 @@
+"""Checkpoints: whole or not at all on disk, never code when read, checked before they are used.
+
+A file is {"epoch", "arch", "state_dict", "optimizer", "scheduler"} as the original writes it, and
+beside these what only we write: "class_names", "options", "normalization", "versions", "best",
+"scaler". Tensors and plain Python values only, so that weights_only=True loads it.
+"""
+
+import contextlib
+import copy
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errors import UserError
+from models.identity import identify
+
+ORIGINAL_KEYS = {"epoch", "arch", "state_dict", "optimizer", "scheduler"}
+UNREADABLE = "is no checkpoint that torch can read, or only a part of one"
+WRAPPER_PREFIX = "module."  # what DataParallel puts before every name
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's content, names without `module.`. What a file does not hold is None."""
+
+    path: Path
+    state_dict: dict[str, Tensor]
+    epoch: int | None
+    optimizer: dict[str, Any] | None
+    scheduler: dict[str, Any] | None
+    extra: dict[str, Any]
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return self.extra.get("class_names")
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether we wrote it: the original saves before its scheduler steps, we after."""
+        return bool(self.extra)
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` so that `path` holds the old file or the whole new one, never a part.
+
+    Raises UserError where the disk is full or the folder can't be written.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(dict(content), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+    except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
+        cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        kept = "; the earlier file of that name is whole" if path.exists() else ""
+        raise UserError(f"{path}: can't be saved: {cause}{kept}") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint or a bare state dict. Runs no code from it; raises UserError."""
+    content = _read(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    weights = content.get("state_dict", content)
+    if not isinstance(weights, dict) or not weights or not _all_tensors(weights):
+        raise UserError(f"{path}: holds no weights under 'state_dict'")
+    is_bare = weights is content
+    return Checkpoint(
+        path,
+        {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()},
+        None if is_bare else content.get("epoch"),
+        None if is_bare else content.get("optimizer"),
+        None if is_bare else content.get("scheduler"),
+        {} if is_bare else {k: v for k, v in content.items() if k not in ORIGINAL_KEYS},
+    )
+
+
+def _all_tensors(weights: Mapping[Any, Any]) -> bool:
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items())
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, not a checkpoint") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: {_unpickling_cause(str(error))}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except Exception:  # torch has no one error for a file cut short or of another kind
+        raise UserError(f"{path}: {UNREADABLE} ({path.stat().st_size} bytes)") from None
+
+
+def _unpickling_cause(message: str) -> str:
+    if "Unsupported global" in message or "Unsupported class" in message:
+        return "wants to run code when loaded, which checkpoints have no need of; refused"
+    return UNREADABLE
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's weights into a model; every tensor must fit.
+
+    Raises UserError with the flags by which file and model differ.
+    """
+    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint.state_dict.items()}
+    if ours != theirs:
+        raise UserError(f"{checkpoint.path}: {_difference(theirs, ours)}")
+    model.load_state_dict(checkpoint.state_dict)
+
+
+def _difference(theirs: dict[str, tuple[int, ...]], ours: dict[str, tuple[int, ...]]) -> str:
+    """In one line, what the file is and what the flags say."""
+    file, flags = identify(theirs), identify(ours)
+    if file is not None and flags is not None and file != flags:
+        names = [f.name for f in fields(file) if getattr(file, f.name) != getattr(flags, f.name)]
+        in_file = ", ".join(f"{name} {getattr(file, name)}" for name in names)
+        in_flags = ", ".join(f"{name} {getattr(flags, name)}" for name in names)
+        return f"the checkpoint has {in_file}; the flags say {in_flags}"
+    for name, shape in ours.items():
+        if name not in theirs:
+            return f"the checkpoint lacks {name}, which the flags' model has"
+        if theirs[name] != shape:
+            return f"{name} is {theirs[name]} in the checkpoint, {shape} in the flags' model"
+    extra = next(name for name in theirs if name not in ours)
+    return f"the checkpoint has {extra}, which the flags' model lacks"
+
+
+def n_classes_of(checkpoint: Checkpoint, head: str) -> int:
+    """The number of outputs of a checkpoint's head. Raises UserError if it has no such head."""
+    weight = checkpoint.state_dict.get(f"{head}.weight")
+    if weight is None:
+        identity = identify({k: tuple(v.shape) for k, v in checkpoint.state_dict.items()})
+        kind = f"a {identity.arch}" if identity else "of another family"
+        raise UserError(f"{checkpoint.path}: has no head {head!r}; the checkpoint is {kind}")
+    return weight.shape[0]
+
+
+def check_class_names(checkpoint: Checkpoint, labels: Sequence[str], index: Path) -> None:
+    """Raises UserError where the file's class names are not the index's, in its order.
+
+    Other names or another order make a trained head's outputs mean something else: accuracy
+    falls to chance without any other sign. Files of the original carry no names.
+    """
+    names = checkpoint.class_names
+    if names is None or list(names) == list(labels):
+        return
+    pairs = zip_longest(names, labels)
+    number, (saved, given) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    raise UserError(
+        f"{checkpoint.path}: class {number} is {saved!r} in the checkpoint and {given!r} in "
+        f"{index}: use the index it was trained with, or --pretrain_path for new classes"
+    )
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load an optimiser's state whose parameters may be grouped otherwise than ours.
+
+    The original writes one group, or one group per parameter when it fine-tunes; the order of
+    the parameters is the same. Raises ValueError where their number differs.
+    """
+    groups = copy.deepcopy(state["param_groups"])
+    indices = [index for group in groups for index in group["params"]]
+    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    if len(indices) != sum(sizes):
+        raise ValueError(f"{len(indices)} trained tensors in the file, {sum(sizes)} here")
+    regrouped, start = [], 0
+    for size, own in zip(sizes, optimizer.param_groups, strict=True):
+        settings = {key: value for key, value in own.items() if key != "params"}
+        saved = {key: value for key, value in groups[0].items() if key in settings}
+        regrouped.append(settings | saved | {"params": indices[start : start + size]})
+        start += size
+    optimizer.load_state_dict({"state": state["state"], "param_groups": regrouped})
+
+
+def find_newest(folder: Path) -> Checkpoint | None:
+    """The last written whole checkpoint of a results folder, or None."""
+    newest_first = sorted(folder.glob("*.pth"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    for path in newest_first:
+        with contextlib.suppress(UserError):
+            checkpoint = load_checkpoint(path)
+            if checkpoint.epoch is not None:
+                return checkpoint
+    return None

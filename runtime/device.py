@@ -1,0 +1,104 @@
+"""The device, the arithmetic on it, and the way from uint8 clips to the model's input."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errors import UserError
+from spatial_transforms import MEAN, STD
+
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Pixels 0 … 255 -> (x / 255 * value_scale - mean) / std, channel by channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    value_scale: int = 1
+
+    @classmethod
+    def of(
+        cls, dataset: str, *, value_scale: int = 1, use_mean: bool = True, use_std: bool = True
+    ) -> "Normalization":
+        """`dataset` is a key of spatial_transforms.MEAN; mean and std grow with value_scale."""
+        mean = tuple(m * value_scale if use_mean else 0.0 for m in MEAN[dataset])
+        std = tuple(s * value_scale if use_std else 1.0 for s in STD[dataset])
+        return cls(mean, std, value_scale)
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and in which precision a model runs."""
+
+    device: torch.device
+    precision: str  # fp32, bf16 or fp16
+    normalization: Normalization
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a model here. Channels last: convolutions run 1.3 to 3 times as fast that way."""
+        return model.to(self.device).to(memory_format=torch.channels_last_3d)
+
+    def model_input(self, clips: Tensor) -> Tensor:
+        """uint8 (B, C, T, H, W) on any device -> normalised float32 of that shape, here."""
+        norm = self.normalization
+        pixels = clips.to(self.device, non_blocking=True)
+        pixels = pixels.to(torch.float32, memory_format=torch.channels_last_3d)
+        mean = torch.tensor(norm.mean, device=self.device).view(-1, 1, 1, 1)
+        std = torch.tensor(norm.std, device=self.device).view(-1, 1, 1, 1)
+        return pixels.mul_(norm.value_scale / 255).sub_(mean).div_(std)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which forward passes run."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, AUTOCAST_DTYPES[self.precision])
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling, which fp16 needs; elsewhere it passes everything through."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+
+def choose_device(*, no_cuda: bool, precision: str, normalization: Normalization) -> Device:
+    """Pick CUDA where there is one, and settle what --precision auto means on it.
+
+    Raises UserError where the device can't compute the precision asked for.
+    """
+    use_cuda = not no_cuda and torch.cuda.is_available()
+    device = torch.device("cuda" if use_cuda else "cpu")
+    native_bf16 = _cuda_has_bf16() if use_cuda else cpu_has_bf16()
+    if precision == "auto":
+        precision = "bf16" if native_bf16 else "fp32"
+    if precision == "bf16" and use_cuda and not native_bf16:
+        name = torch.cuda.get_device_name()
+        raise UserError(f"--precision bf16: {name} does not compute it; take fp16 or fp32")
+    return Device(device, precision, normalization)
+
+
+def _cuda_has_bf16() -> bool:
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 natively (AVX-512 BF16 or AMX; ARM's bf16 extension).
+
+    A torch that can't tell counts as no: emulated bf16 is slower than fp32.
+    """
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def describe_device(device: Device) -> str:
+    """One line for the log."""
+    if device.device.type == "cuda":
+        name = torch.cuda.get_device_name(device.device)
+        others = torch.cuda.device_count() - 1
+        more = f"; {others} more GPUs are not used" if others else ""
+        return f"{name}, {device.precision}{more}"
+    return f"CPU with {torch.get_num_threads()} threads, {device.precision}"

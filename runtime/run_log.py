@@ -1,0 +1,101 @@
+"""What a run leaves in the results folder beside its weights: logs, options, event files.
+
+Nothing is touched before there is a first row to write, so that a run that fails at once leaves
+the files of an earlier run as they were.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+COLUMNS = {
+    "train": ("epoch", "loss", "acc", "lr"),
+    "train_batch": ("epoch", "batch", "iter", "loss", "acc", "lr"),
+    "val": ("epoch", "loss", "acc", "video_acc"),
+}
+
+
+class RunLog:
+    """train.log, train_batch.log, val.log, opts.json and, on request, TensorBoard's events.
+
+    With `keep_before` above 1 the logs go on: rows of that epoch and later ones, which an
+    interrupted run may have left, are cut off. Otherwise logs of an earlier run in the same
+    folder are put aside under the name *.log.old.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        options: Mapping[str, Any],
+        keep_before: int = 1,
+        tensorboard: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.keep_before = keep_before
+        self._options = dict(options)
+        self._tensorboard = tensorboard
+        self._begun: set[str] = set()
+        self._writer: Any = None
+
+    def write(self, log: str, row: Mapping[str, Any]) -> None:
+        """Append a row to train, train_batch or val. Values are written as str() shows them."""
+        self.begin()
+        path = self.folder / f"{log}.log"
+        if log not in self._begun:
+            self._begin_log(log, path)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(_line([row[column] for column in COLUMNS[log]]))
+        if self._writer is not None and log != "train_batch":
+            self._write_events(log, row)
+
+    def begin(self) -> None:
+        """Write opts.json and open the event files, once."""
+        if "opts" in self._begun:
+            return
+        self._begun.add("opts")
+        text = json.dumps(self._options, indent=1, ensure_ascii=False)
+        _replace(self.folder / "opts.json", text + "\n")
+        if self._tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder), purge_step=self.keep_before)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _begin_log(self, log: str, path: Path) -> None:
+        self._begun.add(log)
+        header = _line(COLUMNS[log])
+        if not path.exists():
+            path.write_text(header, encoding="utf-8")
+        elif self.keep_before <= 1:
+            path.replace(path.with_suffix(".log.old"))
+            path.write_text(header, encoding="utf-8")
+        else:
+            _replace(path, header + _rows_before(path, self.keep_before, len(COLUMNS[log])))
+
+    def _write_events(self, log: str, row: Mapping[str, Any]) -> None:
+        for column in COLUMNS[log][1:]:
+            self._writer.add_scalar(f"{log}/{column}", row[column], row["epoch"])
+        self._writer.flush()
+
+
+def _rows_before(path: Path, epoch: int, n_columns: int) -> str:
+    """The rows of earlier epochs; columns that an older program did not write stay empty."""
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    kept = [row for row in rows if row[0].isdigit() and int(row[0]) < epoch]
+    return "".join(_line([*row, *[""] * (n_columns - len(row))]) for row in kept)
+
+
+def _line(values: Any) -> str:
+    return "\t".join(map(str, values)) + "\n"
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,166 @@
+"""Which part of the picture: crop, resize, flip and jitter over a whole clip.
+
+Every draw is made once per clip and holds for all its frames. Frames stay uint8; the arithmetic
+is torchvision's (bilinear, antialiased, as Pillow resizes).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from random import Random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.transforms import ColorJitter, RandomResizedCrop
+from torchvision.transforms.v2 import functional as F
+
+# Pixel statistics of the training sets, channel by channel, in [0, 1].
+MEAN = {
+    "kinetics": (0.4345, 0.4051, 0.3775),
+    "activitynet": (0.4477, 0.4209, 0.3906),
+    "0.5": (0.5, 0.5, 0.5),
+}
+STD = {
+    "kinetics": (0.2768, 0.2713, 0.2737),
+    "activitynet": (0.2767, 0.2695, 0.2714),
+    "0.5": (0.5, 0.5, 0.5),
+}
+
+FLIP_PROBABILITY = 0.5
+JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+CORNER_SCALES = tuple(2 ** (-i / 4) for i in range(5))
+CORNERS = ("center", "top_left", "top_right", "bottom_left", "bottom_right")
+
+
+class Box(NamedTuple):
+    """A part of a frame, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class Jitter(NamedTuple):
+    """One draw of the colour jitter: the order of the four changes, and their strengths."""
+
+    order: tuple[int, ...]
+    strengths: tuple[float, ...]  # brightness, contrast, saturation, hue
+
+
+@dataclass(frozen=True)
+class View:
+    """What is done to every frame of one clip: cut out `box`, resize, crop, flip, jitter.
+
+    `resize` is (height, width), or one number for the shorter side; `crop` is the side of the
+    centre square that is kept, or None.
+    """
+
+    box: Box
+    resize: tuple[int, ...]
+    crop: int | None = None
+    flip: bool = False
+    jitter: Jitter | None = None
+
+
+@dataclass(frozen=True)
+class EvalView:
+    """Shorter side to `size`, then the centre square, or the whole frame without `crop`."""
+
+    size: int
+    crop: bool = True
+
+    def draw(self, height: int, width: int, rng: Random) -> View:
+        return View(Box(0, 0, height, width), (self.size,), self.size if self.crop else None)
+
+
+@dataclass(frozen=True)
+class TrainView:
+    """The random crop, flip and jitter of training. `crop` is a key of CROPS."""
+
+    size: int
+    crop: str = "random"
+    min_scale: float = 0.25
+    min_ratio: float = 0.75
+    hflip: bool = True
+    jitter: bool = False
+
+    def draw(self, height: int, width: int, rng: Random) -> View:
+        view = CROPS[self.crop](self, height, width, rng)
+        flip = self.hflip and rng.random() < FLIP_PROBABILITY
+        return replace(view, flip=flip, jitter=_draw_jitter(rng) if self.jitter else None)
+
+
+def _random_crop(how: TrainView, height: int, width: int, rng: Random) -> View:
+    with _torch_seeded(rng):
+        box = RandomResizedCrop.get_params(
+            torch.empty(0, height, width),
+            scale=[how.min_scale, 1.0],
+            ratio=[how.min_ratio, 1.0 / how.min_ratio],
+        )
+    return View(Box(*box), (how.size, how.size))
+
+
+def _corner_crop(how: TrainView, height: int, width: int, rng: Random) -> View:
+    """A square at one of 5 scales in a corner or the centre (Wang et al., arXiv:1507.02159)."""
+    side = int(min(height, width) * rng.choice(CORNER_SCALES))
+    corner = rng.choice(CORNERS)
+    if corner == "center":
+        box = Box((height - side) // 2, (width - side) // 2, side, side)
+    else:
+        top = height - side if corner.startswith("bottom") else 0
+        left = width - side if corner.endswith("right") else 0
+        box = Box(top, left, side, side)
+    return View(box, (how.size, how.size))
+
+
+def _center_crop(how: TrainView, height: int, width: int, rng: Random) -> View:
+    return EvalView(how.size).draw(height, width, rng)
+
+
+CROPS = {"random": _random_crop, "corner": _corner_crop, "center": _center_crop}
+
+
+def _draw_jitter(rng: Random) -> Jitter:
+    ranges = ColorJitter(**JITTER)
+    with _torch_seeded(rng):
+        order, *strengths = ColorJitter.get_params(
+            ranges.brightness, ranges.contrast, ranges.saturation, ranges.hue
+        )
+    return Jitter(tuple(order.tolist()), tuple(strengths))
+
+
+@contextmanager
+def _torch_seeded(rng: Random) -> Iterator[None]:
+    """torchvision draws from torch's global generator alone: seed that from `rng`, put it back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(rng.getrandbits(63))
+        yield
+
+
+def apply_view(frames: Sequence[Tensor], view: View) -> Tensor:
+    """Frames, uint8 (3, H, W) each and of one size -> uint8 (T, 3, h, w)."""
+    box = view.box
+    # Rows of pixels lie channel by channel in a decoded JPEG: keeping that order makes the resize
+    # several times as fast.
+    clip = torch.empty((len(frames), box.height, box.width, frames[0].shape[0]), dtype=torch.uint8)
+    for target, frame in zip(clip, frames, strict=True):
+        part = frame[:, box.top : box.top + box.height, box.left : box.left + box.width]
+        target.copy_(part.permute(1, 2, 0))
+    pixels = clip.permute(0, 3, 1, 2)  # (T, h, w, C) -> (T, C, h, w)
+    pixels = F.resize(pixels, list(view.resize), antialias=True)
+    if view.crop is not None:
+        pixels = F.center_crop(pixels, [view.crop])
+    if view.flip:
+        pixels = F.horizontal_flip(pixels)
+    return pixels if view.jitter is None else _jittered(pixels, view.jitter)
+
+
+JITTER_STEPS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+
+
+def _jittered(pixels: Tensor, jitter: Jitter) -> Tensor:
+    for step in jitter.order:
+        pixels = JITTER_STEPS[step](pixels, jitter.strengths[step])
+    return pixels

@@ -1,0 +1,82 @@
+"""Helpers of the tests that run main.py: small frame folders, indexes, and the golden runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import main
+from models.build import build
+from tests.golden.weights import weights_from_names
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def make_frames(folder, n_frames, *, size=(40, 32), seed=0):
+    """A frame folder of smooth random pictures; returns its number of frames."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(seed)
+    for number in range(1, n_frames + 1):
+        pixels = draw.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize(size).save(folder / f"image_{number:05d}.jpg")
+    return n_frames
+
+
+def make_dataset(root, *, train=3, val=2, n_frames=20, labels=("a", "b")):
+    """root/jpg and root/index.json with `train` and `val` videos of each label."""
+    database = {}
+    for number, label in enumerate(labels):
+        for i in range(train + val):
+            video = f"{label}_{i}"
+            make_frames(root / "jpg" / label / video, n_frames, seed=100 * number + i)
+            database[video] = {
+                "subset": "training" if i < train else "validation",
+                "annotations": {"label": label, "segment": [1, n_frames + 1]},
+            }
+    index = {"labels": list(labels), "database": database}
+    (root / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    return index
+
+
+def small_run(root, *flags, result="res"):
+    """Run main.py on a small dataset with a tiny model; returns the exit status."""
+    return main.main(
+        [
+            "--root_path", str(root), "--video_path", "jpg", "--annotation_path", "index.json",
+            "--result_path", result, "--dataset", "folder", "--n_classes", "2",
+            "--model_depth", "10", "--resnet_widen_factor", "0.25", "--sample_size", "32",
+            "--sample_duration", "8", "--batch_size", "4", "--n_epochs", "2", "--no_cuda",
+            "--n_threads", "0", "--precision", "fp32", "--learning_rate", "0.01", *flags,
+        ]
+    )  # fmt: skip
+
+
+def write_golden_checkpoint(spec, path):
+    """The checkpoint that an expected.json asks for."""
+    model = build(
+        spec["model"], spec["model_depth"], n_classes=spec["n_classes"], **spec["options"]
+    )
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    arch = f"{spec['model']}-{spec['model_depth']}"
+    torch.save({"epoch": 0, "arch": arch, "state_dict": weights_from_names(shapes)}, path)
+
+
+def run_golden(case, data, work):
+    """Run a case of expected.json whose frames and index lie in `data`; results in work/res."""
+    write_golden_checkpoint(case["checkpoint"], work / "c.pth")
+    arguments = [
+        "--root_path", str(work), "--video_path", str(data / "jpg"),
+        "--annotation_path", str(data / "index.json"), "--result_path", "res",
+        "--dataset", "ucf101", "--no_cuda", "--n_threads", "0", "--n_classes", "2",
+        "--precision", "fp32", *case["args"],
+    ]  # fmt: skip
+    assert main.main(arguments) == 0
+    return work / "res"
+
+
+def read_table(text):
+    """A tab-separated log as a list of {column: number}."""
+    header, *rows = [line.split("\t") for line in text.splitlines()]
+    return [dict(zip(header, map(float, row), strict=True)) for row in rows]

@@ -1,0 +1,204 @@
+import pickle
+import resource
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from errors import UserError
+from models.build import build
+from runtime.checkpoint import (
+    check_class_names,
+    find_newest,
+    load_checkpoint,
+    load_optimizer,
+    load_weights,
+    n_classes_of,
+    save_checkpoint,
+)
+
+
+def small(depth=10, n_classes=3, **options):
+    return build("resnet", depth, n_classes=n_classes, resnet_widen_factor=0.25, **options)
+
+
+def content(model, epoch=1):
+    return {"epoch": epoch, "arch": "resnet-10", "state_dict": model.state_dict()}
+
+
+@pytest.mark.parametrize("form", ["whole", "bare", "module", "legacy"])
+def test_forms_that_load(tmp_path, form):
+    model = small()
+    weights = model.state_dict()
+    if form == "module":
+        weights = OrderedDict((f"module.{name}", value) for name, value in weights.items())
+    whole = {"epoch": 3, "arch": "resnet-10", "state_dict": weights}
+    path = tmp_path / "c.pth"
+    torch.save(
+        weights if form == "bare" else whole,
+        path,
+        _use_new_zipfile_serialization=form != "legacy",
+    )
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.epoch == (None if form == "bare" else 3)
+    other = small()
+    load_weights(other, checkpoint)
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+
+
+class Bomb:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (Path.touch, (self.target,))
+
+
+def test_code_in_a_file_does_not_run(tmp_path):
+    target = tmp_path / "created"
+    for path, write in (
+        (tmp_path / "zip.pth", torch.save),
+        (tmp_path / "raw.pth", lambda value, path: path.write_bytes(pickle.dumps(value))),
+    ):
+        write({"state_dict": Bomb(target)}, path)
+        with pytest.raises(UserError, match=r"\.pth: wants to run code"):
+            load_checkpoint(path)
+        assert not target.exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04 nonsense", bytes(1000)])
+def test_files_that_are_no_checkpoint(tmp_path, data):
+    path = tmp_path / "c.pth"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_truncated_checkpoint(tmp_path, share):
+    path = tmp_path / "c.pth"
+    torch.save(content(small()), path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(UserError, match="only a part"):
+        load_checkpoint(path)
+
+
+def test_other_content(tmp_path):
+    path = tmp_path / "c.pth"
+    torch.save([1, 2], path)
+    with pytest.raises(UserError, match="holds a list"):
+        load_checkpoint(path)
+    torch.save({"epoch": 1}, path)
+    with pytest.raises(UserError, match="no weights"):
+        load_checkpoint(path)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.pth")
+    with pytest.raises(UserError, match="is a folder"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 18}, "the checkpoint has model_depth 10; the flags say model_depth 18"),
+        ({"n_classes": 5}, "the checkpoint has n_classes 3; the flags say n_classes 5"),
+        ({"resnet_shortcut": "A"}, "resnet_shortcut B; the flags say resnet_shortcut A"),
+        ({"conv1_t_size": 3}, "conv1_t_size 7; the flags say conv1_t_size 3"),
+    ],
+)
+def test_what_differs_is_named(tmp_path, options, message):
+    path = tmp_path / "c.pth"
+    torch.save(content(small()), path)
+    with pytest.raises(UserError, match=message):
+        load_weights(small(**options), load_checkpoint(path))
+
+
+def test_single_tensors_that_differ_are_named(tmp_path):
+    model = small()
+    weights = model.state_dict()
+    del weights["layer3.0.bn1.bias"]
+    torch.save(weights, tmp_path / "c.pth")
+    with pytest.raises(UserError, match=r"lacks layer3\.0\.bn1\.bias"):
+        load_weights(model, load_checkpoint(tmp_path / "c.pth"))
+
+
+def test_head_size(tmp_path):
+    torch.save(content(small(n_classes=9)), tmp_path / "c.pth")
+    checkpoint = load_checkpoint(tmp_path / "c.pth")
+    assert n_classes_of(checkpoint, "fc") == 9
+    with pytest.raises(UserError, match="no head 'classifier'; the checkpoint is a resnet-10"):
+        n_classes_of(checkpoint, "classifier")
+
+
+def test_class_names(tmp_path):
+    save_checkpoint(tmp_path / "c.pth", content(small()) | {"class_names": ["a", "b", "c"]})
+    checkpoint = load_checkpoint(tmp_path / "c.pth")
+    check_class_names(checkpoint, ("a", "b", "c"), Path("i.json"))
+    with pytest.raises(UserError, match="class 1 is 'b' in the checkpoint and 'c' in i.json"):
+        check_class_names(checkpoint, ("a", "c", "b"), Path("i.json"))
+    with pytest.raises(UserError, match="class 2 is 'c' in the checkpoint and None"):
+        check_class_names(checkpoint, ("a", "b"), Path("i.json"))
+
+
+def limit_file_size(size):
+    """Until undone, writes past `size` bytes fail as on a full disk."""
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path):
+    path = tmp_path / "save_1.pth"
+    save_checkpoint(path, content(small(), epoch=1))
+    undo = limit_file_size(100_000)
+    try:
+        with pytest.raises(UserError, match="can't be saved.*earlier file of that name is whole"):
+            save_checkpoint(path, content(small(), epoch=2))
+    finally:
+        undo()
+    assert load_checkpoint(path).epoch == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["save_1.pth"]
+
+
+def test_newest_whole_checkpoint(tmp_path):
+    assert find_newest(tmp_path) is None
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path / f"save_{epoch}.pth", content(small(), epoch))
+    (tmp_path / "save_3.pth").write_bytes((tmp_path / "save_2.pth").read_bytes()[:5000])
+    newest = find_newest(tmp_path)
+    assert newest is not None and newest.path.name == "save_2.pth"
+
+
+@pytest.mark.parametrize("saved_in_groups", [False, True])
+@pytest.mark.parametrize("loaded_in_groups", [False, True])
+def test_optimizer_state_in_any_grouping(saved_in_groups, loaded_in_groups):
+    def optimizer_of(model, in_groups, rate):
+        parameters = list(model.parameters())
+        groups = [{"params": [p]} for p in parameters] if in_groups else parameters
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    first = optimizer_of(model, saved_in_groups, rate=0.25)
+    model(torch.ones(5, 4)).sum().backward()
+    first.step()
+    second = optimizer_of(model, loaded_in_groups, rate=0.5)
+    load_optimizer(second, first.state_dict())
+    assert {group["lr"] for group in second.param_groups} == {0.25}
+    for parameter in model.parameters():
+        expected = first.state[parameter]["momentum_buffer"]
+        assert torch.equal(second.state[parameter]["momentum_buffer"], expected)
+
+
+def test_optimizer_of_other_parameters():
+    one = torch.optim.SGD(nn.Linear(4, 3).parameters(), lr=0.1)
+    two = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    with pytest.raises(ValueError, match="2 trained tensors in the file, 1 here"):
+        load_optimizer(two, one.state_dict())

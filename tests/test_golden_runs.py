@@ -1,0 +1,70 @@
+"""Whole command lines against what the original wrote for them (tests/golden/README.md)."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import GOLDEN, read_table, run_golden
+
+FIGHT = Path(__file__).parent.parent.parent / "shared/golden/fight"
+
+
+def cases(folder):
+    expected = folder / "expected.json"
+    if not expected.exists():
+        return []
+    return list(json.loads(expected.read_text(encoding="utf-8")).items())
+
+
+def compare_results(ours, expected):
+    assert list(ours["results"]) == list(expected["results"])
+    for video, entries in expected["results"].items():
+        for got, want in zip(ours["results"][video], entries, strict=True):
+            if "segment" in want:
+                assert got["segment"] == want["segment"]
+                got, want = {"r": got["result"]}, {"r": want["result"]}
+            compare_entries(got.get("r", [got]), want.get("r", [want]))
+
+
+def compare_entries(got, want):
+    assert [e["label"] for e in got] == [e["label"] for e in want]
+    for one, other in zip(got, want, strict=True):
+        assert one["score"] == pytest.approx(other["score"], abs=3e-4)
+
+
+def check_case(case, data, tmp_path):
+    result = run_golden(case, data, tmp_path)
+    compared = 0
+    for name, expected in case.items():
+        if name in ("checkpoint", "args"):
+            continue
+        compared += 1
+        if name.endswith(".json"):
+            compare_results(json.loads((result / name).read_text(encoding="utf-8")), expected)
+        elif name.endswith(".log"):
+            ours, theirs = read_table((result / name).read_text()), read_table(expected)
+            for got, want in zip(ours, theirs, strict=True):
+                assert {key: got[key] for key in want} == pytest.approx(want, rel=1e-3)
+        else:
+            saved = torch.load(result / name, weights_only=True)["state_dict"]
+            for tensor, total in expected.items():
+                assert saved[tensor].sum().item() == pytest.approx(total, rel=1e-3, abs=1e-3)
+    assert compared > 0
+
+
+@pytest.mark.parametrize("name, case", cases(GOLDEN / "motion"))
+def test_motion(name, case, tmp_path):
+    check_case(case, GOLDEN / "motion", tmp_path)
+
+
+@pytest.mark.parametrize("name, case", cases(GOLDEN / "training"))
+def test_training(name, case, tmp_path):
+    check_case(case, GOLDEN / "training", tmp_path)
+
+
+@pytest.mark.skipif(not FIGHT.exists(), reason="the fight clips' frames are not here")
+@pytest.mark.parametrize("name, case", cases(FIGHT))
+def test_fight(name, case, tmp_path):
+    check_case(case, FIGHT, tmp_path)

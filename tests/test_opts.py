@@ -1,0 +1,112 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from errors import UserError
+from opts import Options, parse_opts
+
+PATHS = ["--video_path", "jpg", "--annotation_path", "index.json", "--result_path", "res"]
+ROOT = Path(__file__).parent.parent
+
+
+def test_published_command_line():
+    options = parse_opts(
+        "--root_path ~/data --video_path ucf101_videos/jpg --annotation_path ucf101_01.json "
+        "--result_path results --dataset ucf101 --n_classes 101 --n_pretrain_classes 700 "
+        "--pretrain_path models/r3d50_K_200ep.pth --ft_begin_module fc --model resnet "
+        "--model_depth 50 --batch_size 128 --n_threads 4 --checkpoint 5".split()
+    )
+    assert options.video_path == Path.home() / "data/ucf101_videos/jpg"
+    assert options.pretrain_path == Path.home() / "data/models/r3d50_K_200ep.pth"
+    assert options.arch == "resnet-50"
+
+
+@pytest.mark.parametrize(
+    ("flag", "default"),
+    [
+        ("n_classes", 400), ("n_pretrain_classes", 0), ("sample_size", 112),
+        ("sample_duration", 16), ("sample_t_stride", 1), ("train_crop", "random"),
+        ("train_crop_min_scale", 0.25), ("train_crop_min_ratio", 0.75), ("learning_rate", 0.1),
+        ("momentum", 0.9), ("dampening", 0.0), ("weight_decay", 1e-3),
+        ("multistep_milestones", (50, 100, 150)), ("plateau_patience", 10), ("batch_size", 128),
+        ("inference_batch_size", 128), ("n_epochs", 200), ("checkpoint", 10),
+        ("n_val_samples", 3), ("inference_stride", 16), ("n_threads", 4), ("model_depth", 18),
+        ("output_topk", 5), ("manual_seed", 1), ("world_size", -1), ("precision", "auto"),
+    ],
+)  # fmt: skip
+def test_defaults(flag, default):
+    assert getattr(parse_opts(PATHS), flag) == default
+
+
+def test_absolute_paths_ignore_the_root():
+    options = parse_opts(["--root_path", "/data", *PATHS[:4], "--result_path", "/elsewhere"])
+    assert options.result_path == Path("/elsewhere")
+    assert options.annotation_path == Path("/data/index.json")
+
+
+def test_resume_auto_is_not_a_path():
+    options = parse_opts(["--root_path", "/data", *PATHS, "--resume_path", "auto"])
+    assert options.resume_path == Path("auto")
+
+
+def test_values_that_others_decide():
+    options = parse_opts([*PATHS, "--nesterov", "--dampening", "0.5", "--inference_stride", "0"])
+    assert options.dampening == 0.0
+    assert options.inference_stride == options.sample_duration == 16
+
+
+def test_all_problems_are_told_together():
+    with pytest.raises(UserError) as caught:
+        parse_opts(["--batch_size", "0", "--model", "densenet", "--learning_rate", "nan"])
+    message = str(caught.value)
+    for expected in (
+        "--video_path is missing", "--batch_size 0", "--model_depth 18: densenet has depths 121",
+        "--learning_rate nan",
+    ):  # fmt: skip
+        assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("--ft_begin_module layer5 --pretrain_path p", "the modules of resnet are conv1 bn1"),
+        ("--ft_begin_module fc", "would stay random"),
+        ("--no_train --no_val", "nothing to do"),
+        ("--no_train", "needs --resume_path"),
+        ("--lr_scheduler plateau --no_val", "plateau follows the validation loss"),
+        ("--model wideresnet --model_depth 50 --resnet_widen_factor 2", "no such option"),
+        ("--model vgg", "invalid choice"),
+        ("--train_crop_min_scale 1.5", "at most 1"),
+        ("--n_epochs many", "invalid int value"),
+        ("--distributed", "one process"),
+        ("--file_type hdf5", "only jpg"),
+        ("--no_such_flag", "unrecognized"),
+    ],
+)
+def test_contradictions(flags, complaint):
+    with pytest.raises(UserError, match=complaint):
+        parse_opts([*PATHS, *flags.split()])
+
+
+def test_options_are_frozen():
+    with pytest.raises(AttributeError):
+        parse_opts(PATHS).batch_size = 1  # type: ignore[misc]
+
+
+def test_as_plain_is_json():
+    import json
+
+    plain = json.loads(json.dumps(parse_opts(PATHS).as_plain()))
+    assert plain["arch"] == "resnet-18"
+    assert plain["video_path"] == "jpg"
+    assert set(plain) >= set(Options.__dataclass_fields__)
+
+
+def test_help_needs_no_torch():
+    code = "import sys, opts\ntry: opts.parse_opts(['-h'])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in Options.__dataclass_fields__:
+        assert f"--{name}" in done.stdout

@@ -1,0 +1,63 @@
+import json
+
+from runtime.run_log import RunLog
+
+OPTIONS = {"model": "resnet"}
+
+
+def row(epoch, **values):
+    return {"epoch": epoch, "loss": 0.5, "acc": 0.25, "lr": 0.1} | values
+
+
+def test_rows_and_header(tmp_path):
+    log = RunLog(tmp_path, options=OPTIONS)
+    log.write("train", row(1))
+    log.write("train", row(2, lr=0.01))
+    assert (tmp_path / "train.log").read_text() == (
+        "epoch\tloss\tacc\tlr\n1\t0.5\t0.25\t0.1\n2\t0.5\t0.25\t0.01\n"
+    )
+    assert json.loads((tmp_path / "opts.json").read_text()) == OPTIONS
+
+
+def test_nothing_is_touched_before_the_first_row(tmp_path):
+    (tmp_path / "train.log").write_text("earlier")
+    RunLog(tmp_path, options=OPTIONS).close()
+    assert [p.name for p in tmp_path.iterdir()] == ["train.log"]
+
+
+def test_a_fresh_run_puts_earlier_logs_aside(tmp_path):
+    (tmp_path / "train.log").write_text("earlier")
+    RunLog(tmp_path, options=OPTIONS).write("train", row(1))
+    assert (tmp_path / "train.log.old").read_text() == "earlier"
+    assert (tmp_path / "train.log").read_text().count("\n") == 2
+
+
+def test_resume_cuts_back_and_goes_on(tmp_path):
+    log = RunLog(tmp_path, options=OPTIONS)
+    for epoch in (1, 2, 3):
+        log.write("train", row(epoch))
+    RunLog(tmp_path, options=OPTIONS, keep_before=3).write("train", row(3, loss=0.125))
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert [line.split("\t")[:2] for line in lines[1:]] == [
+        ["1", "0.5"], ["2", "0.5"], ["3", "0.125"],
+    ]  # fmt: skip
+
+
+def test_resume_of_a_log_with_fewer_columns(tmp_path):
+    (tmp_path / "val.log").write_text("epoch\tloss\tacc\n1\t0.7\t0.5\n")
+    log = RunLog(tmp_path, options=OPTIONS, keep_before=2)
+    log.write("val", {"epoch": 2, "loss": 0.6, "acc": 0.5, "video_acc": 1.0})
+    assert (tmp_path / "val.log").read_text() == (
+        "epoch\tloss\tacc\tvideo_acc\n1\t0.7\t0.5\t\n2\t0.6\t0.5\t1.0\n"
+    )
+
+
+def test_tensorboard_lr_is_the_learning_rate(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = RunLog(tmp_path, options=OPTIONS, tensorboard=True)
+    log.write("train", row(1, lr=0.03125))
+    log.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Scalars("train/lr")[0].value == 0.03125
+    assert events.Scalars("train/acc")[0].value == 0.25

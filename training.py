@@ -1,0 +1,266 @@
+"""The epoch loop: train, validate, step the schedule, save."""
+
+import logging
+import math
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
+from tqdm import tqdm
+
+from datasets.video_dataset import ClipBatch, ClipLoader, ShuffledBatches
+from errors import UserError
+from opts import Options
+from runtime.checkpoint import Checkpoint, load_optimizer
+from runtime.device import Device
+from runtime.run_log import RunLog
+from validation import Evaluation, evaluate
+
+Scheduler = MultiStepLR | ReduceLROnPlateau
+
+log = logging.getLogger(__name__)
+
+
+class EpochSummary(NamedTuple):
+    """Means over an epoch's clips."""
+
+    loss: float
+    accuracy: float
+    n_clips: int
+
+
+class Step(NamedTuple):
+    """One optimiser step, as the hook of train_one_epoch sees it. `batch` counts from 1."""
+
+    epoch: int
+    batch: int
+    n_batches: int
+    loss: float
+    accuracy: float
+
+
+@dataclass
+class Trainer:
+    """A model and everything that changes with it while it is trained."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler
+    scaler: torch.amp.GradScaler
+    device: Device
+    best: dict[str, float] | None = None  # {"epoch", "video_accuracy"} of best.pth
+
+    def learning_rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it: tensors and plain values, the model's names as built."""
+        scheduler = self.scheduler.state_dict()
+        if "milestones" in scheduler:
+            scheduler["milestones"] = dict(scheduler["milestones"])  # a Counter is no plain value
+        return {
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": scheduler,
+            "scaler": self.scaler.state_dict(),
+            "best": self.best,
+            "versions": {"torch": str(torch.__version__)},
+        }
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Take over the optimiser and schedule of a file. Raises UserError if they don't fit."""
+        if checkpoint.optimizer is None or checkpoint.scheduler is None:
+            raise UserError(
+                f"{checkpoint.path}: holds weights only; train from them with --pretrain_path"
+            )
+        try:
+            load_optimizer(self.optimizer, checkpoint.optimizer)
+        except ValueError as error:
+            raise UserError(
+                f"{checkpoint.path}: {error}; resume with the --ft_begin_module it was saved with"
+            ) from None
+        state = dict(checkpoint.scheduler)
+        if "milestones" in state:
+            state["milestones"] = Counter(state["milestones"])
+        self.scheduler.load_state_dict(state)
+        self.scaler.load_state_dict(checkpoint.extra.get("scaler") or {})
+        self.best = checkpoint.extra.get("best")
+        if not checkpoint.is_ours and isinstance(self.scheduler, MultiStepLR):
+            with warnings.catch_warnings():  # it expects an optimiser step of this process first
+                warnings.simplefilter("ignore", UserWarning)
+                self.scheduler.step()
+
+
+def build_trainer(
+    options: Options, model: nn.Module, device: Device, checkpoint: Checkpoint | None
+) -> Trainer:
+    """SGD over the trained parameters with the schedule of the flags, resumed if asked."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    # Fine-tuning gets a group per parameter, as the original's: its resume expects the same.
+    grouped = bool(options.ft_begin_module)
+    optimizer = torch.optim.SGD(
+        [{"params": [p]} for p in parameters] if grouped else parameters,
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        dampening=options.dampening,
+        weight_decay=options.weight_decay,
+        nesterov=options.nesterov,
+    )
+    scheduler: Scheduler
+    if options.lr_scheduler == "plateau":
+        scheduler = ReduceLROnPlateau(optimizer, "min", patience=options.plateau_patience)
+    else:
+        scheduler = MultiStepLR(optimizer, options.multistep_milestones)
+    trainer = Trainer(model, optimizer, scheduler, device.grad_scaler(), device)
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+        if options.overwrite_milestones and isinstance(scheduler, MultiStepLR):
+            scheduler.milestones = Counter(options.multistep_milestones)
+    return trainer
+
+
+class Progress(NamedTuple):
+    """What an epoch reports to the saver: `best` if it is the best by video accuracy so far."""
+
+    epoch: int
+    is_last: bool
+    is_best: bool
+
+
+def fit(
+    trainer: Trainer,
+    train_loader: ClipLoader,
+    val_loader: ClipLoader | None,
+    *,
+    epochs: range,
+    run_log: RunLog,
+    save: Callable[[Progress], None],
+) -> None:
+    """Train over `epochs`; validate each, log it, and call `save` at its end."""
+
+    def log_step(step: Step) -> None:
+        iteration = (step.epoch - 1) * step.n_batches + step.batch
+        row = {"epoch": step.epoch, "batch": step.batch, "iter": iteration, "loss": step.loss}
+        rate = trainer.learning_rate()
+        run_log.write("train_batch", row | {"acc": step.accuracy, "lr": rate})
+
+    for epoch in epochs:
+        started, rate = time.monotonic(), trainer.learning_rate()
+        summary = train_one_epoch(trainer, train_loader, epoch=epoch, on_step=log_step)
+        row = {"epoch": epoch, "loss": summary.loss, "acc": summary.accuracy, "lr": rate}
+        run_log.write("train", row)
+        log.info(
+            "epoch %d of %d: train loss %.4f, clip accuracy %.4f, rate %g, %.0f s",
+            epoch,
+            epochs[-1],
+            summary.loss,
+            summary.accuracy,
+            rate,
+            time.monotonic() - started,
+        )
+        evaluation = None
+        if val_loader is not None:
+            evaluation = validate(trainer.model, val_loader, trainer.device, epoch, run_log)
+        _step_schedule(trainer.scheduler, evaluation)
+        is_best = _note_best(trainer, epoch, evaluation)
+        save(Progress(epoch, epoch == epochs[-1], is_best))
+
+
+def train_one_epoch(
+    trainer: Trainer,
+    loader: ClipLoader,
+    *,
+    epoch: int,
+    on_step: Callable[[Step], None] | None = None,
+) -> EpochSummary:
+    """One pass over the training clips. Raises UserError on a loss that is not finite."""
+    trainer.model.train()
+    assert isinstance(loader.batches, ShuffledBatches)
+    loader.batches.epoch = epoch
+    loss_sum, n_hits, n_clips = 0.0, 0.0, 0
+    bar = tqdm(loader, desc=f"epoch {epoch}", leave=False, disable=None)
+    for number, batch in enumerate(bar, start=1):
+        loss, hits = _train_step(trainer, batch)
+        size = len(batch.labels)
+        if not math.isfinite(loss):
+            raise UserError(_divergence(loss, epoch, number, batch, loader))
+        loss_sum, n_hits, n_clips = loss_sum + loss * size, n_hits + hits, n_clips + size
+        bar.set_postfix(loss=f"{loss:.3f}", acc=f"{n_hits / n_clips:.3f}")
+        if on_step is not None:
+            on_step(Step(epoch, number, len(loader), loss, hits / size))
+    if n_clips == 0:
+        raise UserError(f"epoch {epoch}: every training sample was left out as unreadable")
+    _warn_of_skipped(loader, f"epoch {epoch}")
+    return EpochSummary(loss_sum / n_clips, n_hits / n_clips, n_clips)
+
+
+def _train_step(trainer: Trainer, batch: ClipBatch) -> tuple[float, int]:
+    """Forward, backward, update. Returns the mean loss and how many clips were right."""
+    targets = batch.labels.to(trainer.device.device, non_blocking=True)
+    with trainer.device.autocast():
+        logits = trainer.model(trainer.device.model_input(batch.clips))  # (B, K)
+    loss: Tensor = F.cross_entropy(logits.float(), targets)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.scaler.scale(loss).backward()
+    trainer.scaler.step(trainer.optimizer)
+    trainer.scaler.update()
+    return loss.item(), int((logits.argmax(dim=1) == targets).sum())
+
+
+def _divergence(loss: float, epoch: int, number: int, batch: ClipBatch, loader: ClipLoader) -> str:
+    ids = ", ".join(loader.video_id(video) for video in batch.videos.tolist())
+    return (
+        f"epoch {epoch}, batch {number}: the loss is {loss}; try a lower --learning_rate. "
+        f"Videos of the batch: {ids}"
+    )
+
+
+def validate(
+    model: nn.Module, loader: ClipLoader, device: Device, epoch: int, run_log: RunLog
+) -> Evaluation:
+    """evaluate() with its row in val.log."""
+    evaluation = evaluate(model, loader, device=device, title=f"validation {epoch}")
+    row = {"epoch": epoch, "loss": evaluation.loss, "acc": evaluation.clip_accuracy}
+    run_log.write("val", row | {"video_acc": evaluation.video_accuracy})
+    log.info(
+        "epoch %d: val loss %.4f, clip accuracy %.4f of %d, video accuracy %.4f of %d",
+        epoch,
+        evaluation.loss,
+        evaluation.clip_accuracy,
+        evaluation.n_clips,
+        evaluation.video_accuracy,
+        evaluation.n_videos,
+    )
+    _warn_of_skipped(loader, f"validation {epoch}")
+    return evaluation
+
+
+def _warn_of_skipped(loader: ClipLoader, title: str) -> None:
+    if loader.skipped:
+        reasons = loader.skipped
+        log.warning("%s: %d samples left out, e.g. %s", title, len(reasons), reasons[0])
+
+
+def _step_schedule(scheduler: Scheduler, evaluation: Evaluation | None) -> None:
+    if isinstance(scheduler, ReduceLROnPlateau):
+        assert evaluation is not None, "the options let plateau through without validation"
+        scheduler.step(evaluation.loss)
+    else:
+        scheduler.step()
+
+
+def _note_best(trainer: Trainer, epoch: int, evaluation: Evaluation | None) -> bool:
+    if evaluation is None:
+        return False
+    accuracy = evaluation.video_accuracy
+    if trainer.best is not None and accuracy <= trainer.best["video_accuracy"]:
+        return False
+    trainer.best = {"epoch": epoch, "video_accuracy": accuracy}
+    return True
