@@ -105,7 +105,9 @@ def test_as_plain_is_json():
 
 
 def test_help_needs_no_torch():
-    code = "import sys, opts\ntry: opts.parse_opts(['-h'])\nfinally: assert 'torch' not in sys.modules"
+    code = (
+        "import sys, opts\ntry: opts.parse_opts(['-h'])\nfinally: assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in Options.__dataclass_fields__:

@@ -1,0 +1,261 @@
+"""3D ResNet (Hara et al., arXiv:1711.09577) and the trunk that its relatives share.
+
+Module names are those of the released checkpoints.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BLOCKS = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+BASIC_DEPTHS = (10, 18, 34)  # deeper ones have bottlenecks
+WIDTHS = (64, 128, 256, 512)
+
+Size3 = int | tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Stem:
+    """Input channels and how much the stem shrinks the clip: space by 4 with pooling, else by 2,
+    time by `t_stride` and by 2 with pooling."""
+
+    n_input_channels: int = 3
+    t_size: int = 7
+    t_stride: int = 1
+    max_pool: bool = True
+
+
+class Block(nn.Module):
+    """A residual block: `planes * expansion` channels out, shrunk by `stride` in time and space.
+
+    `shortcut` carries the input past it, or is None where the input fits as it is.
+    """
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        in_planes: int,
+        planes: int,
+        stride: int,
+        shortcut: nn.Module | None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+
+
+class Conv3d(nn.Conv3d):
+    """nn.Conv3d without bias, and with right gradients in bf16 on a CPU.
+
+    oneDNN's bf16 gradient of the weights is garbage where a kernel of 3 frames with padding 1 and
+    stride 1 meets an input of 2 frames (layer3 at 16 frames; torch 2.15, AVX-512 BF16). Padding
+    such an input first asks for the same numbers another way.
+    """
+
+    def __init__(self, in_planes: int, planes: int, kernel_size: Size3, **arguments: Any) -> None:
+        super().__init__(in_planes, planes, kernel_size, bias=False, **arguments)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self._is_at_risk(x):
+            return super().forward(x)
+        padded = F.pad(x, (0, 0, 0, 0, 1, 1))
+        padding = (0, *self.padding[1:])
+        return F.conv3d(padded, self.weight, None, self.stride, padding, groups=self.groups)
+
+    def _is_at_risk(self, x: Tensor) -> bool:
+        return (
+            x.device.type == "cpu"
+            and torch.is_grad_enabled()
+            and torch.is_autocast_enabled("cpu")
+            and x.shape[2] == 2
+            and (self.kernel_size[0], self.stride[0], self.padding[0]) == (3, 1, 1)
+        )
+
+
+def conv3x3x3(in_planes: int, planes: int, stride: int = 1, groups: int = 1) -> Conv3d:
+    return Conv3d(in_planes, planes, 3, stride=stride, padding=1, groups=groups)
+
+
+def conv1x1x1(in_planes: int, planes: int, stride: int = 1) -> Conv3d:
+    return Conv3d(in_planes, planes, 1, stride=stride)
+
+
+class PadShortcut(nn.Module):
+    """Shortcut A (He et al., arXiv:1512.03385): every `stride`-th voxel, zeros for new channels."""
+
+    def __init__(self, n_new_channels: int, stride: int) -> None:
+        super().__init__()
+        self.n_new_channels = n_new_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = self.stride
+        return F.pad(x[:, :, ::s, ::s, ::s], (0, 0, 0, 0, 0, 0, 0, self.n_new_channels))
+
+
+class BasicBlock(Block):
+    def __init__(
+        self, in_planes: int, planes: int, stride: int, shortcut: nn.Module | None
+    ) -> None:
+        super().__init__(in_planes, planes, stride, shortcut)
+        self.conv1 = conv3x3x3(in_planes, planes, stride)
+        self.bn1 = nn.BatchNorm3d(planes)
+        self.conv2 = conv3x3x3(planes, planes)
+        self.bn2 = nn.BatchNorm3d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(Block):
+    """1x1x1, 3x3x3, 1x1x1. `mid_planes` and `groups` of the middle are planes and 1, unless a
+    variation says otherwise."""
+
+    expansion: ClassVar[int] = 4
+
+    def __init__(
+        self,
+        in_planes: int,
+        planes: int,
+        stride: int,
+        shortcut: nn.Module | None,
+        *,
+        mid_planes: int | None = None,
+        groups: int = 1,
+    ) -> None:
+        super().__init__(in_planes, planes, stride, shortcut)
+        mid = mid_planes or planes
+        self.conv1 = conv1x1x1(in_planes, mid)
+        self.bn1 = nn.BatchNorm3d(mid)
+        self.conv2 = conv3x3x3(mid, mid, stride, groups)
+        self.bn2 = nn.BatchNorm3d(mid)
+        self.conv3 = conv1x1x1(mid, planes * self.expansion)
+        self.bn3 = nn.BatchNorm3d(planes * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    """The trunk: stem, four layers of residual blocks, global average pool, linear head `fc`."""
+
+    def __init__(
+        self,
+        block: type[Block],
+        layers: Sequence[int],
+        *,
+        n_classes: int,
+        stem: Stem,
+        widths: Sequence[int] = WIDTHS,
+        shortcut: str = "B",
+        block_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`layers` and `widths` are blocks and planes per layer, `shortcut` is A or B."""
+        super().__init__()
+        self.shortcut = shortcut
+        self.in_planes = widths[0]
+        self.block_options = dict(block_options or {})
+        self.build_stem(stem, widths[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool3d(3, stride=2, padding=1) if stem.max_pool else nn.Identity()
+        self.layer1 = self._layer(block, widths[0], layers[0], stride=1)
+        self.layer2 = self._layer(block, widths[1], layers[1], stride=2)
+        self.layer3 = self._layer(block, widths[2], layers[2], stride=2)
+        self.layer4 = self._layer(block, widths[3], layers[3], stride=2)
+        self.avgpool = nn.AdaptiveAvgPool3d(1)
+        self.fc = nn.Linear(widths[3] * block.expansion, n_classes)
+        initialise(self)
+
+    def build_stem(self, stem: Stem, planes: int) -> None:
+        """Set the modules that `run_stem` runs, before any other module."""
+        self.conv1 = Conv3d(
+            stem.n_input_channels,
+            planes,
+            (stem.t_size, 7, 7),
+            stride=(stem.t_stride, 2, 2),
+            padding=(stem.t_size // 2, 3, 3),
+        )
+        self.bn1 = nn.BatchNorm3d(planes)
+
+    def run_stem(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn1(self.conv1(x)))
+
+    def _layer(
+        self, block: type[Block], planes: int, n_blocks: int, *, stride: int
+    ) -> nn.Sequential:
+        out_planes = planes * block.expansion
+        shortcut = self._shortcut(out_planes, stride)
+        blocks = [block(self.in_planes, planes, stride, shortcut, **self.block_options)]
+        self.in_planes = out_planes
+        for _ in range(n_blocks - 1):
+            blocks.append(block(out_planes, planes, 1, None, **self.block_options))
+        return nn.Sequential(*blocks)
+
+    def _shortcut(self, out_planes: int, stride: int) -> nn.Module | None:
+        if stride == 1 and self.in_planes == out_planes:
+            return None
+        if self.shortcut == "A":
+            return PadShortcut(out_planes - self.in_planes, stride)
+        return nn.Sequential(
+            conv1x1x1(self.in_planes, out_planes, stride), nn.BatchNorm3d(out_planes)
+        )
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> logits (B, K)."""
+        x = self.maxpool(self.run_stem(clips))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+def initialise(model: nn.Module) -> None:
+    """Convolutions kaiming_normal (fan out, ReLU), batch norm 1 and 0; others keep their own."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm3d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def widened(factor: float) -> tuple[int, ...]:
+    """The planes per layer of --resnet_widen_factor."""
+    return tuple(int(width * factor) for width in WIDTHS)
+
+
+def build_resnet(
+    depth: int,
+    *,
+    n_classes: int,
+    stem: Stem,
+    resnet_shortcut: str = "B",
+    resnet_widen_factor: float = 1.0,
+) -> ResNet:
+    return ResNet(
+        BasicBlock if depth in BASIC_DEPTHS else Bottleneck,
+        BLOCKS[depth],
+        n_classes=n_classes,
+        stem=stem,
+        widths=widened(resnet_widen_factor),
+        shortcut=resnet_shortcut,
+    )

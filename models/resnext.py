@@ -1,0 +1,44 @@
+"""ResNeXt (Xie et al., arXiv:1611.05431): the middle convolution in `cardinality` groups."""
+
+from typing import ClassVar
+
+from torch import nn
+
+from models.resnet import BLOCKS, Bottleneck, ResNet, Stem
+
+WIDTHS = (128, 256, 512, 1024)
+
+
+class ResNeXtBottleneck(Bottleneck):
+    expansion: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        in_planes: int,
+        planes: int,
+        stride: int,
+        shortcut: nn.Module | None,
+        *,
+        cardinality: int,
+    ) -> None:
+        mid = cardinality * (planes // 32)
+        super().__init__(in_planes, planes, stride, shortcut, mid_planes=mid, groups=cardinality)
+
+
+def build_resnext(
+    depth: int,
+    *,
+    n_classes: int,
+    stem: Stem,
+    resnet_shortcut: str = "B",
+    resnext_cardinality: int = 32,
+) -> ResNet:
+    return ResNet(
+        ResNeXtBottleneck,
+        BLOCKS[depth],
+        n_classes=n_classes,
+        stem=stem,
+        widths=WIDTHS,
+        shortcut=resnet_shortcut,
+        block_options={"cardinality": resnext_cardinality},
+    )

@@ -1,0 +1,106 @@
+import gzip
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from errors import UserError
+from models.build import MODELS, build
+from models.catalog import FAMILIES
+from models.resnet import Conv3d, PadShortcut
+from tests.golden.weights import model_input, weights_from_names
+from tests.runs import GOLDEN
+
+CASES = json.loads(gzip.decompress((GOLDEN / "models.json.gz").read_bytes()))
+SMALLEST = {family: min(catalog.depths) for family, catalog in FAMILIES.items()}
+
+
+def case_id(case):
+    options = "-".join(f"{name}={value}" for name, value in case["options"].items())
+    return f"{case['model']}-{case['model_depth']}" + (f"-{options}" if options else "")
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_names_shapes_and_logits_are_the_originals(case):
+    model = build(case["model"], case["model_depth"], n_classes=7, **case["options"])
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert shapes == case["state_dict"]
+    assert list(shapes) == list(case["state_dict"])
+    assert sum(p.numel() for p in model.parameters()) == case["n_parameters"]
+    model.load_state_dict(weights_from_names(shapes))
+    model.eval()
+    with torch.inference_mode():
+        logits = model(model_input(case["options"].get("n_input_channels", 3)))
+    expected = torch.tensor(case["logits"]).reshape(1, 7)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("family", "depth"), [(f, d) for f, c in FAMILIES.items() for d in c.depths]
+)
+def test_every_depth_builds_without_memory(family, depth):
+    with torch.device("meta"):
+        model = build(family, depth, n_classes=5)
+        assert model(torch.empty(2, 3, 16, 64, 64)).shape == (2, 5)
+    modules = {name.removeprefix("features.").split(".")[0] for name, _ in model.named_parameters()}
+    assert modules == set(FAMILIES[family].modules)
+    assert isinstance(getattr(model, FAMILIES[family].head), nn.Linear)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_a_training_step_in_bf16(family):
+    torch.manual_seed(0)
+    model = build(family, SMALLEST[family], n_classes=3).to(memory_format=torch.channels_last_3d)
+    clips = torch.rand(2, 3, 16, 48, 48).to(memory_format=torch.channels_last_3d)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = F.cross_entropy(model(clips).float(), torch.tensor([0, 2]))
+    loss.backward()
+    gradients = [p.grad for p in model.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    assert all(g.abs().sum() > 0 for g in gradients if g.dim() > 1)
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 3, 4])
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), ((3, 1, 1), (1, 0, 0))])
+def test_bf16_gradients_are_right_at_every_depth(n_frames, kernel, padding):
+    torch.manual_seed(0)
+    conv = Conv3d(64, 64, kernel, padding=padding)
+    x, above = torch.randn(2, 64, n_frames, 4, 4), torch.randn(2, 64, n_frames, 4, 4)
+    (exact,) = torch.autograd.grad(conv(x), conv.weight, above)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = conv(x)
+    (ours,) = torch.autograd.grad(y, conv.weight, above.to(y.dtype))
+    assert (ours - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+def test_shortcut_a_pads_with_zeros_and_lets_gradients_through():
+    x = torch.rand(1, 2, 4, 4, 4, requires_grad=True)
+    y = PadShortcut(3, stride=2)(x)
+    assert y.shape == (1, 5, 2, 2, 2)
+    assert torch.equal(y[:, :2], x[:, :, ::2, ::2, ::2]) and not y[:, 2:].any()
+    y.sum().backward()
+    assert x.grad is not None and x.grad.sum() == 2 * 8
+
+
+def test_initialisation():
+    torch.manual_seed(0)
+    model = build("resnet", 18, n_classes=10)
+    weight = model.layer3[1].conv1.weight
+    assert weight.std().item() == pytest.approx((2 / (weight.shape[0] * 27)) ** 0.5, rel=0.02)
+    assert (model.bn1.weight == 1).all() and not model.bn1.bias.any()
+    assert model.fc.bias.abs().max() <= model.fc.in_features**-0.5
+    assert not build("densenet", 121, n_classes=10).classifier.bias.any()
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(UserError, match="resnet, resnet2p1d, preresnet"):
+        build("vgg", 16, n_classes=2)
+    with pytest.raises(UserError, match="no densenet of depth 50; there are 121, 169"):
+        build("densenet", 50, n_classes=2)
+
+
+def test_resnext_of_another_cardinality_keeps_its_head():
+    with torch.device("meta"):
+        assert build("resnext", 50, n_classes=2, resnext_cardinality=64).fc.in_features == 2048
