@@ -225,8 +225,9 @@ def _infer(
     run_log: "RunLog",
 ) -> None:
     """Write {subset}.json and tell the accuracy."""
+    from datasets.annotation import UNLABELLED
     from inference import infer
-    from results import write_results
+    from results import accuracy_of, describe, write_results
 
     assert options.result_path is not None
     results = infer(
@@ -241,6 +242,11 @@ def _infer(
     path = options.result_path / f"{options.inference_subset}.json"
     write_results(path, results)
     log.info("%s: scores of %d videos", path, len(results))
+    if all(record.label == UNLABELLED for record in loader.dataset.records):
+        log.info("the videos have no labels: no accuracy")
+        return
+    for line in describe(accuracy_of(index, results, options.inference_subset)):
+        log.info("%s", line)
 
 
 if __name__ == "__main__":

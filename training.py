@@ -75,11 +75,13 @@ class Trainer:
         }
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Take over the optimiser and schedule of a file. Raises UserError if they don't fit."""
+        """Take over the optimiser and schedule of a file, if it holds them.
+
+        Raises UserError if they don't fit.
+        """
         if checkpoint.optimizer is None or checkpoint.scheduler is None:
-            raise UserError(
-                f"{checkpoint.path}: holds weights only; train from them with --pretrain_path"
-            )
+            log.warning("%s: holds weights only: the optimiser starts afresh", checkpoint.path)
+            return
         try:
             load_optimizer(self.optimizer, checkpoint.optimizer)
         except ValueError as error:

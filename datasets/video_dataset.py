@@ -131,8 +131,8 @@ class VideoDataset(Dataset[Sample | BadSample]):
                 )
         pixels = apply_view(frames, self.spatial.draw(height, width, rng))  # (T', C, H, W)
         place = {position: i for i, position in enumerate(positions)}
-        clips = pixels[[[place[position] for position in w] for w in windows]]  # (N, T, C, H, W)
-        return clips.transpose(1, 2)
+        rows = torch.tensor([[place[position] for position in w] for w in windows])  # (N, T)
+        return pixels[rows].transpose(1, 2)  # (N, T, C, H, W) -> (N, C, T, H, W)
 
 
 def collate(samples: Sequence[Sample | BadSample]) -> ClipBatch:

@@ -59,29 +59,34 @@ class Block(nn.Module):
 class Conv3d(nn.Conv3d):
     """nn.Conv3d without bias, and with right gradients in bf16 on a CPU.
 
-    oneDNN's bf16 gradient of the weights is garbage where a kernel of 3 frames with padding 1 and
-    stride 1 meets an input of 2 frames (layer3 at 16 frames; torch 2.15, AVX-512 BF16). Padding
-    such an input first asks for the same numbers another way.
+    oneDNN's bf16 gradient of the weights is garbage, now and then a segmentation fault, where the
+    input is about as short as the kernel: 2 frames under a kernel of 3 (layer3 at 16 frames), 2 to
+    7 under the stem's 7, 1 pixel under a stride of 2 (torch 2.15, AVX-512 BF16). Padding such a
+    side before the convolution asks for the same numbers another way.
     """
 
     def __init__(self, in_planes: int, planes: int, kernel_size: Size3, **arguments: Any) -> None:
         super().__init__(in_planes, planes, kernel_size, bias=False, **arguments)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._is_at_risk(x):
+        t, h, w = self._padding_before(x)
+        if not (t or h or w):
             return super().forward(x)
-        padded = F.pad(x, (0, 0, 0, 0, 1, 1))
-        padding = (0, *self.padding[1:])
-        return F.conv3d(padded, self.weight, None, self.stride, padding, groups=self.groups)
+        total_t, total_h, total_w = map(int, self.padding)
+        rest = (total_t - t, total_h - h, total_w - w)
+        padded = F.pad(x, (w, w, h, h, t, t))
+        return F.conv3d(padded, self.weight, None, self.stride, rest, groups=self.groups)
 
-    def _is_at_risk(self, x: Tensor) -> bool:
-        return (
-            x.device.type == "cpu"
-            and torch.is_grad_enabled()
-            and torch.is_autocast_enabled("cpu")
-            and x.shape[2] == 2
-            and (self.kernel_size[0], self.stride[0], self.padding[0]) == (3, 1, 1)
-        )
+    def _padding_before(self, x: Tensor) -> tuple[int, int, int]:
+        """How much of the padding to spend before the convolution; 0 wherever that is safe."""
+        if not (
+            x.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
+        ):
+            return 0, 0, 0
+        t, h, w = map(int, self.padding)
+        # One frame alone is safe, and layer4's usual input: padding it would triple its cost.
+        short_t = 1 < x.shape[2] <= self.kernel_size[0]
+        return t * short_t, h * (x.shape[3] <= h), w * (x.shape[4] <= w)
 
 
 def conv3x3x3(in_planes: int, planes: int, stride: int = 1, groups: int = 1) -> Conv3d:

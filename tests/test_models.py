@@ -62,16 +62,21 @@ def test_a_training_step_in_bf16(family):
     assert all(g.abs().sum() > 0 for g in gradients if g.dim() > 1)
 
 
-@pytest.mark.parametrize("n_frames", [1, 2, 3, 4])
-@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), ((3, 1, 1), (1, 0, 0))])
-def test_bf16_gradients_are_right_at_every_depth(n_frames, kernel, padding):
+@pytest.mark.parametrize("size", [(1, 4, 4), (2, 4, 4), (3, 4, 4), (7, 4, 4), (4, 1, 4), (4, 4, 1)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1), (1, 3, 3), (7, 1, 1), (7, 7, 7)])
+def test_bf16_gradients_are_right_for_short_inputs(kernel, stride, size):
     torch.manual_seed(0)
-    conv = Conv3d(64, 64, kernel, padding=padding)
-    x, above = torch.randn(2, 64, n_frames, 4, 4), torch.randn(2, 64, n_frames, 4, 4)
-    (exact,) = torch.autograd.grad(conv(x), conv.weight, above)
+    strides = tuple(stride if k > 1 else 1 for k in kernel)
+    conv = Conv3d(16, 32, kernel, stride=strides, padding=tuple(k // 2 for k in kernel))
+    x = torch.randn(2, 16, *size)
+    exact_y = conv(x)
+    above = torch.randn_like(exact_y)
+    (exact,) = torch.autograd.grad(exact_y, conv.weight, above)
     with torch.autocast("cpu", torch.bfloat16):
         y = conv(x)
     (ours,) = torch.autograd.grad(y, conv.weight, above.to(y.dtype))
+    torch.testing.assert_close(y.float(), exact_y, rtol=0.02, atol=0.02)
     assert (ours - exact).abs().max() < 0.02 * exact.abs().max()
 
 

@@ -92,7 +92,7 @@ def test_contradictions(flags, complaint):
 
 def test_options_are_frozen():
     with pytest.raises(AttributeError):
-        parse_opts(PATHS).batch_size = 1  # type: ignore[misc]
+        parse_opts(PATHS).batch_size = 1
 
 
 def test_as_plain_is_json():

@@ -1,0 +1,202 @@
+"""{subset}.json: the scores of each video, and how right they are."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.annotation import UNLABELLED, Index, canonical_subset, read_json, write_json
+from errors import UserError
+from metrics import mean_class_accuracy, wilson_interval
+
+KS = (1, 5)  # the k of the top-k accuracies that are told without being asked
+NAMED = 5  # videos that a line names before "and N more"
+
+Entries = list[dict[str, Any]]
+
+
+def ranked(scores: np.ndarray, labels: Sequence[str], topk: int) -> Entries:
+    """(K,) scores -> the `topk` highest as {"label", "score"}, all for topk <= 0.
+
+    Outputs beyond the labels are left out; the scores of the others stay as they are. Of equal
+    scores the lower class number comes first.
+    """
+    known = np.asarray(scores)[: len(labels)]
+    order = np.argsort(-known, kind="stable")[: topk if topk > 0 else None]
+    return [{"label": labels[i], "score": float(known[i])} for i in order]
+
+
+def write_results(path: Path, results: Mapping[str, Entries]) -> None:
+    """Write {"results": …}, whole or not at all. Raises UserError where it can't be written."""
+    write_json(path, {"results": dict(results)})
+
+
+def read_results(path: Path) -> dict[str, Entries]:
+    """Read what write_results wrote. Raises UserError for any other file."""
+    content = read_json(path, "result file")
+    if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
+        raise UserError(f"{path}: no result file: it has no object 'results'")
+    for video_id, entries in content["results"].items():
+        if not isinstance(entries, list) or not (_are_scores(entries) or _are_windows(entries)):
+            raise UserError(
+                f"{path}: {video_id}: its entries are neither label and score nor windows of them"
+            )
+    return content["results"]
+
+
+def _are_scores(entries: Any) -> bool:
+    return isinstance(entries, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("label"), str)
+        and isinstance(entry.get("score"), int | float)
+        for entry in entries
+    )
+
+
+def _are_windows(entries: Entries) -> bool:
+    return all(isinstance(entry, dict) and _are_scores(entry.get("result")) for entry in entries)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The accuracy of a result file over the labelled videos of a subset.
+
+    Without `ignore_missing` a missing video is wrong. `top` maps k to the share of videos whose
+    label is among the first k; a k beyond the entries kept per video is not in it, since what a
+    longer list would have held is not known.
+    """
+
+    n_videos: int  # labelled videos of the subset
+    n_results: int  # videos of the result file
+    n_labels: int
+    missing: tuple[str, ...]  # labelled videos without a result
+    strangers: tuple[str, ...]  # results of videos that are no labelled ones of the subset
+    unknown_labels: tuple[str, ...]  # labels of counted results that the index does not have
+    ignore_missing: bool
+    averaged: bool  # the result holds windows, whose scores were averaged here
+    n_hits: int  # videos that are right at top-1
+    top: dict[int, float]
+    mean_class: float
+    interval: tuple[float, float]  # Wilson 95%, of top-1
+
+    @property
+    def n_counted(self) -> int:
+        return self.n_videos - len(self.missing) if self.ignore_missing else self.n_videos
+
+
+def accuracy_of(
+    index: Index,
+    results: Mapping[str, Entries],
+    subset: str,
+    *,
+    ks: Sequence[int] = KS,
+    ignore_missing: bool = False,
+) -> Accuracy:
+    """Compare results with the index. Raises UserError if not one video can be compared."""
+    subset = canonical_subset(subset)
+    targets = {
+        e.video_id: e.label for e in index.entries if e.subset == subset and e.label != UNLABELLED
+    }
+    rankings = {video: _ranking(results[video]) for video in targets if video in results}
+    if not rankings:
+        raise UserError(
+            f"{index.path}: none of its {len(targets)} labelled {subset} videos has a result"
+        )
+    counted = [video for video in targets if video in rankings or not ignore_missing]
+    ranks = np.array([_rank(index.labels[targets[v]], rankings.get(v, [])) for v in counted])
+    n_kept = _n_kept(results[video] for video in rankings)
+    largest_k = n_kept if n_kept < len(index.labels) else math.inf
+    n_hits = int((ranks == 1).sum())
+    return Accuracy(
+        n_videos=len(targets),
+        n_results=len(results),
+        n_labels=len(index.labels),
+        missing=tuple(video for video in targets if video not in results),
+        strangers=tuple(video for video in results if video not in targets),
+        unknown_labels=tuple(sorted({*chain(*rankings.values())} - {*index.labels})),
+        ignore_missing=ignore_missing,
+        averaged=any(_is_windowed(results[video]) for video in rankings),
+        n_hits=n_hits,
+        top={k: float((ranks <= k).mean()) for k in sorted({1, *ks}) if k == 1 or k <= largest_k},
+        mean_class=mean_class_accuracy(ranks == 1, np.array([targets[v] for v in counted])),
+        interval=wilson_interval(n_hits, len(counted)),
+    )
+
+
+def _is_windowed(entries: Entries) -> bool:
+    return bool(entries) and "result" in entries[0]
+
+
+def _n_kept(videos: Iterable[Entries]) -> int:
+    """The fewest entries that a video, or a window of one, was saved with."""
+    lists = chain.from_iterable(
+        [window["result"] for window in entries] if _is_windowed(entries) else [entries]
+        for entries in videos
+    )
+    return min((len(entries) for entries in lists if entries), default=0)
+
+
+def _ranking(entries: Entries) -> list[str]:
+    """The labels of one video, best first; a NaN score is no prediction.
+
+    The scores of windows (--inference_no_average) are averaged. A label that a window leaves out
+    counts 0 there, so a small --output_topk makes this differ from averaging all scores.
+    """
+    windows = [entry["result"] for entry in entries] if _is_windowed(entries) else [entries]
+    sums: dict[str, float] = {}
+    for entry in chain.from_iterable(windows):
+        sums[entry["label"]] = sums.get(entry["label"], 0.0) + entry["score"]
+    numbers = {label: score for label, score in sums.items() if not math.isnan(score)}
+    return sorted(numbers, key=lambda label: -numbers[label])
+
+
+def _rank(label: str, ranking: Sequence[str]) -> float:
+    """1 for the best; infinity where the label is not in the ranking."""
+    return ranking.index(label) + 1 if label in ranking else math.inf
+
+
+def describe(accuracy: Accuracy, *, ks: Sequence[int] = KS) -> list[str]:
+    """The lines that main.py and eval_accuracy print."""
+    a = accuracy
+    low, high = a.interval
+    lines = [
+        f"video top-1 {a.top[1]:.4f}: {a.n_hits} of {a.n_counted} videos right, "
+        f"95% interval {low:.4f} to {high:.4f}"
+    ]
+    for k in sorted({*ks} - {1}):
+        if k not in a.top:
+            lines.append(f"video top-{k} unknown: the result holds fewer than {k} entries a video")
+        else:
+            trivial = f" (there are only {a.n_labels} labels)" if k >= a.n_labels else ""
+            lines.append(f"video top-{k} {a.top[k]:.4f}{trivial}")
+    lines.append(f"mean class accuracy {a.mean_class:.4f}")
+    if a.missing:
+        how = "left out of the count" if a.ignore_missing else "counted as wrong"
+        lines.append(
+            f"{len(a.missing)} of {a.n_videos} videos have no result, {how}: {some(a.missing)}"
+        )
+    else:
+        lines.append(f"all {a.n_videos} videos have a result")
+    if a.averaged:
+        lines.append("the result holds windows: the scores they kept were averaged per video")
+    if a.strangers:
+        lines.append(
+            f"{len(a.strangers)} results are not of the subset's labelled videos, "
+            f"not counted: {some(a.strangers)}"
+        )
+    if a.unknown_labels:
+        lines.append(
+            f"{len(a.unknown_labels)} labels of the result are not in the index: "
+            f"{some(a.unknown_labels)}"
+        )
+    return lines
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -1,0 +1,219 @@
+import json
+import pickle
+import re
+
+import pytest
+
+from datasets.annotation import (
+    CompactRecords,
+    FrameCount,
+    VideoRecord,
+    canonical_subset,
+    count_frames,
+    entry_of,
+    read_index,
+    select_videos,
+    write_index,
+)
+from errors import UserError
+
+NAMES = ["plain", "a.b.c", "[x] & #1!", "naïve 猫", "two  spaces", "bytes\udcff"]
+
+
+def write(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def make_video(folder, n_frames=3):
+    folder.mkdir(parents=True)
+    for number in range(1, n_frames + 1):
+        (folder / f"image_{number:05d}.jpg").touch()
+
+
+def index_of(**entry):
+    return {"labels": ["A", "B"], "database": {"v1": entry}}
+
+
+def test_writing_and_reading_keep_names_and_order(tmp_path):
+    entries = {name: entry_of("training", "B", number) for number, name in enumerate(NAMES)}
+    write_index(tmp_path / "new" / "index.json", ["B", "A"], entries)
+    index = read_index(tmp_path / "new" / "index.json")
+    assert index.labels == ("B", "A")
+    assert [e.video_id for e in index.entries] == NAMES
+    assert [e.segment for e in index.entries] == [(1, n + 1) for n in range(len(NAMES))]
+    assert {(e.subset, e.label, e.video_path) for e in index.entries} == {("training", 0, None)}
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    target = tmp_path / "index.json"
+    target.mkdir()
+    with pytest.raises(UserError, match="can't be written"):
+        write_index(target, ["A"], {})
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("name", ["index.json", "folder"])
+def test_missing_index(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="no such index|can't be read: Is a directory"):
+        read_index(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"labels":\n ["A"', "not JSON: line 2"),
+        ([], "no list 'labels'"),
+        ({"labels": ["A"]}, "no object 'database'"),
+        ({"labels": "AB", "database": {}}, "no list 'labels'"),
+        ({"labels": ["A"], "database": []}, "no object 'database'"),
+        ({"labels": ["A", 1], "database": {}}, "'labels' must be"),
+        ({"labels": [], "database": {}}, "'labels' must be"),
+        ({"labels": ["A", "B", "A"], "database": {}}, "label 'A' stands twice"),
+        ({"taxonomy": [], "database": {}}, "ActivityNet"),
+        (index_of(subset="training", annotations=[]), "v1: .*ActivityNet"),
+        (index_of(subset="training", annotations={"label": "C"}), "v1: label 'C' is not among"),
+        (index_of(subset="training", annotations={"label": ["A"]}), "v1: label .* is not among"),
+        (index_of(subset="training", annotations={}), "v1: no label"),
+        (index_of(subset="trial", annotations={"label": "A"}), "v1: subset 'trial'"),
+        (index_of(annotations={"label": "A"}), "v1: subset None"),
+        ({"labels": ["A"], "database": {"v1": 3}}, "v1: the entry is no object"),
+        (index_of(subset="testing", video_path=3), "v1: 'video_path' 3"),
+    ],
+)
+def test_bad_indexes(tmp_path, content, complaint):
+    path = write(tmp_path / "index.json", content)
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))}: .*{complaint}") as caught:
+        read_index(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "segment", [[1], [1, 2, 3], [5, 4], [-1, 4], ["1", 4], [1.0, 4], [True, 4], 4, [1, 2**40]]
+)
+def test_bad_segments(tmp_path, segment):
+    entry = {"subset": "training", "annotations": {"label": "A", "segment": segment}}
+    with pytest.raises(UserError, match="v1: segment .* is not"):
+        read_index(write(tmp_path / "index.json", index_of(**entry)))
+
+
+def test_other_encodings(tmp_path):
+    (tmp_path / "latin.json").write_bytes('{"labels": ["é"]}'.encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_index(tmp_path / "latin.json")
+    text = json.dumps({"labels": ["é"], "database": {}}, ensure_ascii=False)
+    (tmp_path / "marked.json").write_text(text, encoding="utf-8-sig")
+    assert read_index(tmp_path / "marked.json").labels == ("é",)
+
+
+def test_subset_names():
+    names = ["train", "training", "val", "validation", "test", "testing"]
+    assert [canonical_subset(name) for name in names] == [
+        *["training"] * 2, *["validation"] * 2, *["testing"] * 2
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="'trial'.*train"):
+        canonical_subset("trial")
+
+
+def select(tmp_path, entries, subset="train"):
+    write_index(tmp_path / "index.json", ["A", "B"], entries)
+    return select_videos(read_index(tmp_path / "index.json"), subset, tmp_path / "jpg")
+
+
+def test_selection_says_what_it_leaves_out(tmp_path):
+    for name in ("A/good", "B/also", "A/other"):
+        make_video(tmp_path / "jpg" / name)
+    (tmp_path / "jpg/A/empty").mkdir()
+    (tmp_path / "jpg/A/file").touch()
+    no_segment = {"subset": "training", "annotations": {"label": "A"}}
+    records, omitted = select(
+        tmp_path,
+        {
+            "good": entry_of("training", "A", 3),
+            "gone": entry_of("training", "A", 3),
+            "empty": entry_of("training", "A", 3),
+            "uncounted": no_segment,
+            "other": entry_of("validation", "A", 3),
+            "zero": entry_of("training", "A", 0),
+            "file": entry_of("training", "A", 3),
+            "nul\0": entry_of("training", "A", 3),
+            "also": entry_of("training", "B", 2),
+        },
+    )
+    jpg = tmp_path / "jpg"
+    assert list(records) == [
+        VideoRecord("good", jpg / "A/good", 1, 3, 0),
+        VideoRecord("also", jpg / "B/also", 1, 2, 1),
+    ]
+    assert records[0].n_frames == 3
+    reasons = dict(omitted)
+    assert list(reasons) == ["gone", "empty", "uncounted", "zero", "file", "nul\0"]
+    assert reasons["gone"] == f"no folder {jpg / 'A/gone'}"
+    assert reasons["empty"] == f"no frames in {jpg / 'A/empty'}"
+    assert reasons["uncounted"] == reasons["zero"] == "the index counts no frames"
+    assert "no folder" in reasons["file"]
+
+
+def test_where_frames_are_looked_for(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in ("jpg/test/blind", "jpg/sub/x", "here/near", "far", "here/both", "jpg/both"):
+        make_video(tmp_path / folder)
+    records, omitted = select(
+        tmp_path,
+        {
+            "blind": entry_of("testing", None, 3),
+            "x": entry_of("testing", "A", 3, video_path="sub/x"),
+            "near": entry_of("testing", "A", 3, video_path="near"),
+            "far": entry_of("testing", "A", 3, video_path=str(tmp_path / "far")),
+            "both": entry_of("testing", "A", 3, video_path="both"),
+            "gone": entry_of("testing", "A", 3, video_path="gone"),
+        },
+        "testing",
+    )
+    assert [r.path.resolve().relative_to(tmp_path).as_posix() for r in records] == [
+        "jpg/test/blind", "jpg/sub/x", "here/near", "far", "jpg/both"
+    ]  # fmt: skip
+    assert [r.label for r in records] == [-1, 0, 0, 0, 0]
+    assert omitted == [("gone", f"no folder {tmp_path / 'jpg/gone'}")]
+
+
+def test_nothing_usable(tmp_path):
+    (tmp_path / "jpg").mkdir()
+    gone = {f"gone{i}": entry_of("training", "A", 3) for i in range(9)}
+    with pytest.raises(UserError, match="none of its 9 training videos") as caught:
+        select(tmp_path, gone)
+    assert str(tmp_path / "jpg/A/gone0") in str(caught.value)
+    assert "gone8" not in str(caught.value)
+    with pytest.raises(UserError, match="has no validation videos"):
+        select(tmp_path, gone, "val")
+    (tmp_path / "jpg").rmdir()
+    with pytest.raises(UserError, match="jpg: no such folder"):
+        select(tmp_path, gone)
+
+
+def test_compact_records_are_a_sequence(tmp_path):
+    made = [VideoRecord(n, tmp_path / n, i, i + 9, i - 1) for i, n in enumerate(NAMES)]
+    records = pickle.loads(pickle.dumps(CompactRecords(made)))
+    assert list(records) == made
+    assert records[-1] == made[-1] and records[1:3] == made[1:3] and len(records) == len(made)
+    with pytest.raises(IndexError):
+        records[len(made)]
+    assert list(CompactRecords([])) == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([], FrameCount(0, None)),
+        ([1, 2, 3], FrameCount(3, None)),
+        ([0, 1, 2], FrameCount(2, None)),
+        ([1, 2, 4, 5], FrameCount(2, 3)),
+        ([2, 3], FrameCount(0, 1)),
+        (range(1, 100_002), FrameCount(100_001, None)),
+    ],
+)
+def test_counting_frames(numbers, expected):
+    names = [f"image_{number:05d}.jpg" for number in numbers]
+    assert count_frames([*names, "Thumbs.db", "image_00009.png", "image_3.jpg"]) == expected

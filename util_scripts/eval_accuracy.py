@@ -1,0 +1,66 @@
+"""The accuracy of a result file: top-1, top-5, mean class accuracy, interval, missing videos."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.annotation import SUBSETS, read_index
+from errors import UserError
+from results import KS, Accuracy, accuracy_of, describe, read_results
+from util_scripts.cli import run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="util_scripts.eval_accuracy", description=__doc__)
+    parser.add_argument("index", type=Path, help="index JSON with the labels")
+    parser.add_argument("result", type=Path, help="{subset}.json of main.py --inference")
+    parser.add_argument("-k", type=int, default=1, help="the k of the first lines (1)")
+    parser.add_argument("--subset", default="validation", choices=tuple(SUBSETS))
+    parser.add_argument("--save", action="store_true", help="write top{k}.txt beside the result")
+    parser.add_argument(
+        "--ignore", action="store_true", help="leave videos without a result out of the count"
+    )
+    options = parser.parse_args(argv)
+    if options.k < 1:
+        raise UserError(f"-k {options.k}: must be at least 1")
+    ks = (*KS, options.k)
+    accuracy = accuracy_of(
+        read_index(options.index),
+        read_results(options.result),
+        options.subset,
+        ks=ks,
+        ignore_missing=options.ignore,
+    )
+    if options.k not in accuracy.top:
+        raise UserError(
+            f"{options.result}: holds fewer than {options.k} entries for some videos; run main.py "
+            f"--inference again with --output_topk {options.k} or more"
+        )
+    print("\n".join([*_lines_of_the_original(accuracy, options.k), *describe(accuracy, ks=ks)]))
+    if options.save:
+        _save(options.result.parent / f"top{options.k}.txt", accuracy.top[options.k])
+    return 0
+
+
+def _lines_of_the_original(accuracy: Accuracy, k: int) -> list[str]:
+    return [
+        "load ground truth",
+        f"number of ground truth: {accuracy.n_videos}",
+        "load result",
+        f"number of result: {accuracy.n_results}",
+        f"calculate top-{k} accuracy",
+        f"top-{k} accuracy: {accuracy.top[k]}",
+    ]
+
+
+def _save(path: Path, accuracy: float) -> None:
+    try:
+        path.write_text(str(accuracy), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: can't be written: {error.strerror}") from None
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,60 @@
+"""The indexes of HMDB-51's splits from the official files LABEL_test_splitN.txt: hmdb51_N.json
+for every N there is."""
+
+import argparse
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from errors import UserError
+from util_scripts.cli import run
+from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
+
+SPLIT_FILE = re.compile(r"(.+)_test_split(\d+)\.txt")
+FILE_LINE = re.compile(r"(.+?)\s+([012])")
+SUBSETS = {"0": None, "1": "training", "2": "validation"}  # 0: not used in this split
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="util_scripts.hmdb51_json", description=__doc__)
+    parser.add_argument("splits_dir", type=Path, help="folder testTrainMulti_7030_splits")
+    parser.add_argument("jpg_dir", type=Path, help="frames, as JPG_DIR/LABEL/VIDEO/image_00001.jpg")
+    parser.add_argument("dst_dir", type=Path, help="where hmdb51_1.json … go; made if missing")
+    options = parser.parse_args(argv)
+    if not options.splits_dir.is_dir():
+        raise UserError(f"{options.splits_dir}: no such folder")
+    files: defaultdict[str, dict[str, Path]] = defaultdict(dict)  # number -> label -> file
+    for path in options.splits_dir.iterdir():
+        if match := SPLIT_FILE.fullmatch(path.name):
+            files[match[2]][match[1]] = path
+    if not files:
+        raise UserError(f"{options.splits_dir}: no LABEL_test_split1.txt or the like")
+    splits = {
+        options.dst_dir / f"hmdb51_{number}.json": read_split(files[number])
+        for number in sorted(files)
+    }
+    write_splits(splits, options.jpg_dir)
+    return 0
+
+
+def read_split(files: dict[str, Path]) -> Split:
+    """One file per label -> the split; the labels are sorted."""
+    labels = sorted(files)
+    videos = (found for label in labels for found in _read_file(files[label], label))
+    return Split(labels, unique_videos(videos))
+
+
+def _read_file(path: Path, label: str) -> Iterator[tuple[str, Video]]:
+    for place, line in read_lines(path):
+        match = FILE_LINE.fullmatch(line)
+        if match is None:
+            raise UserError(f"{place}: {line!r} is not a video and 0, 1 or 2")
+        subset = SUBSETS[match[2]]
+        if subset is not None:
+            yield place, Video(subset, label, f"{label}/{Path(match[1]).stem}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,77 @@
+"""The indexes of UCF-101's splits, or of any lists in its form, from classInd.txt and
+trainlistNN.txt, testlistNN.txt: ucf101_NN.json for every NN there is."""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from errors import UserError
+from util_scripts.cli import run
+from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
+
+# "LABEL/VIDEO.avi 1", or without the number in test lists; it repeats the label, so only the
+# folder's name counts.
+LIST_LINE = re.compile(r"([^/]+)/(.+?)(?:\s+\d+)?")
+SUBSET_OF_LIST = {"trainlist": "training", "testlist": "validation"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="util_scripts.ucf101_json", description=__doc__)
+    parser.add_argument("lists_dir", type=Path, help="folder ucfTrainTestlist")
+    parser.add_argument("jpg_dir", type=Path, help="frames, as JPG_DIR/LABEL/VIDEO/image_00001.jpg")
+    parser.add_argument("dst_dir", type=Path, help="where ucf101_01.json … go; made if missing")
+    options = parser.parse_args(argv)
+    labels = read_labels(options.lists_dir / "classInd.txt")
+    numbers = sorted(
+        match[1]
+        for path in options.lists_dir.iterdir()
+        if (match := re.fullmatch(r"trainlist(\d+)\.txt", path.name))
+    )
+    if not numbers:
+        raise UserError(f"{options.lists_dir}: no trainlist01.txt or the like")
+    splits = {
+        options.dst_dir / f"ucf101_{number}.json": read_split(options.lists_dir, number, labels)
+        for number in numbers
+    }
+    write_splits(splits, options.jpg_dir)
+    return 0
+
+
+def read_labels(path: Path) -> list[str]:
+    """The names of classInd.txt, whose lines are "1 ApplyEyeMakeup", in the file's order."""
+    labels = []
+    for place, line in read_lines(path):
+        match = re.fullmatch(r"\d+\s+(.+)", line)
+        if match is None:
+            raise UserError(f"{place}: {line!r} is not a number and a label")
+        labels.append(match[1])
+    if not labels or len(set(labels)) < len(labels):
+        raise UserError(f"{path}: no labels, or one of them twice")
+    return labels
+
+
+def read_split(lists_dir: Path, number: str, labels: list[str]) -> Split:
+    """The videos of trainlist and testlist `number`."""
+    videos = (
+        found
+        for name, subset in SUBSET_OF_LIST.items()
+        for found in _read_list(lists_dir / f"{name}{number}.txt", subset, set(labels))
+    )
+    return Split(labels, unique_videos(videos))
+
+
+def _read_list(path: Path, subset: str, labels: set[str]) -> Iterator[tuple[str, Video]]:
+    for place, line in read_lines(path):
+        match = LIST_LINE.fullmatch(line)
+        if match is None:
+            raise UserError(f"{place}: {line!r} is not LABEL/VIDEO")
+        if match[1] not in labels:
+            raise UserError(f"{place}: label {match[1]!r} is not in classInd.txt")
+        video = Path(match[2])
+        yield place, Video(subset, match[1], f"{match[1]}/{video.with_suffix('').as_posix()}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
