@@ -1,0 +1,206 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from errors import UserError
+from tests.videos import SHARED, draw, draw_sound, names
+from util_scripts.ffmpeg import Ffmpeg, input_of
+from util_scripts.generate_video_jpgs import main
+
+ROOT = Path(__file__).parent.parent
+
+
+def extract(videos, jpg, *flags):
+    return main([str(videos), str(jpg), "test", *flags])
+
+
+def tree(folder):
+    """{relative path: bytes} of all files."""
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_layout_and_size(tmp_path, capsys):
+    draw(tmp_path / "v/A/wide.avi", size="64x48")
+    draw(tmp_path / "v/A/deep/er/tall.MP4", size="48x64")
+    draw(tmp_path / "v/top.mkv")
+    draw(tmp_path / "v/A/none.avi").rename(tmp_path / "v/A/none")
+    assert extract(tmp_path / "v", tmp_path / "jpg", "--size", "24") == 0
+    assert "4 done, 0 already there" in capsys.readouterr().out
+    assert names(tmp_path / "jpg/A/wide") == [f"image_{i:05d}.jpg" for i in range(1, 11)]
+    assert Image.open(tmp_path / "jpg/A/wide/image_00001.jpg").size == (32, 24)
+    assert Image.open(tmp_path / "jpg/A/deep/er/tall/image_00001.jpg").size == (24, 32)
+    assert len(names(tmp_path / "jpg/top")) == len(names(tmp_path / "jpg/A/none")) == 10
+    assert names(tmp_path / "jpg") == ["A", "top"]
+
+
+def test_second_run_does_nothing_and_empty_folders_are_no_videos(tmp_path, capsys):
+    for name in ("a", "b"):
+        draw(tmp_path / f"v/A/{name}.avi")
+    (tmp_path / "jpg/A/b").mkdir(parents=True)
+    extract(tmp_path / "v", tmp_path / "jpg")
+    before = tree(tmp_path / "jpg")
+    assert len(before) == 20
+    capsys.readouterr()
+    assert extract(tmp_path / "v", tmp_path / "jpg") == 0
+    assert "0 done, 2 already there" in capsys.readouterr().out
+    assert tree(tmp_path / "jpg") == before
+
+
+@pytest.mark.parametrize(
+    "name", ["-y", "100%d", "a b'\"c", "naïve 視", "two\nlines", "a.b.c", "[x]&#!(1)", "a:b"]
+)
+def test_odd_names(tmp_path, name):
+    draw(tmp_path / "in.avi").rename(tmp_path / "x")
+    (tmp_path / "v/A").mkdir(parents=True)
+    (tmp_path / "x").rename(tmp_path / "v/A" / f"{name}.avi")
+    assert extract(tmp_path / "v", tmp_path / "jpg") == 0
+    assert names(tmp_path / "jpg/A") == [name]
+    assert len(names(tmp_path / "jpg/A" / name)) == 10
+
+
+def test_what_is_no_video_is_named(tmp_path, capsys):
+    folder = tmp_path / "v/A"
+    draw(folder / "good.avi")
+    draw(folder / "picture.png", extra=["-frames:v", "1"])
+    draw(folder / "photo.jpg", extra=["-frames:v", "1"])
+    (folder / "notes.txt").write_text("no video at all\n" * 50)
+    (folder / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\ngood.avi\n")
+    (folder / "empty.avi").touch()
+    (folder / "noise.mp4").write_bytes(bytes(range(256)) * 40)
+    draw_sound(folder / "sound.wav")
+    assert extract(tmp_path / "v", tmp_path / "jpg") == 1
+    out = capsys.readouterr().out
+    assert "1 done, 0 already there, 0 partial, 4 left out, 3 failed" in out
+    assert "A/picture.png: a picture" in out and "A/photo.jpg: a picture" in out
+    assert "A/notes.txt: text" in out and "A/list.m3u8: text" in out
+    assert "A/empty.avi: an empty file" in out and "A/sound.wav: no video stream" in out
+    assert names(tmp_path / "jpg/A") == ["good"]
+
+
+def test_a_truncated_video_is_partial(tmp_path, capsys):
+    path = draw(tmp_path / "v/A/cut.mp4", seconds=4, extra=["-movflags", "+faststart", "-g", "5"])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    assert extract(tmp_path / "v", tmp_path / "jpg") == 0
+    out = capsys.readouterr().out
+    assert "1 partial" in out and "A/cut.mp4:" in out
+    assert 0 < len(names(tmp_path / "jpg/A/cut")) < 40
+
+
+def test_videos_whose_frames_would_mix(tmp_path, capsys):
+    draw(tmp_path / "v/A/a.avi")
+    draw(tmp_path / "v/A/a.mp4", seconds=2)
+    draw(tmp_path / "v/A/b.avi")
+    draw(tmp_path / "v/A/b/c.avi")
+    assert extract(tmp_path / "v", tmp_path / "jpg") == 1
+    out = capsys.readouterr().out
+    assert "A/a.mp4: its frames would go where those of a.avi go" in out
+    assert "A/b.avi: there is a folder of videos of the same name" in out
+    assert len(names(tmp_path / "jpg/A/a")) == 10
+    assert names(tmp_path / "jpg/A/b") == ["c"]
+
+
+def test_fps_repeats_and_drops(tmp_path):
+    draw(tmp_path / "v/A/a.avi", seconds=2, rate=10)
+    for fps, expected in (("5", 10), ("20", 40)):
+        assert extract(tmp_path / "v", tmp_path / fps, "--fps", fps) == 0
+        assert abs(len(names(tmp_path / fps / "A/a")) - expected) <= 1
+
+
+def test_frames_inside_the_video_folder_are_no_videos(tmp_path, capsys):
+    draw(tmp_path / "v/A/a.avi")
+    for _ in range(2):
+        assert extract(tmp_path / "v", tmp_path / "v/jpg") == 0
+    assert "0 done, 1 already there, 0 partial, 0 left out" in capsys.readouterr().out
+
+
+def test_wrong_calls(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        extract(tmp_path / "none", tmp_path / "jpg")
+    (tmp_path / "v").mkdir()
+    with pytest.raises(UserError, match="holds no files"):
+        extract(tmp_path / "v", tmp_path / "jpg")
+    draw(tmp_path / "v/a.avi")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't be written"):
+        extract(tmp_path / "v", tmp_path / "file")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_goes_on(tmp_path, number):
+    for i in range(6):
+        draw(tmp_path / f"v/A/{i}.avi", seconds=20, size="320x240")
+    jpg = tmp_path / "jpg"
+    command = [sys.executable, "-m", "util_scripts.generate_video_jpgs"]
+    command += [str(tmp_path / "v"), str(jpg), "test", "--n_jobs", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (jpg / "A").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.wait()
+    whole = [len(names(folder)) for folder in (jpg / "A").iterdir()]
+    assert set(whole) == {200}  # never half a video under its final name
+    if number != signal.SIGKILL:
+        assert names(jpg) == ["A"]
+    assert extract(tmp_path / "v", jpg) == 0
+    assert names(jpg) == ["A"]
+    extract(tmp_path / "v", tmp_path / "undisturbed")
+    assert tree(jpg) == tree(tmp_path / "undisturbed")
+
+
+def test_a_full_disk_is_a_failure_not_a_short_video(tmp_path):
+    from util_scripts.ffmpeg import FfmpegRun
+    from util_scripts.generate_video_jpgs import FAILED, judge
+
+    ran = FfmpegRun(1, "avi", ["av_interleaved_write_frame(): No space left on device"])
+    assert judge(Path("a.avi"), ran, n_frames=7).status == FAILED
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the awkward videos are not here")
+def test_awkward_videos_give_the_frames_that_ffmpeg_decodes(tmp_path):
+    assert extract(SHARED / "awkward", tmp_path / "jpg") == 1
+    ffmpeg = Ffmpeg()
+    n_videos = 0
+    for path in sorted((SHARED / "awkward").iterdir()):
+        folder = tmp_path / "jpg" / path.stem
+        sums = tmp_path / "sums"
+        output = ["-map", "0:V:0", "-fps_mode", "passthrough", "-f", "framecrc", str(sums)]
+        ffmpeg.run(["-y", *input_of(path), *output])
+        lines = sums.read_text().splitlines() if sums.exists() else []
+        expected = sum(not line.startswith("#") for line in lines)
+        sums.unlink(missing_ok=True)
+        if path.suffix == ".txt" or expected == 0:
+            assert not folder.exists(), path.name
+            continue
+        n_videos += 1
+        assert len(names(folder)) == expected, path.name
+    assert n_videos == 23
+    turned = Image.open(tmp_path / "jpg/video_90/image_00001.jpg").size
+    upright = Image.open(tmp_path / "jpg/video_0/image_00001.jpg").size
+    assert (turned[0] < turned[1]) != (upright[0] < upright[1])
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the UCF-101 clips are not here")
+def test_ucf101_clips(tmp_path):
+    assert extract(SHARED / "ucf101_samples", tmp_path / "jpg") == 0
+    counts = {folder.name: len(names(folder)) for folder in (tmp_path / "jpg").iterdir()}
+    assert counts == {"v_ApplyEyeMakeup_g01_c01": 164, "v_BaseballPitch_g01_c01": 107}
+    image = Image.open(tmp_path / "jpg/v_BaseballPitch_g01_c01/image_00001.jpg")
+    assert image.size == (320, 240)
+
+
+def test_two_runs_at_once(tmp_path):
+    for i in range(4):
+        draw(tmp_path / f"v/A/{i}.avi", seconds=4)
+    command = [sys.executable, "-m", "util_scripts.generate_video_jpgs", str(tmp_path / "v")]
+    command += [str(tmp_path / "jpg"), "test"]
+    runs = [subprocess.Popen(command, cwd=ROOT, env=dict(os.environ)) for _ in range(2)]
+    assert [process.wait() for process in runs] == [0, 0]
+    assert [len(names(tmp_path / f"jpg/A/{i}")) for i in range(4)] == [40] * 4
+    assert names(tmp_path / "jpg") == ["A"]

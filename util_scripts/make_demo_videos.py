@@ -1,0 +1,141 @@
+"""Draws a small set of videos in UCF-101's layout, whose classes differ in motion alone.
+
+Every class takes its backgrounds, colours, sizes, places and speeds from the same draws: a class
+has the same picture statistics as any other, and only the order of the frames tells them apart.
+None turns into another in a mirror, since training flips clips.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+
+from errors import UserError
+from util_scripts.cli import run
+from util_scripts.ffmpeg import Ffmpeg
+
+WIDTH, HEIGHT, RATE, SECONDS = 96, 72, 25, 2
+SMALLEST, LARGEST = 14, 30  # side of the square, pixels
+N_BACKGROUNDS = 16
+N_GROUPS, CLIPS_PER_GROUP = 12, 3  # a group shares background and colour, as in UCF-101
+GROUPS_PER_TEST = N_GROUPS // 3
+
+# Places go from 0 to 1 over what the frame leaves room for. `{u}` runs from 0 to 1 and jumps back;
+# `{v}` runs to 1 and back; `{x}`, `{y}`, `{s}` are fixed draws. All are uniform over a video.
+STILL = {"x": "{x}", "y": "{y}", "size": "{s}"}
+MOTIONS: dict[str, dict[str, dict[str, str]]] = {
+    "pretraining": {
+        "Rise": STILL | {"y": "1-{u}"},
+        "Fall": STILL | {"y": "{u}"},
+        "Grow": STILL | {"size": "{u}"},
+        "Shrink": STILL | {"size": "1-{u}"},
+        "Sideways": STILL | {"x": "{v}"},
+        "Still": STILL,
+    },
+    "finetuning": {
+        "UpAndDown": STILL | {"y": "{v}"},
+        "Pulse": STILL | {"size": "{v}"},
+        "Jump": {"x": "{jx}", "y": "{jy}", "size": "{s}"},
+        "Slide": STILL | {"x": "{v}", "y": "{v2}"},
+    },
+}
+
+
+def filter_graph(motion: dict[str, str], group: Random, clip: Random) -> str:
+    """ffmpeg's description of one video; `group` and `clip` are the draws of the two levels."""
+    background = group.randrange(N_BACKGROUNDS)
+    colour = f"0x{group.randrange(0x1000000):06x}"
+    draws = {
+        "x": f"{clip.random():.3f}",
+        "y": f"{clip.random():.3f}",
+        "s": f"{clip.random():.3f}",
+    }
+    period, phase = clip.uniform(0.5, 0.9), clip.random()
+    turn = f"mod(t/{period:.3f}+{phase:.3f},1)"
+    there_and_back = f"abs(2*mod(t/{2 * period:.3f}+{phase:.3f},1)-1)"
+    shifted = f"abs(2*mod(t/{2 * period:.3f}+{phase + clip.random():.3f},1)-1)"
+    step = f"floor(t/{period / 5:.3f})"  # Jump's places: a new one some 8 times a second
+    places = {
+        axis: f"mod(abs(sin({step}*{seed}+{phase * 90:.2f}))*1000,1)"
+        for axis, seed in (("jx", 12.9898), ("jy", 78.233))
+    }
+    values = draws | {"u": turn, "v": there_and_back, "v2": shifted} | places
+    x, y, size = (motion[name].format(**values) for name in ("x", "y", "size"))
+    side = f"trunc({SMALLEST}+({LARGEST - SMALLEST})*({size}))"
+    return (
+        f"gradients=s={WIDTH}x{HEIGHT}:r={RATE}:d={SECONDS}:seed={background + 1}:nb_colors=6:"
+        f"speed=0.00001[back];"
+        f"color=c={colour}:s={LARGEST}x{LARGEST}:r={RATE}:d={SECONDS},"
+        f"scale=w='{side}':h='{side}':eval=frame[square];"
+        f"[back][square]overlay=x='(W-w)*({x})':y='(H-h)*({y})':eval=frame"
+    )
+
+
+def draw_set(folder: Path, name: str, *, seed: int) -> int:
+    """Draw videos and lists of one of MOTIONS below `folder`; returns the number of videos.
+
+    Raises UserError where ffmpeg fails.
+    """
+    ffmpeg = Ffmpeg()
+    jobs: list[tuple[Path, str]] = []
+    for label, motion in MOTIONS[name].items():
+        for group in range(1, N_GROUPS + 1):
+            for clip in range(1, CLIPS_PER_GROUP + 1):
+                path = folder / "videos" / label / f"v_{label}_g{group:02d}_c{clip:02d}.avi"
+                key = f"{seed}/{name}/{group}"  # the same draws for every class
+                jobs.append((path, filter_graph(motion, Random(key), Random(f"{key}/{clip}"))))
+
+    def draw(path: Path, graph: str) -> None:
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}")
+        coding = ["-c:v", "mpeg4", "-q:v", "3", "-f", "avi", "-threads", "1"]
+        arguments = ["-filter_complex", graph, "-t", str(SECONDS), *coding]
+        ran = ffmpeg.run(["-y", *arguments, str(part.absolute())])
+        if ran.returncode:
+            raise UserError(f"{path}: ffmpeg: {(ran.complaints or ['failed'])[0]}")
+        part.rename(path)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(lambda job: draw(*job), jobs))
+    _write_lists(folder / "lists", [path for path, _ in jobs], list(MOTIONS[name]))
+    return len(jobs)
+
+
+def _write_lists(folder: Path, videos: Sequence[Path], labels: Sequence[str]) -> None:
+    """classInd.txt and three splits; groups 1-4, 5-8 and 9-12 are the test sides."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = {label: number for number, label in enumerate(labels, start=1)}
+    lines = "".join(f"{number} {label}\n" for label, number in numbers.items())
+    (folder / "classInd.txt").write_text(lines, encoding="utf-8")
+    for split in (1, 2, 3):
+        groups = range((split - 1) * GROUPS_PER_TEST + 1, split * GROUPS_PER_TEST + 1)
+        tested = {f"_g{group:02d}_" for group in groups}
+        train, test = "", ""
+        for video in videos:
+            label = video.parent.name
+            if any(group in video.name for group in tested):
+                test += f"{label}/{video.name}\n"
+            else:
+                train += f"{label}/{video.name} {numbers[label]}\n"
+        (folder / f"trainlist0{split}.txt").write_text(train, encoding="utf-8")
+        (folder / f"testlist0{split}.txt").write_text(test, encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="util_scripts.make_demo_videos", description=__doc__)
+    parser.add_argument("dst_dir", type=Path, help="gets pretraining/ and finetuning/")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(argv)
+    for name, motions in MOTIONS.items():
+        n_videos = draw_set(options.dst_dir / name, name, seed=options.seed)
+        print(f"{options.dst_dir / name}: {n_videos} videos of {', '.join(motions)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
