@@ -258,7 +258,7 @@ def _resolve(options: Options) -> Options:
     if options.inference_stride == 0:
         changes["inference_stride"] = options.sample_duration
     if options.inference_batch_size == 0:
-        changes["inference_batch_size"] = options.batch_size
+        changes["inference_batch_size"] = max(1, options.batch_size)
     return replace(options, **changes)
 
 

@@ -206,8 +206,16 @@ def train_one_epoch(
 def _train_step(trainer: Trainer, batch: ClipBatch) -> tuple[float, int]:
     """Forward, backward, update. Returns the mean loss and how many clips were right."""
     targets = batch.labels.to(trainer.device.device, non_blocking=True)
-    with trainer.device.autocast():
-        logits = trainer.model(trainer.device.model_input(batch.clips))  # (B, K)
+    try:
+        with trainer.device.autocast():
+            logits = trainer.model(trainer.device.model_input(batch.clips))  # (B, K)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "a batch of one clip leaves batch norm a single value at this --sample_size and "
+            "--sample_duration: choose a --batch_size that does not leave one clip over"
+        ) from None
     loss: Tensor = F.cross_entropy(logits.float(), targets)
     trainer.optimizer.zero_grad(set_to_none=True)
     trainer.scaler.scale(loss).backward()

@@ -59,14 +59,13 @@ class Bomb:
 
 def test_code_in_a_file_does_not_run(tmp_path):
     target = tmp_path / "created"
-    for path, write in (
-        (tmp_path / "zip.pth", torch.save),
-        (tmp_path / "raw.pth", lambda value, path: path.write_bytes(pickle.dumps(value))),
-    ):
-        write({"state_dict": Bomb(target)}, path)
-        with pytest.raises(UserError, match=r"\.pth: wants to run code"):
-            load_checkpoint(path)
-        assert not target.exists()
+    torch.save({"state_dict": Bomb(target)}, tmp_path / "zip.pth")
+    with pytest.raises(UserError, match=r"zip\.pth: wants to run code"):
+        load_checkpoint(tmp_path / "zip.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps({"state_dict": Bomb(target)}))
+    with pytest.raises(UserError, match=r"raw\.pth"):
+        load_checkpoint(tmp_path / "raw.pth")
+    assert not target.exists()
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04 nonsense", bytes(1000)])

@@ -19,8 +19,8 @@ from util_scripts.ffmpeg import Ffmpeg
 
 WIDTH, HEIGHT, RATE, SECONDS = 96, 72, 25, 2
 SMALLEST, LARGEST = 14, 30  # side of the square, pixels
-N_BACKGROUNDS = 16
-N_GROUPS, CLIPS_PER_GROUP = 12, 3  # a group shares background and colour, as in UCF-101
+N_BACKGROUNDS = 100
+N_GROUPS, CLIPS_PER_GROUP = 24, 2  # a group shares background and colour, as in UCF-101
 GROUPS_PER_TEST = N_GROUPS // 3
 
 # Places go from 0 to 1 over what the frame leaves room for. `{u}` runs from 0 to 1 and jumps back;
@@ -107,7 +107,7 @@ def draw_set(folder: Path, name: str, *, seed: int) -> int:
 
 
 def _write_lists(folder: Path, videos: Sequence[Path], labels: Sequence[str]) -> None:
-    """classInd.txt and three splits; groups 1-4, 5-8 and 9-12 are the test sides."""
+    """classInd.txt and three splits; a third of the groups each is the test sides."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = {label: number for number, label in enumerate(labels, start=1)}
     lines = "".join(f"{number} {label}\n" for label, number in numbers.items())
