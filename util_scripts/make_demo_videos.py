@@ -66,12 +66,19 @@ def filter_graph(motion: dict[str, str], group: Random, clip: Random) -> str:
     x, y, size = (motion[name].format(**values) for name in ("x", "y", "size"))
     side = f"trunc({SMALLEST}+({LARGEST - SMALLEST})*({size}))"
     return (
-        f"gradients=s={WIDTH}x{HEIGHT}:r={RATE}:d={SECONDS}:seed={background + 1}:nb_colors=6:"
-        f"speed=0.00001[back];"
+        f"gradients=s={WIDTH}x{HEIGHT}:r={RATE}:d={SECONDS}:{_background(background)}[back];"
         f"color=c={colour}:s={LARGEST}x{LARGEST}:r={RATE}:d={SECONDS},"
         f"scale=w='{side}':h='{side}':eval=frame[square];"
         f"[back][square]overlay=x='(W-w)*({x})':y='(H-h)*({y})':eval=frame"
     )
+
+
+def _background(number: int) -> str:
+    """One picture of the pool, described in full: ffmpeg's own random colours have no seed."""
+    draw = Random(f"background {number}")
+    colours = "".join(f"c{i}=0x{draw.randrange(0x1000000):06x}:" for i in range(4))
+    ends = f"x0={draw.randrange(WIDTH)}:y0=0:x1={draw.randrange(WIDTH)}:y1={HEIGHT - 1}"
+    return f"nb_colors=4:{colours}{ends}:seed=1:speed=0.00001"
 
 
 def draw_set(folder: Path, name: str, *, seed: int) -> int:
