@@ -20,7 +20,7 @@ if [ -n "$VIDEOS" ]; then
     CLASSES=$("$PYTHON" -c "import json, sys; print(len(json.load(open(sys.argv[1], encoding='utf-8'))['labels']))" "$OWN/index.json")
     show "$PYTHON" main.py --root_path "$OWN" --video_path jpg --annotation_path index.json \
         --result_path results --dataset folder --n_classes "$CLASSES" $MODEL \
-        --n_epochs 20 --learning_rate 0.02 --multistep_milestones 15 --inference
+        --n_epochs 20 --learning_rate 0.01 --multistep_milestones 15 --inference
     echo
     echo "Frames, index and results are in $OWN; $OWN/results/save_20.pth is the classifier."
     echo "With a Kinetics checkpoint it gets far better: see 'Your own videos' in README.md."
@@ -34,12 +34,12 @@ for SET in pretraining finetuning; do
 done
 show "$PYTHON" main.py --root_path demo/pretraining --video_path jpg \
     --annotation_path ucf101_01.json --result_path results --dataset ucf101 --n_classes 6 $MODEL \
-    --n_epochs 30 --learning_rate 0.02 --multistep_milestones 22 --checkpoint 30 --colorjitter
+    --n_epochs 16 --learning_rate 0.01 --multistep_milestones 12 --checkpoint 16 --colorjitter
 for BEGIN in fc layer4; do
     show "$PYTHON" main.py --root_path demo/finetuning --video_path jpg \
         --annotation_path ucf101_01.json --result_path "results_$BEGIN" --dataset ucf101 \
-        --n_classes 4 --n_pretrain_classes 6 --pretrain_path ../pretraining/results/save_30.pth \
-        --ft_begin_module "$BEGIN" $MODEL --n_epochs 20 --learning_rate 0.02 \
+        --n_classes 4 --n_pretrain_classes 6 --pretrain_path ../pretraining/results/save_16.pth \
+        --ft_begin_module "$BEGIN" $MODEL --n_epochs 20 --learning_rate 0.01 \
         --multistep_milestones 15 --checkpoint 20 --colorjitter
     show "$PYTHON" main.py --root_path demo/finetuning --video_path jpg \
         --annotation_path ucf101_01.json --result_path "results_$BEGIN" --dataset ucf101 \

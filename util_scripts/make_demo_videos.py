@@ -47,7 +47,7 @@ MOTIONS: dict[str, dict[str, dict[str, str]]] = {
 def filter_graph(motion: dict[str, str], group: Random, clip: Random) -> str:
     """ffmpeg's description of one video; `group` and `clip` are the draws of the two levels."""
     background = group.randrange(N_BACKGROUNDS)
-    colour = f"0x{group.randrange(0x1000000):06x}"
+    colour = _colour(group, 150, 256)
     draws = {
         "x": f"{clip.random():.3f}",
         "y": f"{clip.random():.3f}",
@@ -73,10 +73,14 @@ def filter_graph(motion: dict[str, str], group: Random, clip: Random) -> str:
     )
 
 
+def _colour(draw: Random, darkest: int, brightest: int) -> str:
+    return "0x" + "".join(f"{draw.randrange(darkest, brightest):02x}" for _ in range(3))
+
+
 def _background(number: int) -> str:
     """One picture of the pool, described in full: ffmpeg's own random colours have no seed."""
     draw = Random(f"background {number}")
-    colours = "".join(f"c{i}=0x{draw.randrange(0x1000000):06x}:" for i in range(4))
+    colours = "".join(f"c{i}={_colour(draw, 0, 110)}:" for i in range(4))
     ends = f"x0={draw.randrange(WIDTH)}:y0=0:x1={draw.randrange(WIDTH)}:y1={HEIGHT - 1}"
     return f"nb_colors=4:{colours}{ends}:seed=1:speed=0.00001"
 
