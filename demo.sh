@@ -39,11 +39,11 @@ for BEGIN in fc layer4; do
     show "$PYTHON" main.py --root_path demo/finetuning --video_path jpg \
         --annotation_path ucf101_01.json --result_path "results_$BEGIN" --dataset ucf101 \
         --n_classes 4 --n_pretrain_classes 6 --pretrain_path ../pretraining/results/save_16.pth \
-        --ft_begin_module "$BEGIN" $MODEL --n_epochs 20 --learning_rate 0.01 \
-        --multistep_milestones 15 --checkpoint 20 --colorjitter
+        --ft_begin_module "$BEGIN" $MODEL --n_epochs 12 --learning_rate 0.01 \
+        --multistep_milestones 9 --checkpoint 12 --colorjitter
     show "$PYTHON" main.py --root_path demo/finetuning --video_path jpg \
         --annotation_path ucf101_01.json --result_path "results_$BEGIN" --dataset ucf101 \
-        --n_classes 4 $MODEL --resume_path "results_$BEGIN/save_20.pth" \
+        --n_classes 4 $MODEL --resume_path "results_$BEGIN/save_12.pth" \
         --no_train --no_val --inference --output_topk 5 --inference_batch_size 1
     show "$PYTHON" -m util_scripts.eval_accuracy demo/finetuning/ucf101_01.json \
         "demo/finetuning/results_$BEGIN/val.json" -k 1
