@@ -29,7 +29,7 @@ $(VENV)/ready: requirements.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -r requirements.txt
 	touch $@
 
-$(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
+$(VENV)/ready-dev: requirements-dev.txt requirements-extra.txt $(VENV)/ready
 	$(BIN)/python -m pip install -q -r requirements-dev.txt
 	touch $@
 

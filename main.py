@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from errors import UserError
 from opts import AUTO, Options, parse_opts
+from runtime.interruption import Interrupted, Interruption
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from datasets.video_dataset import ClipLoader
     from runtime.checkpoint import Checkpoint
     from runtime.device import Device
+    from runtime.keeper import CheckpointKeeper
     from runtime.run_log import RunLog
-    from training import Progress, Trainer
+    from training import Position
 
 log = logging.getLogger("main")
 
@@ -26,35 +28,43 @@ log = logging.getLogger("main")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the phases that the flags ask for; the exit status is 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    interruption = Interruption()
     try:
-        run(parse_opts(argv))
+        with interruption.watching():
+            run(parse_opts(argv), interruption)
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except Interrupted as interrupted:
+        print(f"interrupted: {interrupted}", file=sys.stderr)
+        return interrupted.exit_status
     return 0
 
 
-def run(options: Options) -> None:
+def run(options: Options, interruption: Interruption) -> None:
     """Read and check everything first, then train, validate and infer."""
     import torch
 
     from datasets.annotation import read_index
+    from model import settle
+    from runtime.checkpoint import check_class_names
 
     assert options.annotation_path is not None and options.result_path is not None
     index = read_index(options.annotation_path)
-    _check_classes(options, index)
     _make_writable(options.result_path)
+    resumed, pretrained = _read_checkpoints(options)
+    if (file := resumed or pretrained) is not None:
+        options = settle(options, file, resumes=resumed is not None)
+    _check_classes(options, index)
+    if resumed is not None:
+        check_class_names(resumed, index.labels, index.path)
     torch.manual_seed(options.manual_seed)
     device = _choose_device(options)
-    checkpoint = _find_checkpoint(options, index)
-    model = device.place(_prepare_model(options, checkpoint))
-    run_log = _open_log(options, checkpoint)
+    model = device.place(_prepare_model(options, index, resumed, pretrained))
+    run_log = _open_log(options, resumed)
     try:
-        _run_phases(options, index, model, device, checkpoint, run_log)
+        _run_phases(options, index, model, device, resumed, run_log, interruption)
     finally:
         run_log.close()
 
@@ -66,6 +76,7 @@ def _run_phases(
     device: "Device",
     checkpoint: "Checkpoint | None",
     run_log: "RunLog",
+    interruption: Interruption,
 ) -> None:
     from datasets.build import build_inference_loader, build_train_loader, build_val_loader
     from training import build_trainer, fit, validate
@@ -76,14 +87,17 @@ def _run_phases(
     inference_loader = build_inference_loader(options, index) if options.inference else None
     if train_loader is not None:
         trainer = build_trainer(options, model, device, checkpoint)
-        fit(
-            trainer,
-            train_loader,
-            val_loader,
-            epochs=_epochs(options, checkpoint),
-            run_log=run_log,
-            save=lambda progress: _save(options, trainer, index, progress),
-        )
+        start = _start(options, checkpoint)
+        with interruption.deferred():
+            fit(
+                trainer,
+                train_loader,
+                val_loader,
+                start=start,
+                n_epochs=options.n_epochs,
+                run_log=run_log,
+                keeper=_keeper(options, index, interruption),
+            )
     elif val_loader is not None:
         assert checkpoint is not None
         validate(model, val_loader, device, checkpoint.epoch or 0, run_log)
@@ -131,37 +145,40 @@ def _choose_device(options: Options) -> "Device":
     return device
 
 
-def _find_checkpoint(options: Options, index: "Index") -> "Checkpoint | None":
-    """The file of --resume_path, its class names compared with the index's."""
-    from runtime.checkpoint import check_class_names, find_newest, load_checkpoint
+def _read_checkpoints(options: Options) -> "tuple[Checkpoint | None, Checkpoint | None]":
+    """The files of --resume_path and, if there is nothing to resume, of --pretrain_path."""
+    from runtime.checkpoint import find_newest, load_checkpoint
 
-    if options.resume_path is None:
-        return None
     assert options.result_path is not None
-    if options.resume_path != AUTO:
-        checkpoint = load_checkpoint(options.resume_path)
-    else:
+    if options.resume_path is not None and options.resume_path != AUTO:
+        return load_checkpoint(options.resume_path), None
+    if options.resume_path == AUTO:
         newest = find_newest(options.result_path)
-        if newest is None:
-            if options.no_train:
-                raise UserError(f"--resume_path auto: no checkpoint in {options.result_path}")
-            log.info("no checkpoint in %s yet: starting fresh", options.result_path)
-            return None
-        checkpoint = newest
-    check_class_names(checkpoint, index.labels, index.path)
-    return checkpoint
+        if newest is not None:
+            return newest, None
+        if options.no_train:
+            raise UserError(f"--resume_path auto: no checkpoint in {options.result_path}")
+        log.info("no checkpoint in %s yet: starting fresh", options.result_path)
+    if options.pretrain_path is not None:
+        return None, load_checkpoint(options.pretrain_path)
+    return None, None
 
 
-def _prepare_model(options: Options, checkpoint: "Checkpoint | None") -> "nn.Module":
+def _prepare_model(
+    options: Options,
+    index: "Index",
+    resumed: "Checkpoint | None",
+    pretrained: "Checkpoint | None",
+) -> "nn.Module":
     from model import build_finetuned_model, build_model, freeze_before
     from runtime.checkpoint import load_weights
 
-    if checkpoint is not None:
+    if resumed is not None:
         model = build_model(options)
-        load_weights(model, checkpoint)
-        log.info("%s: loaded, epoch %s", checkpoint.path, checkpoint.epoch)
-    elif options.pretrain_path is not None:
-        model = build_finetuned_model(options)
+        load_weights(model, resumed)
+        log.info("%s: loaded, epoch %s", resumed.path, resumed.epoch)
+    elif pretrained is not None:
+        model = build_finetuned_model(options, pretrained, index.labels, index.path)
     else:
         model = build_model(options)
     freeze_before(model, options.model, options.ft_begin_module)
@@ -171,49 +188,69 @@ def _prepare_model(options: Options, checkpoint: "Checkpoint | None") -> "nn.Mod
 def _open_log(options: Options, checkpoint: "Checkpoint | None") -> "RunLog":
     from runtime.run_log import RunLog
 
-    first_epoch = _first_epoch(checkpoint)
+    start = _position(checkpoint)
     assert options.result_path is not None
     return RunLog(
         options.result_path,
         options=options.as_plain(),
-        keep_before=sys.maxsize if options.no_train else first_epoch,
+        keep_before=sys.maxsize if options.no_train else start.epoch,
+        keep_batches=start.batches,
         tensorboard=options.tensorboard,
     )
 
 
-def _first_epoch(checkpoint: "Checkpoint | None") -> int:
-    return 1 if checkpoint is None else (checkpoint.epoch or 0) + 1
+def _position(checkpoint: "Checkpoint | None") -> "Position":
+    """Where training goes on."""
+    from training import Position
+
+    if checkpoint is None:
+        return Position(1)
+    if "position" in checkpoint.extra:
+        return Position(**checkpoint.extra["position"])
+    return Position((checkpoint.epoch or 0) + 1)
 
 
-def _epochs(options: Options, checkpoint: "Checkpoint | None") -> range:
-    first = _first_epoch(checkpoint)
-    if checkpoint is not None and first > options.n_epochs + 1:
+def _start(options: Options, checkpoint: "Checkpoint | None") -> "Position":
+    start = _position(checkpoint)
+    if checkpoint is not None and start.epoch > options.n_epochs + 1:
         raise UserError(
             f"{checkpoint.path}: is at epoch {checkpoint.epoch}, past --n_epochs {options.n_epochs}"
         )
-    if first == options.n_epochs + 1:
+    if start.epoch == options.n_epochs + 1:
         log.info("all %d epochs are trained already", options.n_epochs)
-    return range(first, options.n_epochs + 1)
+    if start.batches and checkpoint is not None:
+        _check_batches(options, checkpoint)
+        log.info("going on in epoch %d after batch %d", start.epoch, start.batches)
+    return start
 
 
-def _save(options: Options, trainer: "Trainer", index: "Index", progress: "Progress") -> None:
-    """save_{epoch}.pth every --checkpoint epochs and at the last; best.pth when it is."""
-    from runtime.checkpoint import save_checkpoint
+def _check_batches(options: Options, checkpoint: "Checkpoint") -> None:
+    """Inside an epoch the batches must be those of the interrupted run."""
+    for name in ("batch_size", "manual_seed"):
+        saved, here = checkpoint.options.get(name), getattr(options, name)
+        if saved != here:
+            raise UserError(
+                f"--{name} {here}: {checkpoint.path} was saved inside an epoch with {saved}; "
+                "resume with that, or from a save_{epoch}.pth"
+            )
+
+
+def _keeper(options: Options, index: "Index", interruption: Interruption) -> "CheckpointKeeper":
+    from runtime.keeper import CheckpointKeeper
 
     assert options.result_path is not None
-    names = []
-    if progress.is_last or progress.epoch % options.checkpoint == 0:
-        names.append(f"save_{progress.epoch}.pth")
-    if progress.is_best:
-        names.append("best.pth")
-    for name in names:
-        content = trainer.state() | {
-            "epoch": progress.epoch,
+    return CheckpointKeeper(
+        options.result_path,
+        every=options.checkpoint,
+        minutes=options.checkpoint_minutes,
+        keep=options.keep_checkpoints,
+        about={
             "arch": options.arch,
             "class_names": list(index.labels),
             "options": options.as_plain(),
-        }
-        save_checkpoint(options.result_path / name, content)
+        },
+        interruption=interruption,
+    )
 
 
 def _infer(

@@ -1,15 +1,18 @@
 """The model of a run: built, given weights and a head, and partly frozen."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from errors import UserError
 from models.build import build
 from models.catalog import FAMILIES
-from opts import Options
-from runtime.checkpoint import Checkpoint, load_checkpoint, load_weights, n_classes_of
+from opts import Options, fill_in
+from runtime.checkpoint import Checkpoint, check_class_names, load_weights, n_classes_of
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +22,69 @@ def build_model(options: Options) -> nn.Module:
     return _build(options, options.n_classes)
 
 
-def build_finetuned_model(options: Options) -> nn.Module:
-    """The model of --pretrain_path with its head replaced by a fresh one of --n_classes."""
-    assert options.pretrain_path is not None
-    checkpoint = load_checkpoint(options.pretrain_path)
+# Leave no trace in the tensors; only our own files tell them.
+STEM_OF_FILE = ("conv1_t_stride", "no_max_pool")
+PREPROCESSING = ("mean_dataset", "no_mean_norm", "no_std_norm", "value_scale")
+CLIPS = ("sample_size", "sample_duration", "sample_t_stride")
+
+
+def settle(options: Options, checkpoint: Checkpoint, *, resumes: bool) -> Options:
+    """Let a file tell what the flags leave open: architecture, stem, preprocessing.
+
+    A run that is resumed takes over the class count and the form of its clips too. Raises
+    UserError where a flag contradicts what only the file's options tell; what its tensors tell is
+    compared when they are loaded.
+    """
+    found = _found_in_tensors(options, checkpoint, with_classes=resumes)
+    saved = checkpoint.options
+    for name in STEM_OF_FILE + PREPROCESSING + (CLIPS if resumes else ()):
+        if name not in saved:
+            continue
+        found[name] = saved[name]
+        given = getattr(options, name)
+        if name not in options.given or given == saved[name]:
+            continue
+        if name in STEM_OF_FILE:
+            raise UserError(f"--{name} {given}: {checkpoint.path} was trained with {saved[name]}")
+        log.warning("--%s %s: %s was trained with %s", name, given, checkpoint.path, saved[name])
+    return fill_in(options, found)
+
+
+def _found_in_tensors(
+    options: Options, checkpoint: Checkpoint, *, with_classes: bool
+) -> dict[str, Any]:
+    identity = checkpoint.identity
+    if identity is None:
+        return {}
+    if "model" in options.given and options.model != identity.model:
+        return {}  # a contradiction, unless the families share these shapes: loading tells
+    told = {f.name: getattr(identity, f.name) for f in fields(identity)}
+    found = {name: value for name, value in told.items() if value is not None}
+    del found["n_input_channels"]
+    if not with_classes:
+        del found["n_classes"]
+    if "resnet_widen_factor" in found:  # the option is exact, the tensors' planes are rounded
+        saved = checkpoint.options.get("resnet_widen_factor", found["resnet_widen_factor"])
+        found["resnet_widen_factor"] = saved
+    return found
+
+
+def build_finetuned_model(
+    options: Options, checkpoint: Checkpoint, labels: Sequence[str], index: Path
+) -> nn.Module:
+    """The model of --pretrain_path with its head replaced by a fresh one of --n_classes.
+
+    With --keep_head the head stays; its classes must be those of the index, `labels`.
+    """
     n_pretrain_classes = _pretrain_classes(options, checkpoint)
     model = _build(options, n_pretrain_classes)
     load_weights(model, checkpoint)
     head = FAMILIES[options.model].head
+    if options.keep_head:
+        _check_kept_head(options, checkpoint, n_pretrain_classes)
+        check_class_names(checkpoint, labels, index)
+        log.info("%s: loaded all of %s, head %r included", checkpoint.path, options.arch, head)
+        return model
     replace_head(model, head, options.n_classes)
     log.info(
         "%s: loaded all of %s but its head of %d classes; fresh head %r of %d",
@@ -36,7 +94,25 @@ def build_finetuned_model(options: Options) -> nn.Module:
         head,
         options.n_classes,
     )
+    _report_class_names(checkpoint.class_names, labels)
     return model
+
+
+def _check_kept_head(options: Options, checkpoint: Checkpoint, n_in_file: int) -> None:
+    if n_in_file != options.n_classes:
+        raise UserError(
+            f"--keep_head: {checkpoint.path} has {n_in_file} classes, "
+            f"--n_classes is {options.n_classes}"
+        )
+
+
+def _report_class_names(before: Sequence[str] | None, labels: Sequence[str]) -> None:
+    if before is None or list(before) == list(labels):
+        return
+    old, new = (
+        ", ".join(names[:3]) + (", …" if len(names) > 3 else "") for names in (before, labels)
+    )
+    log.info("classes: %d (%s) in the file, now %d (%s)", len(before), old, len(labels), new)
 
 
 def _build(options: Options, n_classes: int) -> nn.Module:
@@ -86,6 +162,8 @@ def _module_of(parameter_name: str) -> str:
     return parameter_name.removeprefix("features.").split(".")[0]
 
 
-def trained_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    """What the optimiser gets, in the model's order."""
-    return (parameter for parameter in model.parameters() if parameter.requires_grad)
+def frozen_batch_norms(model: nn.Module) -> Sequence[nn.Module]:
+    """Those of frozen layers, or all of a model that has none."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    frozen = [m for m in norms if not any(p.requires_grad for p in m.parameters())]
+    return frozen if any(not p.requires_grad for p in model.parameters()) else norms

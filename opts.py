@@ -6,7 +6,7 @@ fields. Nothing here imports torch, so that -h and a wrong flag answer at once.
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,16 @@ class Options:
     )
     overwrite_milestones: bool = _flag("training", False, "apply new milestones on resume")
     plateau_patience: int = _flag("training", 10, "epochs without progress before the rate drops")
+    freeze_bn: bool = _flag(
+        "training",
+        False,
+        "keep the batch-norm statistics of the layers before --ft_begin_module (of all without it)",
+    )
+    keep_head: bool = _flag("training", False, "keep the head of --pretrain_path")
+    checkpoint_minutes: float = _flag(
+        "training", 0.0, "minutes between saves to last.pth, inside epochs too; 0: never"
+    )
+    keep_checkpoints: int = _flag("training", 0, "how many save_{epoch}.pth stay; 0: all")
     manual_seed: int = _flag("training", 1, "seed of everything random")
 
     no_train: bool = _flag("phases", False, "skip training (validation then runs once)")
@@ -146,9 +156,15 @@ class Options:
     world_size: int = _flag("machine", -1, "number of nodes")
     batchnorm_sync: bool = _flag("machine", False, "synchronised batch norm")
 
+    given: frozenset[str] = frozenset()  # the flags that were on the command line
+
     @property
     def arch(self) -> str:
         return f"{self.model}-{self.model_depth}"
+
+    @property
+    def starts_from_file(self) -> bool:
+        return self.pretrain_path is not None or self.resume_path is not None
 
     @property
     def n_input_channels(self) -> int:
@@ -160,10 +176,13 @@ class Options:
 
     def as_plain(self) -> dict[str, Any]:
         """All options as plain JSON values: paths as text, tuples as lists."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)} | {
+        return {field.name: _plain(getattr(self, field.name)) for field in FLAGS} | {
             "arch": self.arch,
             "n_input_channels": self.n_input_channels,
         }
+
+
+FLAGS = tuple(field for field in fields(Options) if field.metadata)
 
 
 def parse_opts(argv: Sequence[str] | None = None) -> Options:
@@ -171,12 +190,26 @@ def parse_opts(argv: Sequence[str] | None = None) -> Options:
 
     Raises UserError with a line for every value that is out of range and every contradiction.
     """
-    parsed = _build_parser().parse_args(argv)
-    options = _resolve(Options(**vars(parsed)))
+    values = vars(_build_parser().parse_args(argv))
+    options = _resolve(Options(**values, given=frozenset(values)))
     problems = [*_bad_ranges(options), *_contradictions(options)]
+    if "model" in options.given or not options.starts_from_file:
+        problems += _model_contradictions(options)
     if problems:
         raise UserError("\n".join(problems))
     return options
+
+
+def fill_in(options: Options, found: Mapping[str, Any]) -> Options:
+    """Take values that a checkpoint tells for flags that were not given, and check again.
+
+    Raises UserError where what was given contradicts the model that was found.
+    """
+    filled = replace(options, **{k: v for k, v in found.items() if k not in options.given})
+    problems = list(_model_contradictions(filled))
+    if problems:
+        raise UserError("\n".join(problems))
+    return filled
 
 
 class _Parser(argparse.ArgumentParser):
@@ -203,15 +236,16 @@ def _build_parser() -> argparse.ArgumentParser:
         usage="main.py --video_path DIR --annotation_path JSON --result_path DIR [flags]",
     )
     groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
-    for field in fields(Options):
+    absent = argparse.SUPPRESS  # the defaults are the fields', so that `given` can be told
+    for field in FLAGS:
         meta = dict(field.metadata)
         group, text = groups[meta.pop("group")], meta.pop("help")
         if isinstance(field.default, bool):
-            group.add_argument(f"--{field.name}", action="store_true", help=text)
+            group.add_argument(f"--{field.name}", action="store_true", default=absent, help=text)
             continue
         group.add_argument(
             f"--{field.name}",
-            default=field.default,
+            default=absent,
             type=_type_of(field.default),
             help=text + _default_text(field.default),
             **_metavar(field.default, meta),
@@ -285,6 +319,8 @@ NOT_NEGATIVE = (
     "dampening",
     "weight_decay",
     "plateau_patience",
+    "checkpoint_minutes",
+    "keep_checkpoints",
     "manual_seed",
 )
 ABOVE_ZERO = ("learning_rate", "resnet_widen_factor")
@@ -310,7 +346,6 @@ def _contradictions(options: Options) -> Iterator[str]:
     for name in ("video_path", "annotation_path", "result_path"):
         if getattr(options, name) is None:
             yield f"--{name} is missing"
-    yield from _model_contradictions(options)
     for flag, (asked, reason) in NOT_YET.items():
         if asked(options):
             yield f"{flag}: {reason}"
@@ -320,7 +355,9 @@ def _contradictions(options: Options) -> Iterator[str]:
         yield "--lr_scheduler plateau follows the validation loss, which --no_val skips"
     if options.no_train and options.resume_path is None:
         yield "--no_train needs --resume_path: without it the weights would be random"
-    if options.ft_begin_module and options.pretrain_path is None and options.resume_path is None:
+    if options.keep_head and not options.starts_from_file:
+        yield "--keep_head keeps the head of --pretrain_path, which is missing"
+    if options.ft_begin_module and not options.starts_from_file:
         yield (
             f"--ft_begin_module {options.ft_begin_module} freezes the layers before it; "
             "without --pretrain_path or --resume_path those would stay random"
@@ -337,7 +374,7 @@ def _model_contradictions(options: Options) -> Iterator[str]:
             f"--ft_begin_module {options.ft_begin_module}: the modules of {options.model} are "
             + " ".join(family.modules)
         )
-    for field in fields(options):
+    for field in FLAGS:
         if field.metadata["group"] != "model" or field.name in ("model", "model_depth"):
             continue
         value = getattr(options, field.name)

@@ -5,8 +5,9 @@ import math
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +18,11 @@ from tqdm import tqdm
 
 from datasets.video_dataset import ClipBatch, ClipLoader, ShuffledBatches
 from errors import UserError
+from model import frozen_batch_norms
 from opts import Options
 from runtime.checkpoint import Checkpoint, load_optimizer
 from runtime.device import Device
+from runtime.keeper import CheckpointKeeper
 from runtime.run_log import RunLog
 from validation import Evaluation, evaluate
 
@@ -28,19 +31,30 @@ Scheduler = MultiStepLR | ReduceLROnPlateau
 log = logging.getLogger(__name__)
 
 
-class EpochSummary(NamedTuple):
-    """Means over an epoch's clips."""
+class Position(NamedTuple):
+    """How far into an epoch a run is: what a checkpoint inside one holds beside the weights."""
 
-    loss: float
-    accuracy: float
-    n_clips: int
+    epoch: int
+    batches: int = 0  # done
+    loss_sum: float = 0.0
+    n_hits: int = 0
+    n_clips: int = 0
+
+    def after(self, loss: float, hits: int, n_clips: int) -> "Position":
+        """The position one batch further; `loss` is its mean."""
+        return Position(
+            self.epoch,
+            self.batches + 1,
+            self.loss_sum + loss * n_clips,
+            self.n_hits + hits,
+            self.n_clips + n_clips,
+        )
 
 
 class Step(NamedTuple):
-    """One optimiser step, as the hook of train_one_epoch sees it. `batch` counts from 1."""
+    """One optimiser step, as the hook of train_one_epoch sees it."""
 
-    epoch: int
-    batch: int
+    position: Position  # after it
     n_batches: int
     loss: float
     accuracy: float
@@ -56,6 +70,7 @@ class Trainer:
     scaler: torch.amp.GradScaler
     device: Device
     best: dict[str, float] | None = None  # {"epoch", "video_accuracy"} of best.pth
+    kept_statistics: Sequence[nn.Module] = ()  # batch norms that stay in evaluation mode
 
     def learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
@@ -121,6 +136,8 @@ def build_trainer(
     else:
         scheduler = MultiStepLR(optimizer, options.multistep_milestones)
     trainer = Trainer(model, optimizer, scheduler, device.grad_scaler(), device)
+    if options.freeze_bn:
+        trainer.kept_statistics = frozen_batch_norms(model)
     if checkpoint is not None:
         trainer.resume(checkpoint)
         if options.overwrite_milestones and isinstance(scheduler, MultiStepLR):
@@ -128,79 +145,101 @@ def build_trainer(
     return trainer
 
 
-class Progress(NamedTuple):
-    """What an epoch reports to the saver: `best` if it is the best by video accuracy so far."""
-
-    epoch: int
-    is_last: bool
-    is_best: bool
-
-
 def fit(
     trainer: Trainer,
     train_loader: ClipLoader,
     val_loader: ClipLoader | None,
     *,
-    epochs: range,
+    start: Position,
+    n_epochs: int,
     run_log: RunLog,
-    save: Callable[[Progress], None],
+    keeper: CheckpointKeeper,
 ) -> None:
-    """Train over `epochs`; validate each, log it, and call `save` at its end."""
+    """Train from `start` to the end of epoch `n_epochs`; validate, log and save each epoch.
 
-    def log_step(step: Step) -> None:
-        iteration = (step.epoch - 1) * step.n_batches + step.batch
-        row = {"epoch": step.epoch, "batch": step.batch, "iter": iteration, "loss": step.loss}
-        rate = trainer.learning_rate()
-        run_log.write("train_batch", row | {"acc": step.accuracy, "lr": rate})
-
-    for epoch in epochs:
+    Raises Interrupted between two batches after a signal, with all that is done saved.
+    """
+    for epoch in range(start.epoch, n_epochs + 1):
         started, rate = time.monotonic(), trainer.learning_rate()
-        summary = train_one_epoch(trainer, train_loader, epoch=epoch, on_step=log_step)
-        row = {"epoch": epoch, "loss": summary.loss, "acc": summary.accuracy, "lr": rate}
-        run_log.write("train", row)
+        position = start if epoch == start.epoch else Position(epoch)
+
+        def log_step(step: Step) -> None:
+            _log_step(step, trainer.learning_rate(), run_log)
+            keeper.inside_epoch(trainer.state, step.position._asdict())
+
+        position = train_one_epoch(trainer, train_loader, position=position, on_step=log_step)
+        loss, accuracy = position.loss_sum / position.n_clips, position.n_hits / position.n_clips
+        run_log.write("train", {"epoch": epoch, "loss": loss, "acc": accuracy, "lr": rate})
         log.info(
             "epoch %d of %d: train loss %.4f, clip accuracy %.4f, rate %g, %.0f s",
             epoch,
-            epochs[-1],
-            summary.loss,
-            summary.accuracy,
+            n_epochs,
+            loss,
+            accuracy,
             rate,
             time.monotonic() - started,
         )
         evaluation = None
         if val_loader is not None:
-            evaluation = validate(trainer.model, val_loader, trainer.device, epoch, run_log)
+            pause = partial(keeper.inside_epoch, trainer.state, position._asdict())
+            evaluation = validate(
+                trainer.model, val_loader, trainer.device, epoch, run_log, on_batch=pause
+            )
         _step_schedule(trainer.scheduler, evaluation)
         is_best = _note_best(trainer, epoch, evaluation)
-        save(Progress(epoch, epoch == epochs[-1], is_best))
+        keeper.at_end_of_epoch(trainer.state, epoch, is_last=epoch == n_epochs, is_best=is_best)
+
+
+def _log_step(step: Step, rate: float, run_log: RunLog) -> None:
+    epoch, batch = step.position.epoch, step.position.batches
+    iteration = (epoch - 1) * step.n_batches + batch
+    row = {"epoch": epoch, "batch": batch, "iter": iteration, "loss": step.loss}
+    run_log.write("train_batch", row | {"acc": step.accuracy, "lr": rate})
 
 
 def train_one_epoch(
     trainer: Trainer,
     loader: ClipLoader,
     *,
-    epoch: int,
+    position: Position,
     on_step: Callable[[Step], None] | None = None,
-) -> EpochSummary:
-    """One pass over the training clips. Raises UserError on a loss that is not finite."""
-    trainer.model.train()
+) -> Position:
+    """One pass over the training clips, or what is left of it after `position`.
+
+    Returns the position at its end. Raises UserError on a loss that is not finite.
+    """
+    _set_modes(trainer)
     assert isinstance(loader.batches, ShuffledBatches)
-    loader.batches.epoch = epoch
-    loss_sum, n_hits, n_clips = 0.0, 0.0, 0
-    bar = tqdm(loader, desc=f"epoch {epoch}", leave=False, disable=None)
-    for number, batch in enumerate(bar, start=1):
+    epoch, n_batches = position.epoch, len(loader)
+    loader.batches.begin(epoch, after=position.batches)
+    bar = tqdm(
+        loader,
+        desc=f"epoch {epoch}",
+        initial=position.batches,
+        total=n_batches,
+        leave=False,
+        disable=None,
+    )
+    for batch in bar:
         loss, hits = _train_step(trainer, batch)
         size = len(batch.labels)
         if not math.isfinite(loss):
-            raise UserError(_divergence(loss, epoch, number, batch, loader))
-        loss_sum, n_hits, n_clips = loss_sum + loss * size, n_hits + hits, n_clips + size
-        bar.set_postfix(loss=f"{loss:.3f}", acc=f"{n_hits / n_clips:.3f}")
+            raise UserError(_divergence(loss, epoch, position.batches + 1, batch, loader))
+        position = position.after(loss, hits, size)
+        bar.set_postfix(loss=f"{loss:.3f}", acc=f"{position.n_hits / position.n_clips:.3f}")
         if on_step is not None:
-            on_step(Step(epoch, number, len(loader), loss, hits / size))
-    if n_clips == 0:
+            on_step(Step(position, n_batches, loss, hits / size))
+    if position.n_clips == 0:
         raise UserError(f"epoch {epoch}: every training sample was left out as unreadable")
     _warn_of_skipped(loader, f"epoch {epoch}")
-    return EpochSummary(loss_sum / n_clips, n_hits / n_clips, n_clips)
+    return position
+
+
+def _set_modes(trainer: Trainer) -> None:
+    """Training mode, but for the batch norms whose statistics are kept."""
+    trainer.model.train()
+    for module in trainer.kept_statistics:
+        module.eval()
 
 
 def _train_step(trainer: Trainer, batch: ClipBatch) -> tuple[float, int]:
@@ -233,10 +272,17 @@ def _divergence(loss: float, epoch: int, number: int, batch: ClipBatch, loader: 
 
 
 def validate(
-    model: nn.Module, loader: ClipLoader, device: Device, epoch: int, run_log: RunLog
+    model: nn.Module,
+    loader: ClipLoader,
+    device: Device,
+    epoch: int,
+    run_log: RunLog,
+    *,
+    on_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """evaluate() with its row in val.log."""
-    evaluation = evaluate(model, loader, device=device, title=f"validation {epoch}")
+    title = f"validation {epoch}"
+    evaluation = evaluate(model, loader, device=device, title=title, on_batch=on_batch)
     row = {"epoch": epoch, "loss": evaluation.loss, "acc": evaluation.clip_accuracy}
     run_log.write("val", row | {"video_acc": evaluation.video_accuracy})
     log.info(

@@ -1,5 +1,6 @@
 """One pass over validation clips: loss, clip accuracy and video accuracy."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +25,18 @@ class Evaluation(NamedTuple):
     n_videos: int
 
 
-def evaluate(model: nn.Module, loader: ClipLoader, *, device: Device, title: str) -> Evaluation:
-    """Evaluate a model; it is left in evaluation mode. Raises UserError if no clip is left."""
+def evaluate(
+    model: nn.Module,
+    loader: ClipLoader,
+    *,
+    device: Device,
+    title: str,
+    on_batch: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Evaluate a model; it is left in evaluation mode. Raises UserError if no clip is left.
+
+    `on_batch` is called before each batch and may end the pass by raising.
+    """
     model.eval()
     losses: list[float] = []
     scores: list[np.ndarray] = []
@@ -33,6 +44,8 @@ def evaluate(model: nn.Module, loader: ClipLoader, *, device: Device, title: str
     videos: list[np.ndarray] = []
     bar = tqdm(loader, desc=title, leave=False, disable=None)
     for batch in bar:
+        if on_batch is not None:
+            on_batch()
         with torch.inference_mode(), device.autocast():
             logits = model(device.model_input(batch.clips)).float()  # (B, C, T, H, W) -> (B, K)
         targets = batch.labels.to(device.device)

@@ -8,7 +8,7 @@ from datasets.annotation import Index, VideoRecord, canonical_subset, select_vid
 from datasets.frames import (
     JpgFolder,
     decode_with_accimage,
-    decode_with_torchvision,
+    default_decoder,
     require_accimage,
 )
 from datasets.video_dataset import (
@@ -77,7 +77,7 @@ def _dataset(
 ) -> VideoDataset:
     if options.accimage:
         require_accimage()
-    source = JpgFolder(decode_with_accimage if options.accimage else decode_with_torchvision)
+    source = JpgFolder(decode_with_accimage if options.accimage else default_decoder())
     return VideoDataset(
         records, source, temporal, spatial, options.sample_t_stride, options.manual_seed
     )

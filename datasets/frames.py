@@ -1,12 +1,14 @@
 """Where frames come from. A source reads one frame of one video: uint8 (C, H, W)."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from errors import UserError
 
@@ -44,9 +46,26 @@ class JpgFolder:
             raise FrameError(f"{path}: can't be decoded: {str(error).splitlines()[0]}") from None
 
 
+def default_decoder() -> Callable[[bytes], Tensor]:
+    """torchvision's decoder, the faster one, or Pillow's where torchvision no longer has any."""
+    try:
+        from torchvision.io import decode_jpeg  # noqa: F401
+    except ImportError:  # deprecated since torchvision 0.29
+        return decode_with_pillow
+    return decode_with_torchvision
+
+
 def decode_with_torchvision(data: bytes) -> Tensor:
     """JPEG bytes -> uint8 (3, H, W); raises RuntimeError for a damaged file."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
     return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+
+
+def decode_with_pillow(data: bytes) -> Tensor:
+    """The same by Pillow; raises OSError for a damaged file."""
+    with Image.open(io.BytesIO(data)) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def decode_with_accimage(data: bytes) -> Tensor:

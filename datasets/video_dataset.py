@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.annotation import VideoRecord
 from datasets.frames import FrameError, JpgFolder
 from errors import UserError
+from runtime.interruption import ignore_in_worker
 from spatial_transforms import View, apply_view
 from temporal_transforms import sliding_starts, window
 
@@ -154,14 +155,18 @@ class ShuffledBatches:
 
     def __init__(self, n_videos: int, batch_size: int, seed: int) -> None:
         self.n_videos, self.batch_size, self.seed = n_videos, batch_size, seed
-        self.epoch = 1
+        self.begin(1)
+
+    def begin(self, epoch: int, *, after: int = 0) -> None:
+        """The next pass is that of `epoch`, without its first `after` batches."""
+        self.epoch, self.after = epoch, after
 
     def __len__(self) -> int:
         return -(-self.n_videos // self.batch_size)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_videos)
-        for start in range(0, self.n_videos, self.batch_size):
+        for start in range(self.after * self.batch_size, self.n_videos, self.batch_size):
             yield [SampleKey(self.epoch, int(i)) for i in order[start : start + self.batch_size]]
 
 
@@ -225,6 +230,7 @@ class ClipLoader:
             num_workers=self.n_workers,
             collate_fn=collate,
             pin_memory=self.pin_memory,
+            worker_init_fn=ignore_in_worker,
             persistent_workers=self.n_workers > 0,
             generator=torch.Generator(),  # its own, so that loading draws from no one else's
         )

@@ -1,30 +1,36 @@
 """Checkpoints: whole or not at all on disk, never code when read, checked before they are used.
 
 A file is {"epoch", "arch", "state_dict", "optimizer", "scheduler"} as the original writes it, and
-beside these what only we write: "class_names", "options", "normalization", "versions", "best",
-"scaler". Tensors and plain Python values only, so that weights_only=True loads it.
+beside these what only we write: "class_names", "options", "versions", "best", "scaler" and, saved
+inside an epoch, "position". Tensors and plain Python values only, so that weights_only=True loads
+it.
 """
 
 import contextlib
 import copy
+import logging
 import os
 import pickle
+import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from models.identity import identify
+from models.identity import Identity, identify
 
 ORIGINAL_KEYS = {"epoch", "arch", "state_dict", "optimizer", "scheduler"}
+SAFETENSORS = ".safetensors"
 UNREADABLE = "is no checkpoint that torch can read, or only a part of one"
 WRAPPER_PREFIX = "module."  # what DataParallel puts before every name
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,19 @@ class Checkpoint:
         return self.extra.get("class_names")
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The options it was trained with; empty for files of the original."""
+        return self.extra.get("options") or {}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.state_dict.items()}
+
+    @property
+    def identity(self) -> Identity | None:
+        return identify(self.shapes)
+
+    @property
     def is_ours(self) -> bool:
         """Whether we wrote it: the original saves before its scheduler steps, we after."""
         return bool(self.extra)
@@ -51,13 +70,14 @@ class Checkpoint:
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` so that `path` holds the old file or the whole new one, never a part.
 
-    Raises UserError where the disk is full or the folder can't be written.
+    A name that ends in .safetensors takes tensors only. Raises UserError where the disk is full
+    or the folder can't be written.
     """
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                torch.save(dict(content), file)
+                _write(file, content, as_safetensors=path.suffix == SAFETENSORS)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o666 & ~_umask())
@@ -72,6 +92,15 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         raise UserError(f"{path}: can't be saved: {cause}{kept}") from None
 
 
+def _write(file: IO[bytes], content: Mapping[str, Any], *, as_safetensors: bool) -> None:
+    if as_safetensors:
+        from safetensors.torch import save
+
+        file.write(save(dict(content)))
+    else:
+        torch.save(dict(content), file)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -80,12 +109,8 @@ def _umask() -> int:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint or a bare state dict. Runs no code from it; raises UserError."""
-    content = _read(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    weights = content.get("state_dict", content)
-    if not isinstance(weights, dict) or not weights or not _all_tensors(weights):
-        raise UserError(f"{path}: holds no weights under 'state_dict'")
+    content = read_content(path)
+    weights = weights_of(content)
     is_bare = weights is content
     return Checkpoint(
         path,
@@ -95,6 +120,36 @@ def load_checkpoint(path: Path) -> Checkpoint:
         None if is_bare else content.get("scheduler"),
         {} if is_bare else {k: v for k, v in content.items() if k not in ORIGINAL_KEYS},
     )
+
+
+def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The state dict of a file's content: under 'state_dict', or the content itself."""
+    return content.get("state_dict", content)
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """All that a file holds, names as they are. Runs no code from it; raises UserError."""
+    content = _read_safetensors(path) if path.suffix == SAFETENSORS else _read(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    weights = weights_of(content)
+    if not isinstance(weights, dict) or not weights or not _all_tensors(weights):
+        raise UserError(f"{path}: holds no weights under 'state_dict'")
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise UserError(f"{path}: needs the package safetensors: pip install safetensors") from None
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
 
 
 def _all_tensors(weights: Mapping[Any, Any]) -> bool:
@@ -113,7 +168,20 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     except Exception:  # torch has no one error for a file cut short or of another kind
+        if _is_old_tar(path):
+            raise UserError(
+                f"{path}: is a tar file of torch before 0.1.10, which can only be read by running "
+                "code from it: load it with weights_only=False and save it anew, if you trust it"
+            ) from None
         raise UserError(f"{path}: {UNREADABLE} ({path.stat().st_size} bytes)") from None
+
+
+def _is_old_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path) as archive:
+            return "storages" in archive.getnames()
+    except (tarfile.TarError, OSError):
+        return False
 
 
 def _unpickling_cause(message: str) -> str:
@@ -128,7 +196,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     Raises UserError with the flags by which file and model differ.
     """
     ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint.state_dict.items()}
+    theirs = checkpoint.shapes
     if ours != theirs:
         raise UserError(f"{checkpoint.path}: {_difference(theirs, ours)}")
     model.load_state_dict(checkpoint.state_dict)
@@ -139,6 +207,8 @@ def _difference(theirs: dict[str, tuple[int, ...]], ours: dict[str, tuple[int, .
     file, flags = identify(theirs), identify(ours)
     if file is not None and flags is not None and file != flags:
         names = [f.name for f in fields(file) if getattr(file, f.name) != getattr(flags, f.name)]
+        if "model" in names:  # what else differs follows from it
+            names = ["model", "model_depth"]
         in_file = ", ".join(f"{name} {getattr(file, name)}" for name in names)
         in_flags = ", ".join(f"{name} {getattr(flags, name)}" for name in names)
         return f"the checkpoint has {in_file}; the flags say {in_flags}"
@@ -155,7 +225,7 @@ def n_classes_of(checkpoint: Checkpoint, head: str) -> int:
     """The number of outputs of a checkpoint's head. Raises UserError if it has no such head."""
     weight = checkpoint.state_dict.get(f"{head}.weight")
     if weight is None:
-        identity = identify({k: tuple(v.shape) for k, v in checkpoint.state_dict.items()})
+        identity = checkpoint.identity
         kind = f"a {identity.arch}" if identity else "of another family"
         raise UserError(f"{checkpoint.path}: has no head {head!r}; the checkpoint is {kind}")
     return weight.shape[0]
@@ -199,11 +269,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
 
 
 def find_newest(folder: Path) -> Checkpoint | None:
-    """The last written whole checkpoint of a results folder, or None."""
+    """The last written whole checkpoint of a results folder, or None. Others are named."""
     newest_first = sorted(folder.glob("*.pth"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
     for path in newest_first:
-        with contextlib.suppress(UserError):
+        try:
             checkpoint = load_checkpoint(path)
-            if checkpoint.epoch is not None:
-                return checkpoint
+        except UserError as error:
+            log.warning("passed over: %s", error)
+            continue
+        if checkpoint.epoch is not None:
+            return checkpoint
+        log.warning("passed over: %s: holds weights only", path)
     return None

@@ -21,8 +21,9 @@ class RunLog:
     """train.log, train_batch.log, val.log, opts.json and, on request, TensorBoard's events.
 
     With `keep_before` above 1 the logs go on: rows of that epoch and later ones, which an
-    interrupted run may have left, are cut off. Otherwise logs of an earlier run in the same
-    folder are put aside under the name *.log.old.
+    interrupted run may have left, are cut off, but for the first `keep_batches` of that epoch in
+    train_batch.log. Otherwise logs of an earlier run in the same folder are put aside under the
+    name *.log.old.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class RunLog:
         *,
         options: Mapping[str, Any],
         keep_before: int = 1,
+        keep_batches: int = 0,
         tensorboard: bool = False,
     ) -> None:
         self.folder = folder
         self.keep_before = keep_before
+        self.keep_batches = keep_batches
         self._options = dict(options)
         self._tensorboard = tensorboard
         self._begun: set[str] = set()
@@ -72,11 +75,13 @@ class RunLog:
         header = _line(COLUMNS[log])
         if not path.exists():
             path.write_text(header, encoding="utf-8")
-        elif self.keep_before <= 1:
+        elif self.keep_before <= 1 and self.keep_batches == 0:
             path.replace(path.with_suffix(".log.old"))
             path.write_text(header, encoding="utf-8")
         else:
-            _replace(path, header + _rows_before(path, self.keep_before, len(COLUMNS[log])))
+            n_batches = self.keep_batches if log == "train_batch" else 0
+            kept = _rows_before(path, (self.keep_before, n_batches), len(COLUMNS[log]))
+            _replace(path, header + kept)
 
     def _write_events(self, log: str, row: Mapping[str, Any]) -> None:
         for column in COLUMNS[log][1:]:
@@ -84,11 +89,20 @@ class RunLog:
         self._writer.flush()
 
 
-def _rows_before(path: Path, epoch: int, n_columns: int) -> str:
-    """The rows of earlier epochs; columns that an older program did not write stay empty."""
+def _rows_before(path: Path, position: tuple[int, int], n_columns: int) -> str:
+    """The rows of earlier epochs, and of that epoch up to the batch of `position`; columns that
+    an older program did not write stay empty."""
+    epoch, n_batches = position
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    kept = [row for row in rows if row[0].isdigit() and int(row[0]) < epoch]
+    kept = [row for row in rows if _is_before(row, epoch, n_batches)]
     return "".join(_line([*row, *[""] * (n_columns - len(row))]) for row in kept)
+
+
+def _is_before(row: list[str], epoch: int, n_batches: int) -> bool:
+    if not row[0].isdigit():
+        return False
+    number = int(row[0])
+    return number < epoch or (number == epoch and n_batches > 0 and int(row[1]) <= n_batches)
 
 
 def _line(values: Any) -> str:

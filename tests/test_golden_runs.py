@@ -11,6 +11,15 @@ from tests.runs import GOLDEN, read_table, run_golden
 FIGHT = Path(__file__).parent.parent.parent / "shared/golden/fight"
 
 
+@pytest.fixture(autouse=True)
+def two_threads():
+    """As the original ran: training amplifies the order in which threads sum."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def cases(folder):
     expected = folder / "expected.json"
     if not expected.exists():

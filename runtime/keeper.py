@@ -1,0 +1,96 @@
+"""Which checkpoints a training run writes, when, and how many stay."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.checkpoint import save_checkpoint
+from runtime.interruption import Interrupted, Interruption
+
+State = Callable[[], dict[str, Any]]
+
+SAVED = re.compile(r"save_(\d+)\.pth")
+LEFTOVERS = (".*.pth.*.tmp", ".*.log.*.tmp", ".*.json.*.tmp")  # of runs that were killed
+
+
+class CheckpointKeeper:
+    """Writes save_{epoch}.pth, best.pth and last.pth below `folder`.
+
+    `every` is in epochs; `minutes` apart, last.pth is written inside epochs too (0: never);
+    `keep` of the save_{epoch}.pth stay (0: all). `about` rides along in every file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every: int,
+        minutes: float,
+        keep: int,
+        about: Mapping[str, Any],
+        interruption: Interruption,
+    ) -> None:
+        self.folder = folder
+        self.every = every
+        self.minutes = minutes
+        self.keep = keep
+        self.about = dict(about)
+        self.interruption = interruption
+        self._last_saved = time.monotonic()
+        for pattern in LEFTOVERS:
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def at_end_of_epoch(self, state: State, epoch: int, *, is_last: bool, is_best: bool) -> None:
+        """Save what is due. Raises UserError where it can't be."""
+        content = state() | self.about | {"epoch": epoch}
+        if is_best:
+            save_checkpoint(self.folder / "best.pth", content)
+        if is_last or epoch % self.every == 0:
+            save_checkpoint(self.folder / f"save_{epoch}.pth", content)
+            self._last_saved = time.monotonic()
+            self._drop_old(epoch)
+        if self.interruption.asked is not None and not is_last:
+            if epoch % self.every != 0:
+                save_checkpoint(self.folder / "last.pth", content)
+            raise self._interrupted(f"after epoch {epoch}")
+
+    def inside_epoch(self, state: State, position: Mapping[str, Any]) -> None:
+        """Between two batches: save last.pth if it is due, and end the run if a signal asked to.
+
+        `position` holds plain values, among them the "epoch" that is not done yet and the
+        "batches" of it that are. Raises Interrupted, or UserError where the disk is full.
+        """
+        asked = self.interruption.asked is not None
+        if not asked and not self._is_due():
+            return
+        # To programs that know nothing of positions the file is at the end of the epoch before.
+        extra = {"epoch": position["epoch"] - 1, "position": dict(position)}
+        save_checkpoint(self.folder / "last.pth", state() | self.about | extra)
+        self._last_saved = time.monotonic()
+        if asked:
+            raise self._interrupted(f"in epoch {position['epoch']}, batch {position['batches']}")
+
+    def _is_due(self) -> bool:
+        return self.minutes > 0 and time.monotonic() - self._last_saved >= self.minutes * 60
+
+    def _interrupted(self, where: str) -> Interrupted:
+        assert self.interruption.asked is not None
+        return Interrupted(
+            self.interruption.asked,
+            f"stopped {where} and saved in {self.folder}; "
+            "go on with the same command and --resume_path auto",
+        )
+
+    def _drop_old(self, epoch: int) -> None:
+        """Delete all but the newest `keep` of the save_{epoch}.pth up to `epoch`."""
+        if self.keep == 0:
+            return
+        found = [
+            (int(m.group(1)), p) for p in self.folder.iterdir() if (m := SAVED.fullmatch(p.name))
+        ]
+        ours = sorted(pair for pair in found if pair[0] <= epoch)
+        for _, path in ours[: -self.keep]:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""Reading frames from folders of JPGs."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.frames import (
+    FrameError,
+    JpgFolder,
+    decode_with_pillow,
+    decode_with_torchvision,
+    default_decoder,
+)
+from tests.runs import make_frames
+
+
+def jpeg(pixels, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("side", [(1, 1), (33, 47), (240, 320)])
+def test_both_decoders_give_the_same_pixels(side):
+    draw = np.random.default_rng(0).integers(0, 256, (*side, 3), dtype=np.uint8)
+    grey = jpeg(draw[..., 0])
+    for data in (jpeg(draw), jpeg(draw, subsampling=0), jpeg(draw, progressive=True), grey):
+        one, other = decode_with_torchvision(data), decode_with_pillow(data)
+        assert one.shape == other.shape == (3, *side)
+        assert (one.int() - other.int()).abs().max() <= 2
+
+
+def test_pillow_decodes_where_torchvision_has_no_decoder(monkeypatch):
+    assert default_decoder() is decode_with_torchvision
+    monkeypatch.setitem(sys.modules, "torchvision.io", None)
+    assert default_decoder() is decode_with_pillow
+
+
+@pytest.mark.parametrize("decode", [decode_with_torchvision, decode_with_pillow])
+def test_unreadable_frames_are_named(tmp_path, decode):
+    make_frames(tmp_path, 3)
+    source = JpgFolder(decode)
+    assert source.read(tmp_path, 1).dtype == torch.uint8
+    whole = (tmp_path / "image_00001.jpg").read_bytes()
+    (tmp_path / "image_00001.jpg").write_bytes(whole[:100])
+    (tmp_path / "image_00002.jpg").write_bytes(b"")
+    (tmp_path / "image_00003.jpg").write_bytes(b"no picture")
+    for number, cause in ((1, "decoded"), (2, "empty"), (3, "not a JPEG"), (4, "no such frame")):
+        with pytest.raises(FrameError, match=f"image_0000{number}.jpg: .*{cause}"):
+            source.read(tmp_path, number)

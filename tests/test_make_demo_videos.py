@@ -1,0 +1,99 @@
+"""The demo's videos: only the order of the frames tells their classes apart."""
+
+from random import Random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from util_scripts.ffmpeg import Ffmpeg
+from util_scripts.make_demo_videos import MOTIONS, draw_set, filter_graph, main
+
+BRIGHT = 130  # backgrounds stay below 110 in every channel, squares above 150
+
+
+def graph_of(name, label, *, group=1, clip=1):
+    key = f"1/{name}/{group}"
+    return filter_graph(MOTIONS[name][label], Random(key), Random(f"{key}/{clip}"))
+
+
+def frames_of(graph, folder):
+    folder.mkdir()
+    out = f"file:{folder}/%03d.png"
+    assert Ffmpeg().run(["-filter_complex", graph, "-t", "2", out]).returncode == 0
+    return [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
+
+
+def squares(frames):
+    """Centre (x, y) and side of the bright square of each frame, in pixels."""
+    found = []
+    for frame in frames:
+        rows, columns = np.nonzero((frame > BRIGHT).all(axis=2))
+        found.append((columns.mean(), rows.mean(), np.ptp(columns) + 1))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+def test_classes_share_backgrounds_colours_and_draws(name):
+    for group in (1, 2):
+        graphs = [graph_of(name, label, group=group) for label in MOTIONS[name]]
+        fixed = {graph[: graph.index(",scale")] for graph in graphs}  # background and colour
+        assert len(fixed) == 1
+    assert len({graph_of(name, label) for label in MOTIONS[name]}) == len(MOTIONS[name])
+
+
+def test_motions_are_what_their_names_say(tmp_path):
+    def steps(label):
+        """Median change per frame of x, y and side."""
+        found = squares(frames_of(graph_of("pretraining", label), tmp_path / label))
+        return np.median(np.diff(found, axis=0), axis=0)
+
+    assert steps("Rise")[1] < -0.5
+    assert steps("Fall")[1] > 0.5
+    assert steps("Grow")[2] >= 0.5
+    assert steps("Shrink")[2] <= -0.5
+    assert (steps("Still") == 0).all()
+
+
+def test_a_single_frame_tells_rise_from_fall_no_better_than_chance(tmp_path):
+    """Over some videos the squares of both are in the same places."""
+    places = {}
+    for label in ("Rise", "Fall"):
+        heights = [
+            squares(frames_of(graph_of("pretraining", label, group=g), tmp_path / f"{label}{g}"))
+            for g in range(1, 7)
+        ]
+        places[label] = np.concatenate(heights)[:, 1]
+    edges = np.quantile(places["Rise"], [0.25, 0.5, 0.75])
+    shares = np.bincount(np.digitize(places["Fall"], edges), minlength=4) / len(places["Fall"])
+    assert shares == pytest.approx(np.full(4, 0.25), abs=0.06)
+
+
+def test_mirrored_videos_keep_their_class():
+    """No motion is one-sided in x: it is fixed, goes both ways, or jumps."""
+    sides = {motion["x"] for motions in MOTIONS.values() for motion in motions.values()}
+    assert sides <= {"{x}", "{v}", "{jx}"}
+
+
+def test_drawn_sets_are_the_same_each_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("util_scripts.make_demo_videos.N_GROUPS", 3)
+    monkeypatch.setattr("util_scripts.make_demo_videos.GROUPS_PER_TEST", 1)
+    for folder in ("one", "two"):
+        assert draw_set(tmp_path / folder, "finetuning", seed=5) == 4 * 3 * 2
+    videos = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
+    assert len(videos) == 4 * 3 * 2 + 7
+    for path in videos:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+
+
+def test_lists_split_by_group(tmp_path, monkeypatch):
+    monkeypatch.setattr("util_scripts.make_demo_videos.N_GROUPS", 3)
+    monkeypatch.setattr("util_scripts.make_demo_videos.GROUPS_PER_TEST", 1)
+    assert main([str(tmp_path)]) == 0
+    lists = tmp_path / "finetuning/lists"
+    assert lists.joinpath("classInd.txt").read_text() == "1 UpAndDown\n2 Pulse\n3 Jump\n4 Slide\n"
+    test = lists.joinpath("testlist02.txt").read_text().splitlines()
+    train = lists.joinpath("trainlist02.txt").read_text().splitlines()
+    assert len(test) == 4 * 2 and len(train) == 4 * 4
+    assert all("_g02_" in line for line in test)
+    assert not any("_g02_" in line for line in train)

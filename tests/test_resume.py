@@ -1,0 +1,242 @@
+"""Runs that are interrupted and go on; checkpoints that settle what the flags leave open."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import main
+from runtime.checkpoint import load_checkpoint
+from tests.runs import make_dataset, read_table, small_run
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def weights_of(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def same_weights(one, other):
+    one, other = weights_of(one), weights_of(other)
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("number", ["KILL", "TERM"])
+def test_killed_runs_go_on_as_if_undisturbed(number):
+    """A part of what `python -m tests.kill_and_resume` does in full."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.kill_and_resume"]
+    ran = subprocess.run(
+        [*command, "--kills", "4", "--workers", "1", "--signal", number],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "4 kills" in ran.stdout and "equal" in ran.stdout
+
+
+class SignalAt:
+    """Sends this process SIGTERM when the given row of a log is written."""
+
+    def __init__(self, log, row):
+        self.log, self.row = log, row
+
+    def __call__(self, run_log, log, row):
+        self.write(run_log, log, row)
+        if log == self.log and all(row[key] == value for key, value in self.row.items()):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("log", "row", "saved"),
+    [
+        ("train_batch", {"epoch": 1, "batch": 1}, (0, 1)),
+        ("train_batch", {"epoch": 2, "batch": 2}, (1, 2)),
+        ("train", {"epoch": 2}, (1, 3)),  # found before the first batch of validation
+        ("val", {"epoch": 1}, (1, 0)),
+    ],
+)
+def test_sigterm_saves_and_tells_how_to_go_on(tmp_path, monkeypatch, capsys, log, row, saved):
+    from runtime.run_log import RunLog
+
+    make_dataset(tmp_path, train=6)
+    flags = ("--n_epochs", "3", "--multistep_milestones", "1")
+    assert small_run(tmp_path, *flags, result="whole") == 0
+    with monkeypatch.context() as patched:
+        at = SignalAt(log, row)
+        at.write = RunLog.write
+        patched.setattr(RunLog, "write", lambda *arguments: at(*arguments))
+        assert small_run(tmp_path, *flags) == 128 + signal.SIGTERM
+    assert "--resume_path auto" in capsys.readouterr().err
+    checkpoint = load_checkpoint(tmp_path / "res/last.pth")
+    position = checkpoint.extra.get("position", {"batches": 0})
+    assert (checkpoint.epoch, position["batches"]) == saved
+    assert small_run(tmp_path, *flags, "--resume_path", "auto") == 0
+    assert same_weights(tmp_path / "whole/save_3.pth", tmp_path / "res/save_3.pth")
+    for name in ("train.log", "train_batch.log", "val.log"):
+        assert (tmp_path / "whole" / name).read_text() == (tmp_path / "res" / name).read_text()
+
+
+def test_handlers_are_put_back(tmp_path):
+    make_dataset(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    assert small_run(tmp_path, "--n_epochs", "1") == 0
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_inside_an_epoch_the_batches_must_be_the_same(tmp_path, capsys):
+    make_dataset(tmp_path, train=6)
+    minutes = ("--checkpoint_minutes", "0.00001")
+    assert small_run(tmp_path, *minutes) == 0
+    last = ("--resume_path", "res/last.pth")
+    assert small_run(tmp_path, *last, "--batch_size", "3") == 2
+    error = capsys.readouterr().err
+    assert "--batch_size 3" in error and "with 4" in error
+
+
+def test_old_checkpoints_are_dropped(tmp_path):
+    make_dataset(tmp_path)
+    flags = ("--checkpoint", "1", "--keep_checkpoints", "2", "--n_epochs", "4")
+    assert small_run(tmp_path, *flags) == 0
+    names = {path.name for path in (tmp_path / "res").glob("*.pth")}
+    assert names == {"save_3.pth", "save_4.pth", "best.pth"}
+
+
+def test_a_truncated_last_is_passed_over_by_name(tmp_path, capsys):
+    make_dataset(tmp_path, train=6)
+    assert small_run(tmp_path, "--checkpoint", "1", "--checkpoint_minutes", "0.00001") == 0
+    last = tmp_path / "res/last.pth"
+    last.write_bytes(last.read_bytes()[:2000])
+    (tmp_path / "res/best.pth").unlink()
+    assert small_run(tmp_path, "--resume_path", "auto", "--n_epochs", "3") == 0
+    out = capsys.readouterr().out
+    assert "passed over" in out and "last.pth: is no checkpoint that torch can read" in out
+    assert "save_2.pth: loaded, epoch 2" in out
+
+
+def test_a_file_tells_what_the_flags_leave_open(tmp_path):
+    """Nothing but the paths and the phase: model, stem, classes, clips come from the file."""
+    make_dataset(tmp_path)
+    shape = ("--conv1_t_size", "3", "--conv1_t_stride", "2", "--mean_dataset", "0.5")
+    assert small_run(tmp_path, *shape, "--inference") == 0
+    with_flags = (tmp_path / "res/val.json").read_text()
+    arguments = [
+        "--root_path", str(tmp_path), "--video_path", "jpg", "--annotation_path", "index.json",
+        "--result_path", "again", "--resume_path", "res/save_2.pth", "--no_train", "--no_val",
+        "--inference", "--no_cuda", "--n_threads", "0", "--precision", "fp32",
+    ]  # fmt: skip
+    assert main.main(arguments) == 0
+    assert (tmp_path / "again/val.json").read_text() == with_flags
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--conv1_t_stride", "1"), "--conv1_t_stride 1: .*save_2.pth was trained with 2"),
+        (("--model_depth", "18"), "model_depth 10; the flags say model_depth 18"),
+        (("--conv1_t_size", "7"), "conv1_t_size 3; the flags say conv1_t_size 7"),
+        (("--n_classes", "3"), "n_classes 2; the flags say n_classes 3"),
+        (("--model", "resnet2p1d"), "model resnet, model_depth 10; the flags say model resnet2p1d"),
+        (("--model", "densenet", "--model_depth", "121"), "flags say model densenet"),
+    ],
+)
+def test_flags_that_contradict_the_file(tmp_path, capsys, flags, message):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path, "--conv1_t_size", "3", "--conv1_t_stride", "2") == 0
+    capsys.readouterr()
+    arguments = [
+        "--root_path", str(tmp_path), "--video_path", "jpg", "--annotation_path", "index.json",
+        "--result_path", "again", "--resume_path", "res/save_2.pth", "--no_train", "--no_val",
+        "--inference", "--no_cuda", "--n_threads", "0", *flags,
+    ]  # fmt: skip
+    assert main.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and len(error.splitlines()) == 1
+
+
+def test_other_pixels_than_the_file_was_trained_with_are_told(tmp_path, capsys):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path, "--mean_dataset", "0.5") == 0
+    resume = ("--resume_path", "res/save_2.pth", "--no_train", "--inference", "--no_val")
+    assert small_run(tmp_path, *resume, "--mean_dataset", "kinetics") == 0
+    assert "--mean_dataset kinetics: " in capsys.readouterr().out
+
+
+def test_a_kept_head(tmp_path, capsys):
+    index = make_dataset(tmp_path)
+    assert small_run(tmp_path) == 0
+    keep = ("--pretrain_path", "res/save_2.pth", "--keep_head", "--ft_begin_module", "fc")
+    slow = ("--learning_rate", "1e-12", "--weight_decay", "0")
+    assert small_run(tmp_path, *keep, *slow, result="kept") == 0
+    before, after = (weights_of(tmp_path / r / "save_2.pth") for r in ("res", "kept"))
+    assert torch.allclose(before["fc.weight"], after["fc.weight"])
+    capsys.readouterr()
+    assert small_run(tmp_path, *keep, "--n_classes", "3", result="other") == 2
+    assert "has 2 classes, --n_classes is 3" in capsys.readouterr().err
+    text = (tmp_path / "index.json").read_text()
+    (tmp_path / "index.json").write_text(
+        text.replace('"labels": ["a", "b"]', '"labels": ["b", "a"]')
+    )
+    assert index["labels"] == ["a", "b"]
+    assert small_run(tmp_path, *keep, result="other") == 2
+    assert "class 0 is 'a' in the checkpoint and 'b' in" in capsys.readouterr().err
+    plain = ("--pretrain_path", "res/save_2.pth")
+    assert small_run(tmp_path, *plain, result="other") == 0
+    assert "classes: 2 (a, b) in the file, now 2 (b, a)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("begin", ["", "layer4"])
+def test_frozen_batch_norm_keeps_its_statistics(tmp_path, begin):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path) == 0
+    flags = ["--pretrain_path", "res/save_2.pth", "--freeze_bn"]
+    flags += ["--ft_begin_module", begin] if begin else []
+    assert small_run(tmp_path, *flags, result="frozen") == 0
+    before, after = (weights_of(tmp_path / r / "save_2.pth") for r in ("res", "frozen"))
+    changed = {n for n in before if "running" in n and not torch.equal(before[n], after[n])}
+    if begin:
+        assert changed and all(name.startswith("layer4") for name in changed)
+    else:
+        assert not changed
+        assert not torch.equal(before["bn1.weight"], after["bn1.weight"])
+
+
+def test_fine_tuning_resumes(tmp_path):
+    make_dataset(tmp_path, train=6)
+    assert small_run(tmp_path) == 0
+    flags = (
+        "--pretrain_path",
+        "res/save_2.pth",
+        "--ft_begin_module",
+        "layer4",
+        "--checkpoint",
+        "1",
+    )
+    assert small_run(tmp_path, *flags, "--n_epochs", "3", result="whole") == 0
+    assert small_run(tmp_path, *flags, "--n_epochs", "2", result="part") == 0
+    resume = ("--resume_path", "part/save_2.pth")
+    assert small_run(tmp_path, *flags, "--n_epochs", "3", *resume, result="part") == 0
+    assert same_weights(tmp_path / "whole/save_3.pth", tmp_path / "part/save_3.pth")
+    rows = read_table((tmp_path / "part/train.log").read_text())
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_a_read_only_results_folder(tmp_path, capsys, monkeypatch):
+    """root writes anywhere, so the refusal of the system is played."""
+    make_dataset(tmp_path)
+    assert small_run(tmp_path) == 0
+    before = (tmp_path / "res/save_2.pth").read_bytes()
+
+    def refuse(*arguments, **named):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert small_run(tmp_path, "--resume_path", "auto", "--n_epochs", "3") == 2
+    assert "res: can't be written: Permission denied" in capsys.readouterr().err
+    assert (tmp_path / "res/save_2.pth").read_bytes() == before

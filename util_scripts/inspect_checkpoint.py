@@ -1,0 +1,99 @@
+"""Tells what a checkpoint holds: model, classes, how it was trained, and the flags it needs."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from model import CLIPS, PREPROCESSING, STEM_OF_FILE
+from models.identity import Identity
+from opts import Options
+from runtime.checkpoint import Checkpoint, load_checkpoint
+from util_scripts.cli import run
+
+SHOWN_NAMES = 10
+ARCHITECTURE = ("conv1_t_size", "resnet_shortcut", "resnet_widen_factor", "wide_resnet_k",
+                "resnext_cardinality")  # fmt: skip
+
+
+def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tuple[str, str]]:
+    """Pairs of a subject and what the file says of it."""
+    identity = checkpoint.identity
+    n_values = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
+    yield "tensors", f"{len(checkpoint.state_dict)} with {n_values:,} values"
+    if identity is None:
+        yield "model", "none of the families this program has"
+    else:
+        yield "model", identity.arch
+        yield from _details(identity)
+    yield "class names", _names(checkpoint.class_names, all_names)
+    yield "epoch", _epoch(checkpoint)
+    best = checkpoint.extra.get("best")
+    if best:
+        yield "best epoch", f"{best['epoch']}, video accuracy {best['video_accuracy']:.4f}"
+    held = [name for name in ("optimizer", "scheduler") if getattr(checkpoint, name) is not None]
+    yield "to resume", " and ".join(held) if held else "weights only"
+    if checkpoint.options:
+        names = (*STEM_OF_FILE, *CLIPS, *PREPROCESSING)
+        known = {n: checkpoint.options[n] for n in names if n in checkpoint.options}
+        yield "trained with", ", ".join(f"{name} {value}" for name, value in known.items())
+    else:
+        yield "trained with", "unknown: files of the original do not tell stride, pooling, pixels"
+    if "versions" in checkpoint.extra:
+        yield "written by", ", ".join(f"{k} {v}" for k, v in checkpoint.extra["versions"].items())
+    if identity is not None:
+        yield "flags", " ".join(_flags(identity, checkpoint.options))
+
+
+def _details(identity: Identity) -> Iterator[tuple[str, str]]:
+    yield "classes", str(identity.n_classes)
+    yield "input channels", str(identity.n_input_channels)
+    for name in ARCHITECTURE:
+        if getattr(identity, name) is not None:
+            yield name, str(getattr(identity, name))
+
+
+def _names(names: Sequence[str] | None, all_names: bool) -> str:
+    if names is None:
+        return "not in the file"
+    shown = names if all_names else names[:SHOWN_NAMES]
+    more = f" and {len(names) - len(shown)} more (--names)" if len(shown) < len(names) else ""
+    return ", ".join(shown) + more
+
+
+def _epoch(checkpoint: Checkpoint) -> str:
+    if checkpoint.epoch is None:
+        return "not in the file"
+    position = checkpoint.extra.get("position")
+    if position is None:
+        return str(checkpoint.epoch)
+    return f"{checkpoint.epoch}, and {position['batches']} batches of epoch {position['epoch']}"
+
+
+def _flags(identity: Identity, saved: dict[str, Any]) -> Iterator[str]:
+    """What main.py would have to be told if it could not read the file."""
+    yield f"--model {identity.model} --model_depth {identity.model_depth}"
+    values = {name: getattr(identity, name) for name in ARCHITECTURE}
+    values |= {name: saved.get(name) for name in (*STEM_OF_FILE, *CLIPS, *PREPROCESSING)}
+    for name, value in values.items():
+        if value is None or value == getattr(Options, name):
+            continue
+        yield f"--{name}" if value is True else f"--{name} {value}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="util_scripts.inspect_checkpoint", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, nargs="+")
+    parser.add_argument("--names", action="store_true", help="list all class names")
+    options = parser.parse_args(argv)
+    for path in options.checkpoint:
+        checkpoint = load_checkpoint(path)
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        for subject, text in describe(checkpoint, all_names=options.names):
+            print(f"  {subject:20} {text}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

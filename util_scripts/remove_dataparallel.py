@@ -1,0 +1,65 @@
+"""Strips `module.`, which DataParallel puts before every name, from a checkpoint's weights."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from errors import UserError
+from runtime.checkpoint import WRAPPER_PREFIX, read_content, save_checkpoint, weights_of
+from util_scripts.cli import run
+
+
+def strip(source: Path, destination: Path) -> int:
+    """Write `source` without the prefix to `destination`; returns how many names had it.
+
+    Where they are one file its old content stays as FILE.bak, and a file that has no such names
+    is left alone. Raises UserError.
+    """
+    content = read_content(source)
+    weights = weights_of(content)
+    stripped = {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()}
+    if len(stripped) < len(weights):
+        raise UserError(f"{source}: holds names both with and without {WRAPPER_PREFIX!r}")
+    n_changed = len(weights.keys() - stripped.keys())
+    in_place = destination.exists() and os.path.samefile(source, destination)
+    if in_place and n_changed == 0:
+        return 0
+    if in_place:
+        _back_up(source)
+    whole = stripped if weights is content else content | {"state_dict": stripped}
+    save_checkpoint(destination, whole)
+    return n_changed
+
+
+def _back_up(path: Path) -> None:
+    """Copy to FILE.bak, or FILE.bak2 … where that exists."""
+    number, backup = 1, path.with_name(f"{path.name}.bak")
+    while backup.exists():
+        number += 1
+        backup = path.with_name(f"{path.name}.bak{number}")
+    try:
+        shutil.copy2(path, backup)
+    except OSError as error:
+        backup.unlink(missing_ok=True)
+        raise UserError(f"{backup}: can't be written: {error.strerror}; nothing changed") from None
+    print(f"the file as it was: {backup}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="util_scripts.remove_dataparallel", description=__doc__)
+    parser.add_argument("file_path", type=Path, metavar="CHECKPOINT")
+    parser.add_argument(
+        "--dst_file_path", type=Path, metavar="OUT", help="where to write; default: in place"
+    )
+    options = parser.parse_args(argv)
+    destination = options.dst_file_path or options.file_path
+    n_changed = strip(options.file_path, destination)
+    print(f"{destination}: {n_changed} names stripped of {WRAPPER_PREFIX!r}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
