@@ -221,7 +221,7 @@ def train_one_epoch(
         disable=None,
     )
     for batch in bar:
-        loss, hits = _train_step(trainer, batch)
+        loss, hits = train_step(trainer, batch)
         size = len(batch.labels)
         if not math.isfinite(loss):
             raise UserError(_divergence(loss, epoch, position.batches + 1, batch, loader))
@@ -242,7 +242,7 @@ def _set_modes(trainer: Trainer) -> None:
         module.eval()
 
 
-def _train_step(trainer: Trainer, batch: ClipBatch) -> tuple[float, int]:
+def train_step(trainer: Trainer, batch: ClipBatch) -> tuple[float, int]:
     """Forward, backward, update. Returns the mean loss and how many clips were right."""
     targets = batch.labels.to(trainer.device.device, non_blocking=True)
     try:

@@ -1,0 +1,36 @@
+"""Ours against the original's way of working: python -m benchmarks [steps …] [--json FILE]"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks import steps
+from benchmarks.timing import Comparison
+
+SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {"steps": steps.comparisons}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; all by default")
+    parser.add_argument("--json", type=Path, help="also written there")
+    options = parser.parse_args(argv)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    print(f"{'':68} {'ours':>8} {'plain':>8} {'ratio':>6}")
+    rows = []
+    for section in options.sections or SECTIONS:
+        for row in SECTIONS[section]():
+            rows.append(row._asdict())
+            print(f"{row.name:68} {row.ours:8.2f} {row.plain:8.2f} {row.ratio:6.2f} {row.unit}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Training steps of an R3D-50, 16 x 112 x 112: all of it, and its head alone."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import plain
+from benchmarks.timing import Comparison, compare
+from datasets.video_dataset import ClipBatch
+from model import freeze_before
+from models.build import build
+from runtime.device import Device, Normalization, choose_device
+from training import Trainer, train_step
+
+N_CLASSES = 101
+
+
+def comparisons(*, batch_size: int = 8, depth: int = 50, side: int = 112) -> Iterator[Comparison]:
+    clips = torch.randint(0, 256, (batch_size, 3, 16, side, side), dtype=torch.uint8)
+    labels = torch.randint(0, N_CLASSES, (batch_size,))
+    for begin, title in (("", "all of it"), ("fc", "head only")):
+        theirs = _plain_step(depth, begin, clips, labels)
+        for precision in ("fp32", "auto"):
+            device = choose_device(
+                no_cuda=True, precision=precision, normalization=Normalization.of("kinetics")
+            )
+            ours = _our_step(depth, begin, clips, labels, device)
+            name = f"training step, R3D-{depth}, batch {batch_size}, {title}, {precision}"
+            yield compare(name, "clips/s", ours, theirs)
+    device = choose_device(
+        no_cuda=True, precision="fp32", normalization=Normalization.of("kinetics")
+    )
+    yield compare(
+        f"head only against gradients everywhere, R3D-{depth}, batch {batch_size}, fp32 both",
+        "clips/s",
+        _our_step(depth, "fc", clips, labels, device),
+        _our_step(depth, "", clips, labels, device),
+    )
+
+
+def _trained(model: nn.Module, begin: str) -> list[nn.Parameter]:
+    return list(model.get_submodule("fc").parameters()) if begin else list(model.parameters())
+
+
+def _plain_step(depth: int, begin: str, clips: Tensor, labels: Tensor) -> Callable[[], float]:
+    model = build("resnet", depth, n_classes=N_CLASSES).train()
+    optimizer = torch.optim.SGD(_trained(model, begin), lr=1e-4, momentum=0.9)
+
+    def work() -> float:
+        plain.train_step(model, optimizer, clips, labels)
+        return len(clips)
+
+    return work
+
+
+def _our_step(
+    depth: int, begin: str, clips: Tensor, labels: Tensor, device: Device
+) -> Callable[[], float]:
+    model = device.place(build("resnet", depth, n_classes=N_CLASSES)).train()
+    freeze_before(model, "resnet", begin)
+    optimizer = torch.optim.SGD(_trained(model, begin), lr=1e-4, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1000])
+    trainer = Trainer(model, optimizer, scheduler, device.grad_scaler(), device)
+    batch = ClipBatch(clips, labels, torch.arange(len(clips)), [], [])
+
+    def work() -> float:
+        train_step(trainer, batch)
+        return len(clips)
+
+    return work

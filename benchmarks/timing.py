@@ -1,0 +1,45 @@
+"""Times two ways of doing one thing in turns, so that both meet the same noise."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Comparison(NamedTuple):
+    """Work done per second, ours and the plain way's, and the ratio of the two."""
+
+    name: str
+    unit: str
+    ours: float
+    plain: float
+    ratio: float  # median over the rounds, so that one disturbed round does not decide
+
+
+def compare(
+    name: str,
+    unit: str,
+    ours: Callable[[], float],
+    plain: Callable[[], float],
+    *,
+    rounds: int = 5,
+) -> Comparison:
+    """Run both in turns; each call returns how many units it did. One round warms up."""
+    rates: list[tuple[float, float]] = []
+    for number in range(rounds + 1):
+        rate = _rate(ours), _rate(plain)
+        if number:
+            rates.append(rate)
+    return Comparison(
+        name,
+        unit,
+        statistics.median(a for a, _ in rates),
+        statistics.median(b for _, b in rates),
+        statistics.median(a / b for a, b in rates),
+    )
+
+
+def _rate(work: Callable[[], float]) -> float:
+    started = time.perf_counter()
+    units = work()
+    return units / (time.perf_counter() - started)
