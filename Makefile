@@ -1,6 +1,6 @@
 # make demo    from nothing to a trained classifier and its accuracy, in ./demo
 # make demo VIDEOS=folder    the same with a folder of class folders
-# make test    the tests;  make lint    ruff and mypy
+# make test    the tests;  make lint    ruff and mypy;  make test-slow    those that take minutes
 # make bench   speed against the original's way of working, some minutes
 # Each sets up its own environment in .venv first (torch is some 5 GB with its GPU libraries).
 
@@ -9,13 +9,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 VIDEOS ?=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slow lint bench clean
 
 demo: $(VENV)/ready
 	PYTHON=$(BIN)/python sh demo.sh "$(VIDEOS)"
 
 test: $(VENV)/ready-dev
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/ready-dev
+	$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks --json benchmarks.json
