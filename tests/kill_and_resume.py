@@ -94,13 +94,17 @@ def check_equal(expected, got):
 
 
 def trial(root, expected, duration, *, workers, kills, number, draw):
-    """Disturb runs until `kills` of them were hit; returns where they were."""
+    """Disturb runs until `kills` of them were hit past their start; returns where they were."""
     hits = Counter()
     run = 0
-    while hits.total() < kills:
+
+    def is_done():
+        return hits.total() - hits["start"] >= kills
+
+    while not is_done():
         run += 1
         result = f"{number.name}_{workers}_{run}"
-        while hits.total() < kills:
+        while not is_done():
             child = start(root, result, workers)
             status = wait(child, draw.uniform(0.01, duration))
             if status is not None:
