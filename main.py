@@ -137,6 +137,7 @@ def _choose_device(options: Options) -> "Device":
         value_scale=options.value_scale,
         use_mean=not options.no_mean_norm,
         use_std=not options.no_std_norm,
+        n_channels=options.n_input_channels,
     )
     device = choose_device(
         no_cuda=options.no_cuda, precision=options.precision, normalization=normalization

@@ -23,8 +23,7 @@ AUTO = Path("auto")
 
 # One line per flag that is parsed already but whose work this version does not do.
 NOT_YET: dict[str, tuple[Callable[["Options"], bool], str]] = {
-    "--file_type": (lambda o: o.file_type != "jpg", "only jpg frames can be read yet"),
-    "--input_type": (lambda o: o.input_type != "rgb", "only rgb frames can be read yet"),
+    "--file_type": (lambda o: o.file_type == "video", "video files can't be read directly yet"),
     "--dataset": (lambda o: o.dataset == "activitynet", "activitynet can't be read yet"),
     "--distributed": (lambda o: o.distributed, "one process is all this version runs"),
     "--batchnorm_sync": (lambda o: o.batchnorm_sync, "it needs --distributed"),
@@ -349,6 +348,10 @@ def _contradictions(options: Options) -> Iterator[str]:
     for flag, (asked, reason) in NOT_YET.items():
         if asked(options):
             yield f"{flag}: {reason}"
+    if options.input_type == "flow" and options.file_type != "hdf5":
+        yield f"--input_type flow is read from --file_type hdf5, not {options.file_type}"
+    if options.input_type == "flow" and options.colorjitter:
+        yield "--colorjitter changes colours, which --input_type flow has not"
     if options.no_train and options.no_val and not options.inference:
         yield "--no_train --no_val without --inference leaves nothing to do"
     if options.lr_scheduler == "plateau" and options.no_val and not options.no_train:

@@ -62,6 +62,7 @@ class View:
     crop: int | None = None
     flip: bool = False
     jitter: Jitter | None = None
+    is_flow: bool = False  # channel 0 is a horizontal direction around 128, which a flip turns
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,13 @@ class TrainView:
     min_ratio: float = 0.75
     hflip: bool = True
     jitter: bool = False
+    is_flow: bool = False
 
     def draw(self, height: int, width: int, rng: Random) -> View:
         view = CROPS[self.crop](self, height, width, rng)
         flip = self.hflip and rng.random() < FLIP_PROBABILITY
-        return replace(view, flip=flip, jitter=_draw_jitter(rng) if self.jitter else None)
+        jitter = _draw_jitter(rng) if self.jitter else None
+        return replace(view, flip=flip, jitter=jitter, is_flow=self.is_flow)
 
 
 def _random_crop(how: TrainView, height: int, width: int, rng: Random) -> View:
@@ -140,7 +143,7 @@ def _torch_seeded(rng: Random) -> Iterator[None]:
 
 
 def apply_view(frames: Sequence[Tensor], view: View) -> Tensor:
-    """Frames, uint8 (3, H, W) each and of one size -> uint8 (T, 3, h, w)."""
+    """Frames, uint8 (C, H, W) each and of one size -> uint8 (T, C, h, w)."""
     box = view.box
     # Rows of pixels lie channel by channel in a decoded JPEG: keeping that order makes the resize
     # several times as fast.
@@ -154,6 +157,8 @@ def apply_view(frames: Sequence[Tensor], view: View) -> Tensor:
         pixels = F.center_crop(pixels, [view.crop])
     if view.flip:
         pixels = F.horizontal_flip(pixels)
+        if view.is_flow:
+            pixels = torch.cat([255 - pixels[:, :1], pixels[:, 1:]], dim=1)
     return pixels if view.jitter is None else _jittered(pixels, view.jitter)
 
 

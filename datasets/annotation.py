@@ -186,11 +186,12 @@ def _is_segment(value: Any) -> bool:
     )
 
 
-def select_videos(index: Index, subset: str, frames_dir: Path) -> Selection:
+def select_videos(index: Index, subset: str, frames_dir: Path, *, suffix: str = "") -> Selection:
     """The videos of a subset whose frames are there, in the index's order.
 
-    A video costs one folder opened, and no look at its frames. Raises UserError if `frames_dir`
-    is missing or not one video of the subset can be used.
+    A video is a folder, or with a `suffix` a file whose name ends in it. It costs one folder
+    opened, and no look at its frames. Raises UserError if `frames_dir` is missing or not one video
+    of the subset can be used.
     """
     subset = canonical_subset(subset)
     if not frames_dir.is_dir():
@@ -200,8 +201,8 @@ def select_videos(index: Index, subset: str, frames_dir: Path) -> Selection:
     for entry in index.entries:
         if entry.subset != subset:
             continue
-        path = _frames_path(index, entry, frames_dir)
-        reason = _why_unusable(entry, path)
+        path = _frames_path(index, entry, frames_dir, suffix)
+        reason = _why_unusable(entry, path, is_file=bool(suffix))
         if reason is None:
             assert entry.segment is not None
             first, end = entry.segment
@@ -218,20 +219,23 @@ def select_videos(index: Index, subset: str, frames_dir: Path) -> Selection:
     return Selection(CompactRecords(records), omitted)
 
 
-def _frames_path(index: Index, entry: Entry, frames_dir: Path) -> Path:
+def _frames_path(index: Index, entry: Entry, frames_dir: Path, suffix: str) -> Path:
     if entry.video_path is None:
         unlabelled = entry.label == UNLABELLED
         folder = UNLABELLED_FOLDER if unlabelled else index.labels[entry.label]
-        return frames_dir / folder / entry.video_id
-    path = frames_dir / entry.video_path  # an absolute path stays as it is
-    from_here = Path(entry.video_path)
+        return frames_dir / folder / f"{entry.video_id}{suffix}"
+    name = entry.video_path if entry.video_path.endswith(suffix) else entry.video_path + suffix
+    path = frames_dir / name  # an absolute path stays as it is
+    from_here = Path(name)
     return from_here if not os.path.exists(path) and os.path.exists(from_here) else path
 
 
-def _why_unusable(entry: Entry, path: Path) -> str | None:
+def _why_unusable(entry: Entry, path: Path, *, is_file: bool) -> str | None:
     if entry.segment is None or entry.segment[0] == entry.segment[1]:
         return "the index counts no frames"
     try:
+        if is_file:
+            return None if path.is_file() else f"no file {path}"
         with os.scandir(path) as items:
             return None if next(items, None) else f"no frames in {path}"
     except (FileNotFoundError, NotADirectoryError):

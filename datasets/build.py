@@ -6,10 +6,13 @@ from functools import partial
 
 from datasets.annotation import Index, VideoRecord, canonical_subset, select_videos
 from datasets.frames import (
+    FrameSource,
+    Hdf5Videos,
     JpgFolder,
     decode_with_accimage,
     default_decoder,
     require_accimage,
+    require_h5py,
 )
 from datasets.video_dataset import (
     ClipLoader,
@@ -41,6 +44,7 @@ def build_train_loader(options: Options, index: Index) -> ClipLoader:
         min_ratio=options.train_crop_min_ratio,
         hflip=not options.no_hflip,
         jitter=options.colorjitter,
+        is_flow=options.input_type == "flow",
     )
     temporal = partial(TRAIN_WINDOWS[options.train_t_crop], size=options.sample_duration)
     batches = ShuffledBatches(len(records), options.batch_size, options.manual_seed)
@@ -75,12 +79,20 @@ def _dataset(
     temporal: TemporalTransform,
     spatial: SpatialTransform,
 ) -> VideoDataset:
+    stride, seed = options.sample_t_stride, options.manual_seed
+    return VideoDataset(records, _source(options), temporal, spatial, stride, seed)
+
+
+def _source(options: Options) -> FrameSource:
     if options.accimage:
         require_accimage()
-    source = JpgFolder(decode_with_accimage if options.accimage else default_decoder())
-    return VideoDataset(
-        records, source, temporal, spatial, options.sample_t_stride, options.manual_seed
-    )
+    decode = decode_with_accimage if options.accimage else default_decoder()
+    if options.file_type == "jpg":
+        return JpgFolder(decode)
+    require_h5py()
+    if options.input_type == "flow":
+        return Hdf5Videos(decode, ("video_u", "video_v"), channels=1)
+    return Hdf5Videos(decode)
 
 
 def _loader(
@@ -94,7 +106,8 @@ def _loader(
 def _usable_records(options: Options, index: Index, subset: str) -> Sequence[VideoRecord]:
     """The videos of a subset whose frames are there; the others are counted and named."""
     assert options.video_path is not None
-    records, omitted = select_videos(index, subset, options.video_path)
+    suffix = ".hdf5" if options.file_type == "hdf5" else ""
+    records, omitted = select_videos(index, subset, options.video_path, suffix=suffix)
     log.info("%s: %d videos", subset, len(records))
     if omitted:
         log.warning("%s: %d videos left out:", subset, len(omitted))

@@ -1,9 +1,10 @@
-"""Where frames come from. A source reads one frame of one video: uint8 (C, H, W)."""
+"""Where frames come from: folders of JPGs, or HDF5 files of JPEG bytes."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from errors import UserError
 
 JPEG_START = b"\xff\xd8\xff"
+Decoder = Callable[[bytes], Tensor]  # JPEG bytes -> uint8 (3, H, W)
 
 
 class FrameError(UserError):
@@ -23,30 +25,88 @@ def frame_path(folder: Path, number: int) -> Path:
     return folder / f"image_{number:05d}.jpg"
 
 
+class FrameSource(Protocol):
+    """Reads frames of one video: uint8 (C, H, W) each, C the source's own."""
+
+    def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
+        """Frames by number, in the order given. Raises FrameError."""
+        ...
+
+
 @dataclass(frozen=True)
 class JpgFolder:
-    """Frames as files image_00001.jpg … in a folder per video."""
+    """Frames as files image_00001.jpg … in a folder per video, numbered from 1."""
 
-    decode: Callable[[bytes], Tensor]
+    decode: Decoder
 
-    def read(self, folder: Path, number: int) -> Tensor:
-        """Return frame `number`, counted from 1, as uint8 (3, H, W). Raises FrameError."""
-        path = frame_path(folder, number)
+    def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
+        return [self._read_one(frame_path(path, number)) for number in numbers]
+
+    def _read_one(self, path: Path) -> Tensor:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
             raise FrameError(f"{path}: no such frame, though the index counts it") from None
         except OSError as error:
             raise FrameError(f"{path}: {error.strerror or error}") from None
-        if not data.startswith(JPEG_START):
-            raise FrameError(f"{path}: {'not a JPEG' if data else 'an empty file'}")
+        return decode_frame(data, self.decode, path)
+
+
+@dataclass(frozen=True)
+class Hdf5Videos:
+    """Frames as JPEG bytes in an HDF5 file per video, numbered from 0.
+
+    Every name of `datasets` is one of the file's arrays of bytes; the first `channels` of each
+    decoded frame are taken and stacked: ("video",) and 3 for pictures, ("video_u", "video_v") and
+    1 for the two directions of optical flow.
+    """
+
+    decode: Decoder
+    datasets: tuple[str, ...] = ("video",)
+    channels: int = 3
+
+    def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
+        import h5py
+
         try:
-            return self.decode(data)
-        except (RuntimeError, OSError) as error:
-            raise FrameError(f"{path}: can't be decoded: {str(error).splitlines()[0]}") from None
+            with h5py.File(path, "r") as file:
+                return [self._read_one(file, number, path) for number in numbers]
+        except OSError as error:
+            raise FrameError(f"{path}: can't be read: {error}") from None
+
+    def _read_one(self, file: Any, number: int, path: Path) -> Tensor:
+        planes = []
+        for name in self.datasets:
+            if name not in file:
+                raise FrameError(f"{path}: has no dataset {name!r}")
+            if not 0 <= number < len(file[name]):
+                raise FrameError(f"{path}: no frame {number}, though the index counts it")
+            data = file[name][number].tobytes()
+            planes.append(decode_frame(data, self.decode, f"{path}, {name} {number}"))
+        if any(plane.shape != planes[0].shape for plane in planes):
+            raise FrameError(f"{path}: frame {number}: its planes differ in size")
+        return torch.cat([plane[: self.channels] for plane in planes])
 
 
-def default_decoder() -> Callable[[bytes], Tensor]:
+def decode_frame(data: bytes, decode: Decoder, place: Path | str) -> Tensor:
+    """JPEG bytes -> uint8 (3, H, W). Raises FrameError that names `place`."""
+    if not data.startswith(JPEG_START):
+        raise FrameError(f"{place}: {'not a JPEG' if data else 'an empty file'}")
+    try:
+        return decode(data)
+    except (RuntimeError, OSError) as error:
+        raise FrameError(f"{place}: can't be decoded: {str(error).splitlines()[0]}") from None
+
+
+def require_h5py() -> None:
+    """Raises UserError where the package is absent."""
+    try:
+        import h5py  # noqa: F401
+    except ImportError:
+        raise UserError("--file_type hdf5 needs the package h5py: pip install h5py") from None
+
+
+def default_decoder() -> Decoder:
     """torchvision's decoder, the faster one, or Pillow's where torchvision no longer has any."""
     try:
         from torchvision.io import decode_jpeg  # noqa: F401

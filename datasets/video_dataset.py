@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.annotation import VideoRecord
-from datasets.frames import FrameError, JpgFolder
+from datasets.frames import FrameError, FrameSource
 from errors import UserError
 from runtime.interruption import ignore_in_worker
 from spatial_transforms import View, apply_view
@@ -89,7 +89,7 @@ class VideoDataset(Dataset[Sample | BadSample]):
     """Videos as clips. `temporal` counts in kept frames: every `t_stride`-th one."""
 
     records: Sequence[VideoRecord]
-    source: JpgFolder
+    source: FrameSource
     temporal: TemporalTransform
     spatial: SpatialTransform
     t_stride: int = 1
@@ -122,7 +122,7 @@ class VideoDataset(Dataset[Sample | BadSample]):
         """Each frame is decoded once, however many windows hold it. -> (N, C, T, H, W)"""
         folder = self.records[video].path
         positions = sorted(set(itertools.chain.from_iterable(windows)))
-        frames = [self.source.read(folder, kept[position]) for position in positions]
+        frames = self.source.read(folder, [kept[position] for position in positions])
         _, height, width = frames[0].shape
         for position, frame in zip(positions, frames, strict=True):
             if frame.shape != frames[0].shape:

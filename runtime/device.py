@@ -23,11 +23,20 @@ class Normalization:
 
     @classmethod
     def of(
-        cls, dataset: str, *, value_scale: int = 1, use_mean: bool = True, use_std: bool = True
+        cls,
+        dataset: str,
+        *,
+        value_scale: int = 1,
+        use_mean: bool = True,
+        use_std: bool = True,
+        n_channels: int = 3,
     ) -> "Normalization":
-        """`dataset` is a key of spatial_transforms.MEAN; mean and std grow with value_scale."""
-        mean = tuple(m * value_scale if use_mean else 0.0 for m in MEAN[dataset])
-        std = tuple(s * value_scale if use_std else 1.0 for s in STD[dataset])
+        """`dataset` is a key of spatial_transforms.MEAN; mean and std grow with value_scale.
+
+        Flow takes the first two channels' values, as the original does.
+        """
+        mean = tuple(m * value_scale if use_mean else 0.0 for m in MEAN[dataset][:n_channels])
+        std = tuple(s * value_scale if use_std else 1.0 for s in STD[dataset][:n_channels])
         return cls(mean, std, value_scale)
 
 

@@ -44,11 +44,11 @@ def test_pillow_decodes_where_torchvision_has_no_decoder(monkeypatch):
 def test_unreadable_frames_are_named(tmp_path, decode):
     make_frames(tmp_path, 3)
     source = JpgFolder(decode)
-    assert source.read(tmp_path, 1).dtype == torch.uint8
+    assert source.read(tmp_path, [1])[0].dtype == torch.uint8
     whole = (tmp_path / "image_00001.jpg").read_bytes()
     (tmp_path / "image_00001.jpg").write_bytes(whole[:100])
     (tmp_path / "image_00002.jpg").write_bytes(b"")
     (tmp_path / "image_00003.jpg").write_bytes(b"no picture")
     for number, cause in ((1, "decoded"), (2, "empty"), (3, "not a JPEG"), (4, "no such frame")):
         with pytest.raises(FrameError, match=f"image_0000{number}.jpg: .*{cause}"):
-            source.read(tmp_path, number)
+            source.read(tmp_path, [number])
