@@ -1,0 +1,177 @@
+"""Folders of JPG frames -> optical flow in an HDF5 file each, for --input_type flow.
+
+JPG_DIR/LABEL/NAME/image_00001.jpg … -> DST_DIR/LABEL/NAME.hdf5 with the datasets video_u and
+video_v: JPEG bytes of the flow from every frame to the next, pixels per frame, -bound … bound as
+0 … 255. A video of n frames has n - 1. A file is there whole or not at all.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.annotation import count_frames
+from errors import UserError
+from util_scripts.cli import run
+
+QUALITY = 95  # of the JPEGs; flow is smooth, and small differences matter
+DONE, THERE, FAILED = "done", "already there", "failed"
+Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]  # grey uint8 (H, W) twice -> (H, W, 2)
+
+
+def _dis(cv2: Any) -> Flow:
+    """Dense inverse search (Kroeger et al., arXiv:1603.03590), medium preset."""
+
+    def flow(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        return search.calc(one, other, None)
+
+    return flow
+
+
+def _farneback(cv2: Any) -> Flow:
+    """Polynomial expansion (Farnebäck, SCIA 2003), OpenCV's usual settings."""
+
+    def flow(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return cv2.calcOpticalFlowFarneback(one, other, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+
+    return flow
+
+
+METHODS: dict[str, Callable[[Any], Flow]] = {"dis": _dis, "farneback": _farneback}
+
+
+def to_pixels(flow: np.ndarray, bound: float) -> np.ndarray:
+    """Pixels per frame, cut at ±bound -> uint8, 128 for none."""
+    return np.clip(np.rint(flow / bound * 127.5 + 128), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class FlowMaker:
+    """How the flow of every video is computed."""
+
+    cv2: Any
+    flow: Flow
+    bound: float
+
+    def make(self, folder: Path, target: Path) -> tuple[str, str]:
+        """Status and reason. Writes `target` whole or not at all."""
+        if target.exists():
+            return THERE, ""
+        n_frames, missing = count_frames(os.listdir(folder))
+        if missing is not None:
+            return FAILED, f"frame {missing} is missing, though there are later ones"
+        if n_frames < 2:
+            return FAILED, f"{n_frames} frames: flow needs two"
+        planes: dict[str, list[np.ndarray]] = {"video_u": [], "video_v": []}
+        try:
+            for pixels in self._flows(folder, n_frames):
+                for name, plane in zip(planes, np.moveaxis(pixels, 2, 0), strict=True):
+                    planes[name].append(self._jpeg(plane))
+            _write(target, planes)
+        except (OSError, self.cv2.error) as error:
+            return FAILED, str(error).strip()
+        return DONE, ""
+
+    def _flows(self, folder: Path, n_frames: int) -> Iterator[np.ndarray]:
+        """uint8 (H, W, 2) for each pair of frames."""
+        before = self._grey(folder / "image_00001.jpg")
+        for number in range(2, n_frames + 1):
+            frame = self._grey(folder / f"image_{number:05d}.jpg")
+            if frame.shape != before.shape:
+                raise OSError(f"frame {number} differs in size from the one before")
+            yield to_pixels(self.flow(before, frame), self.bound)
+            before = frame
+
+    def _grey(self, path: Path) -> np.ndarray:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        frame = self.cv2.imdecode(data, self.cv2.IMREAD_GRAYSCALE) if len(data) else None
+        if frame is None:
+            raise OSError(f"{path.name} can't be decoded")
+        return frame
+
+    def _jpeg(self, plane: np.ndarray) -> np.ndarray:
+        settings = [self.cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+        return self.cv2.imencode(".jpg", plane, settings)[1]
+
+
+def _write(target: Path, planes: dict[str, list[np.ndarray]]) -> None:
+    import h5py
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            for name, frames in planes.items():
+                kind = h5py.vlen_dtype(np.dtype("uint8"))
+                dataset = file.create_dataset(name, (len(frames),), kind)
+                for number, frame in enumerate(frames):
+                    dataset[number] = frame
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def find_videos(jpg_dir: Path) -> list[Path]:
+    """The folders of frames below `jpg_dir`, in name order."""
+    walked = os.walk(jpg_dir)
+    return sorted(Path(root) for root, _, names in walked if "image_00001.jpg" in names)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="util_scripts.generate_flow_hdf5",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("jpg_dir", type=Path, help="what generate_video_jpgs wrote")
+    parser.add_argument("dst_dir", type=Path, help="gets LABEL/NAME.hdf5; made if missing")
+    parser.add_argument("--method", choices=tuple(METHODS), default="dis", help="(dis)")
+    parser.add_argument("--bound", type=float, default=20, help="largest flow, pixels (20)")
+    parser.add_argument("--n_jobs", type=int, default=-1, help="videos at once; -1: one per core")
+    options = parser.parse_args(argv)
+    if not 0 < options.bound < float("inf"):
+        raise UserError(f"--bound {options.bound}: must be above 0")
+    cv2 = _require_packages()
+    folders = find_videos(options.jpg_dir)
+    if not folders:
+        raise UserError(f"{options.jpg_dir}: holds no folders of frames")
+    maker = FlowMaker(cv2, METHODS[options.method](cv2), options.bound)
+    targets = [
+        options.dst_dir / folder.relative_to(options.jpg_dir).with_name(f"{folder.name}.hdf5")
+        for folder in folders
+    ]
+    n_jobs = options.n_jobs if options.n_jobs > 0 else os.cpu_count() or 1
+    with ThreadPoolExecutor(n_jobs) as pool:
+        outcomes = list(
+            tqdm(pool.map(maker.make, folders, targets), total=len(folders), disable=None)
+        )
+    statuses = [status for status, _ in outcomes]
+    for folder, (status, reason) in zip(folders, outcomes, strict=True):
+        if status == FAILED:
+            print(f"{folder.relative_to(options.jpg_dir)}: {reason}")
+    print(", ".join(f"{statuses.count(status)} {status}" for status in (DONE, THERE, FAILED)))
+    return 1 if FAILED in statuses else 0
+
+
+def _require_packages() -> Any:
+    try:
+        import cv2
+        import h5py  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"the package {error.name} is missing: pip install h5py opencv-python-headless"
+        ) from None
+    cv2.setNumThreads(1)  # videos run side by side
+    return cv2
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
