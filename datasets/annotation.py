@@ -262,11 +262,11 @@ def count_frames(names: Iterable[str]) -> FrameCount:
 
 
 def entry_of(
-    subset: str, label: str | None, n_frames: int, *, video_path: str | None = None
+    subset: str, label: str | None, n_frames: int, *, video_path: str | None = None, first: int = 1
 ) -> dict[str, Any]:
-    """One value of an index's database: a video of frames 1 to n_frames."""
+    """One value of an index's database: a video of `n_frames` frames from number `first` on."""
     annotation: dict[str, Any] = {} if label is None else {"label": label}
-    annotation["segment"] = [1, n_frames + 1]
+    annotation["segment"] = [first, first + n_frames]
     entry: dict[str, Any] = {"subset": subset, "annotations": annotation}
     return entry if video_path is None else entry | {"video_path": video_path}
 

@@ -12,8 +12,8 @@ from datasets.frames import (
     decode_with_accimage,
     default_decoder,
     require_accimage,
-    require_h5py,
 )
+from datasets.hdf5 import FLOW, HDF5_SUFFIX, require_h5py
 from datasets.video_dataset import (
     ClipLoader,
     OrderedBatches,
@@ -91,7 +91,7 @@ def _source(options: Options) -> FrameSource:
         return JpgFolder(decode)
     require_h5py()
     if options.input_type == "flow":
-        return Hdf5Videos(decode, ("video_u", "video_v"), channels=1)
+        return Hdf5Videos(decode, FLOW, channels=1)
     return Hdf5Videos(decode)
 
 
@@ -106,7 +106,7 @@ def _loader(
 def _usable_records(options: Options, index: Index, subset: str) -> Sequence[VideoRecord]:
     """The videos of a subset whose frames are there; the others are counted and named."""
     assert options.video_path is not None
-    suffix = ".hdf5" if options.file_type == "hdf5" else ""
+    suffix = HDF5_SUFFIX if options.file_type == "hdf5" else ""
     records, omitted = select_videos(index, subset, options.video_path, suffix=suffix)
     log.info("%s: %d videos", subset, len(records))
     if omitted:

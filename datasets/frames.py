@@ -98,14 +98,6 @@ def decode_frame(data: bytes, decode: Decoder, place: Path | str) -> Tensor:
         raise FrameError(f"{place}: can't be decoded: {str(error).splitlines()[0]}") from None
 
 
-def require_h5py() -> None:
-    """Raises UserError where the package is absent."""
-    try:
-        import h5py  # noqa: F401
-    except ImportError:
-        raise UserError("--file_type hdf5 needs the package h5py: pip install h5py") from None
-
-
 def default_decoder() -> Decoder:
     """torchvision's decoder, the faster one, or Pillow's where torchvision no longer has any."""
     try:

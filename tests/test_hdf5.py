@@ -10,8 +10,11 @@ import torch
 from PIL import Image
 
 from datasets.frames import FrameError, Hdf5Videos, JpgFolder, default_decoder
+from errors import UserError
 from spatial_transforms import TrainView, apply_view
 from tests.runs import make_dataset, small_run
+from util_scripts.folder_json import main as folder_json
+from util_scripts.ucf101_json import main as ucf101_json
 
 BYTES = h5py.vlen_dtype(np.dtype("uint8"))
 
@@ -143,3 +146,32 @@ def test_flags_of_flow(tmp_path, capsys, flags, message):
     make_dataset(tmp_path, train=1, val=1)
     assert small_run(tmp_path, *flags) == 2
     assert message in capsys.readouterr().err
+
+
+def test_scripts_count_hdf5_from_0(tmp_path, capsys):
+    make_dataset(tmp_path)
+    hdf5_twin(tmp_path)
+    (tmp_path / "hdf5/a/damaged.hdf5").write_bytes(b"nothing")
+    assert folder_json([str(tmp_path / "hdf5"), str(tmp_path / "own.json")]) == 0
+    out = capsys.readouterr().out
+    assert "damaged.hdf5: can't be read" in out and "a/damaged: no frames" in out
+    entries = json.loads((tmp_path / "own.json").read_text())["database"]
+    assert {tuple(e["annotations"]["segment"]) for e in entries.values()} == {(0, 20)}
+    assert set(entries) == {f"{label}_{i}" for label in "ab" for i in range(5)}
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 a\n2 b\n")
+    (lists / "trainlist01.txt").write_text("a/a_0.avi 1\nb/b_0.avi 2\n")
+    (lists / "testlist01.txt").write_text("a/a_1.avi\nb/b_9.avi\n")
+    assert ucf101_json([str(lists), str(tmp_path / "hdf5"), str(tmp_path)]) == 0
+    entries = json.loads((tmp_path / "ucf101_01.json").read_text())["database"]
+    assert [e["annotations"]["segment"] for e in entries.values()] == [[0, 20]] * 3
+    assert "b/b_9: no folder" in capsys.readouterr().out
+
+
+def test_files_beside_folders_are_refused(tmp_path):
+    make_dataset(tmp_path, train=1, val=1)
+    hdf5_twin(tmp_path)
+    (tmp_path / "hdf5/a/a_0.hdf5").rename(tmp_path / "jpg/a/twin.hdf5")
+    with pytest.raises(UserError, match="holds HDF5 files .*a/twin.* beside folders of JPGs"):
+        folder_json([str(tmp_path / "jpg"), str(tmp_path / "own.json")])

@@ -13,12 +13,14 @@ from random import Random
 from tqdm import tqdm
 
 from datasets.annotation import SUBSETS, FrameCount, count_frames
+from datasets.hdf5 import HDF5_SUFFIX
 from errors import UserError
 from results import some
 from util_scripts.cli import run
 from util_scripts.indexing import (
     Survey,
     Video,
+    count_file,
     judge_counts,
     make_entries,
     print_missing,
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_missing(survey)
     _print_one_sided(videos)
     labels = sorted({video.label for video in videos if video.label is not None})
-    write_and_tell(options.dst_json, labels, make_entries(videos, survey.n_frames))
+    write_and_tell(options.dst_json, labels, make_entries(videos, survey))
     return 0
 
 
@@ -64,13 +66,20 @@ def walk_frames(jpg_dir: Path) -> Survey:
     if not jpg_dir.is_dir():
         raise UserError(f"{jpg_dir}: no such folder of frames")
     counts: dict[str, FrameCount] = {}
+    hdf5: set[str] = set()
     walk = os.walk(jpg_dir, onerror=_stop, followlinks=True)
     for folder, folders, files in tqdm(walk, desc="counting frames", unit="folder", disable=None):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(folder).relative_to(jpg_dir)
+        found = [name for name in sorted(files) if name.endswith(HDF5_SUFFIX) and name[0] != "."]
+        for name in found:
+            path = (here / name.removesuffix(HDF5_SUFFIX)).as_posix()
+            counts[path] = count_file(jpg_dir / here / name)
+            hdf5.add(path)
         count = count_frames(files)
-        if count.n_frames or count.missing or not folders:
-            counts[Path(folder).relative_to(jpg_dir).as_posix()] = count
-    return judge_counts(jpg_dir, counts, {})
+        if count.n_frames or count.missing or not (folders or found):
+            counts[here.as_posix()] = count
+    return judge_counts(jpg_dir, counts, {}, hdf5)
 
 
 def _stop(error: OSError) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.annotation import count_frames
+from datasets.hdf5 import FLOW
 from errors import UserError
 from util_scripts.cli import run
 
@@ -70,7 +71,7 @@ class FlowMaker:
             return FAILED, f"frame {missing} is missing, though there are later ones"
         if n_frames < 2:
             return FAILED, f"{n_frames} frames: flow needs two"
-        planes: dict[str, list[np.ndarray]] = {"video_u": [], "video_v": []}
+        planes: dict[str, list[np.ndarray]] = {name: [] for name in FLOW}
         try:
             for pixels in self._flows(folder, n_frames):
                 for name, plane in zip(planes, np.moveaxis(pixels, 2, 0), strict=True):

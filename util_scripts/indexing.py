@@ -3,13 +3,14 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from datasets.annotation import UNLABELLED_FOLDER, FrameCount, count_frames, entry_of, write_index
+from datasets.hdf5 import HDF5_SUFFIX, count_hdf5
 from errors import UserError
 
 NO_FOLDER: Mapping[type[OSError], str] = {
@@ -28,10 +29,14 @@ class Video(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Frames per folder below JPG_DIR, and the folders without frames with the reason."""
+    """Frames per video below JPG_DIR, and the videos without frames with the reason.
+
+    A video is a folder of JPGs, whose first frame is number 1, or an HDF5 file, where it is 0.
+    """
 
     n_frames: dict[str, int]
     missing: dict[str, str]
+    first: int = 1
 
 
 def survey_frames(jpg_dir: Path, paths: Iterable[str]) -> Survey:
@@ -41,18 +46,43 @@ def survey_frames(jpg_dir: Path, paths: Iterable[str]) -> Survey:
         raise UserError(f"{jpg_dir}: no such folder of frames")
     counts: dict[str, FrameCount] = {}
     missing: dict[str, str] = {}
+    files: set[str] = set()
     for path in tqdm(dict.fromkeys(paths), desc="counting frames", unit="video", disable=None):
         try:
             counts[path] = count_frames(os.listdir(jpg_dir / path))
         except OSError as error:
-            missing[path] = NO_FOLDER.get(type(error), str(error))
-    return judge_counts(jpg_dir, counts, missing)
+            file = jpg_dir / f"{path}{HDF5_SUFFIX}"
+            if file.is_file():
+                files.add(path)
+                counts[path] = count_file(file)
+            else:
+                missing[path] = NO_FOLDER.get(type(error), str(error))
+    return judge_counts(jpg_dir, counts, missing, files)
+
+
+def count_file(path: Path) -> FrameCount:
+    """The frames of an HDF5 file, which has no gaps; none in one that can't be read."""
+    try:
+        return FrameCount(count_hdf5(path), None)
+    except UserError as error:
+        print(error)
+        return FrameCount(0, None)
 
 
 def judge_counts(
-    jpg_dir: Path, counts: Mapping[str, FrameCount], missing: Mapping[str, str]
+    jpg_dir: Path,
+    counts: Mapping[str, FrameCount],
+    missing: Mapping[str, str],
+    files: Collection[str] = (),
 ) -> Survey:
-    """Counts per folder -> Survey. Raises UserError as survey_frames does."""
+    """Counts per video -> Survey; `files` are those counted in HDF5 files. Raises UserError as
+    survey_frames does, and where only some videos are files."""
+    folders = [path for path, count in counts.items() if path not in files and count.n_frames]
+    if files and folders:
+        raise UserError(
+            f"{jpg_dir}: holds HDF5 files (the first: {next(iter(files))}) beside folders of JPGs "
+            f"(the first: {folders[0]}): an index counts from 0 in one, from 1 in the other"
+        )
     gaps = [f"{path}: frame {n.missing}" for path, n in counts.items() if n.missing is not None]
     if gaps:
         more = f"; and {len(gaps) - NAMED} more" if len(gaps) > NAMED else ""
@@ -68,7 +98,7 @@ def judge_counts(
             f"{jpg_dir}: no frames in any of {len(empty) + len(missing)} video folders (the "
             f"first: {first}); JPG_DIR is the folder that generate_video_jpgs wrote"
         )
-    return Survey(n_frames, {**missing, **empty})
+    return Survey(n_frames, {**missing, **empty}, first=0 if files else 1)
 
 
 def print_missing(survey: Survey) -> None:
@@ -82,7 +112,7 @@ def print_missing(survey: Survey) -> None:
         print(f"  and {len(survey.missing) - NAMED} more")
 
 
-def make_entries(videos: Sequence[Video], n_frames: Mapping[str, int]) -> dict[str, Any]:
+def make_entries(videos: Sequence[Video], survey: Survey) -> dict[str, Any]:
     """The database of an index: the videos that have frames, in the order given.
 
     A video's id is its folder's name, or its whole path where several videos have that name.
@@ -90,13 +120,14 @@ def make_entries(videos: Sequence[Video], n_frames: Mapping[str, int]) -> dict[s
     names = Counter(PurePosixPath(video.path).name for video in videos)
     entries: dict[str, Any] = {}
     for subset, label, path in videos:
-        if path not in n_frames:
+        n_frames = survey.n_frames.get(path)
+        if n_frames is None:
             continue
         name = PurePosixPath(path).name
         video_id = name if names[name] == 1 else path
         is_home = path == f"{UNLABELLED_FOLDER if label is None else label}/{video_id}"
         entries[video_id] = entry_of(
-            subset, label, n_frames[path], video_path=None if is_home else path
+            subset, label, n_frames, video_path=None if is_home else path, first=survey.first
         )
     return entries
 
@@ -121,7 +152,7 @@ def write_splits(splits: Mapping[Path, Split], jpg_dir: Path) -> None:
     survey = survey_frames(jpg_dir, (v.path for split in splits.values() for v in split.videos))
     print_missing(survey)
     for path, split in splits.items():
-        write_and_tell(path, split.labels, make_entries(split.videos, survey.n_frames))
+        write_and_tell(path, split.labels, make_entries(split.videos, survey))
 
 
 def read_lines(path: Path) -> list[tuple[str, str]]:
