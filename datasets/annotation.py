@@ -262,11 +262,20 @@ def count_frames(names: Iterable[str]) -> FrameCount:
 
 
 def entry_of(
-    subset: str, label: str | None, n_frames: int, *, video_path: str | None = None, first: int = 1
+    subset: str,
+    label: str | None,
+    n_frames: int | None,
+    *,
+    video_path: str | None = None,
+    first: int = 1,
 ) -> dict[str, Any]:
-    """One value of an index's database: a video of `n_frames` frames from number `first` on."""
+    """One value of an index's database: a video of `n_frames` frames from number `first` on.
+
+    Without frames, None, there is no segment.
+    """
     annotation: dict[str, Any] = {} if label is None else {"label": label}
-    annotation["segment"] = [first, first + n_frames]
+    if n_frames is not None:
+        annotation["segment"] = [first, first + n_frames]
     entry: dict[str, Any] = {"subset": subset, "annotations": annotation}
     return entry if video_path is None else entry | {"video_path": video_path}
 

@@ -112,8 +112,11 @@ def print_missing(survey: Survey) -> None:
         print(f"  and {len(survey.missing) - NAMED} more")
 
 
-def make_entries(videos: Sequence[Video], survey: Survey) -> dict[str, Any]:
-    """The database of an index: the videos that have frames, in the order given.
+def make_entries(
+    videos: Sequence[Video], survey: Survey, *, keep_missing: bool = False
+) -> dict[str, Any]:
+    """The database of an index: the videos that have frames, in the order given; with
+    `keep_missing` the others too, without a segment.
 
     A video's id is its folder's name, or its whole path where several videos have that name.
     """
@@ -121,7 +124,7 @@ def make_entries(videos: Sequence[Video], survey: Survey) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for subset, label, path in videos:
         n_frames = survey.n_frames.get(path)
-        if n_frames is None:
+        if n_frames is None and not keep_missing:
             continue
         name = PurePosixPath(path).name
         video_id = name if names[name] == 1 else path

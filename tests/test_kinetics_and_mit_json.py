@@ -1,0 +1,178 @@
+"""Indexes of Kinetics and Moments in Time."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from datasets.annotation import read_index, select_videos
+from errors import UserError
+from tests.runs import make_frames, small_run
+from util_scripts.kinetics_json import main as kinetics_json
+from util_scripts.mit_json import main as mit_json
+
+LISTS = Path(__file__).parent.parent.parent / "shared/data/kinetics"
+HEADER = "label,youtube_id,time_start,time_end,split,is_cc"
+
+
+def touch_frames(folder, n_frames):
+    folder.mkdir(parents=True)
+    for number in range(1, n_frames + 1):
+        (folder / f"image_{number:05d}.jpg").touch()
+
+
+def write_lists(folder, *, mark="-", train=(), val=(), test=()):
+    folder.mkdir(exist_ok=True)
+    (folder / f"kinetics{mark}400_train.csv").write_text("\n".join([HEADER, *train]) + "\n")
+    (folder / f"kinetics{mark}400_val.csv").write_text("\n".join([HEADER, *val]) + "\n")
+    if test:
+        lines = ["youtube_id,time_start,time_end,split", *test]
+        (folder / f"kinetics{mark}400_test.csv").write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
+def build(tmp_path, *, kind="jpg"):
+    arguments = [str(tmp_path / "lists"), "400", str(tmp_path / "jpg"), kind]
+    assert kinetics_json([*arguments, str(tmp_path / "k.json")]) == 0
+    return json.loads((tmp_path / "k.json").read_text())
+
+
+@pytest.mark.parametrize("mark", "-_")
+def test_kinetics(tmp_path, capsys, mark):
+    write_lists(
+        tmp_path / "lists",
+        mark=mark,
+        train=["zumba,-aB_1,3,13,train,0", '"a, b (c)",x,0,10,train,0', "zumba,lost,1,11,train,1"],
+        val=["zumba,y,7,17,val,0"],
+        test=["t,100,110,test"],
+    )
+    for name in ("zumba/-aB_1_000003_000013", "a, b (c)/x_000000_000010", "zumba/y_000007_000017"):
+        touch_frames(tmp_path / "jpg" / name, 3)
+    touch_frames(tmp_path / "jpg/test/t_000100_000110", 2)
+    index = build(tmp_path)
+    assert index["labels"] == ["zumba", "a, b (c)"]
+    assert index["database"] == {
+        "-aB_1_000003_000013": {
+            "subset": "training",
+            "annotations": {"label": "zumba", "segment": [1, 4]},
+        },
+        "x_000000_000010": {
+            "subset": "training",
+            "annotations": {"label": "a, b (c)", "segment": [1, 4]},
+        },
+        "lost_000001_000011": {"subset": "training", "annotations": {"label": "zumba"}},
+        "y_000007_000017": {
+            "subset": "validation",
+            "annotations": {"label": "zumba", "segment": [1, 4]},
+        },
+        "t_000100_000110": {"subset": "testing", "annotations": {"segment": [1, 3]}},
+    }
+    assert "zumba/lost_000001_000011: no folder" in capsys.readouterr().out
+    read = read_index(tmp_path / "k.json")
+    for subset, count in (("training", 2), ("validation", 1), ("testing", 1)):
+        assert len(select_videos(read, subset, tmp_path / "jpg").records) == count
+
+
+def test_folders_with_underscores_are_found(tmp_path):
+    write_lists(tmp_path / "lists", train=["air drumming,a,0,10,train,0"])
+    touch_frames(tmp_path / "jpg/air_drumming/a_000000_000010", 2)
+    index = build(tmp_path)
+    assert index["labels"] == ["air drumming"]
+    (entry,) = index["database"].values()
+    assert entry["video_path"] == "air_drumming/a_000000_000010"
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": ["a,x,zero,10,train,0"]}, "train.csv: line 2: times 'zero', '10' are no"),
+        ({"train": ["a,x,0,10,train,0"], "val": ["b,y,0,1,val,0"]}, "'b' is not in the training"),
+        ({"train": ["a,x"]}, "line 2: too few values"),
+        ({"train": ["a,x,0,10,t,0"], "val": ["a,x,0,10,v,0"]}, "is a training video already"),
+    ],
+)
+def test_lists_that_are_wrong(tmp_path, lists, message):
+    write_lists(tmp_path / "lists", **lists)
+    touch_frames(tmp_path / "jpg/a/x_000000_000010", 2)
+    with pytest.raises(UserError, match=message):
+        build(tmp_path)
+
+
+def test_missing_lists_and_columns(tmp_path):
+    with pytest.raises(UserError, match="holds neither kinetics-400_train.csv nor kinetics_400"):
+        build(tmp_path)
+    write_lists(tmp_path / "lists")
+    (tmp_path / "lists/kinetics-400_val.csv").write_text("label,id\n")
+    with pytest.raises(UserError, match="lacks the columns youtube_id, time_start, time_end"):
+        build(tmp_path)
+
+
+@pytest.mark.skipif(not LISTS.is_dir(), reason="the Kinetics lists are not here")
+def test_kinetics_on_real_lists(tmp_path, capsys):
+    """A training list cut from the validation list; frames of every third video."""
+    with (LISTS / "kinetics-400_val.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    n_train = len(rows) * 4 // 5
+    order = sorted(rows, key=lambda row: row[1])
+    for name, part in (("train", order[:n_train]), ("val", order[n_train:])):
+        with (lists / f"kinetics-400_{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([header, *part])
+    (lists / "kinetics-400_test.csv").write_bytes((LISTS / "kinetics-400_test.csv").read_bytes())
+    kept = order[::3]
+    for label, video, start, end, *_ in kept:
+        touch_frames(tmp_path / "jpg" / label / f"{video}_{int(start):06d}_{int(end):06d}", 1)
+    index = build(tmp_path)
+    assert len(index["labels"]) == 400
+    with_frames = [e for e in index["database"].values() if "segment" in e["annotations"]]
+    assert len(with_frames) == len(kept)
+    subsets = [e["subset"] for e in index["database"].values()]
+    assert subsets.count("training") == n_train
+    assert subsets.count("validation") == len(rows) - n_train
+    assert "videos without frames" in capsys.readouterr().out
+
+
+def test_unlabelled_test_videos_are_scored(tmp_path):
+    train = [f"{label},{i},0,10,train,0" for label in "ab" for i in range(3)]
+    val = [f"{label},v,{i},10,val,0" for i, label in enumerate("ab")]
+    write_lists(tmp_path / "lists", train=train, val=val, test=["t,0,10,test", "u,0,10,test"])
+    for line in train + val:
+        label, video, start, _ = line.split(",", 3)
+        make_frames(tmp_path / "jpg" / label / f"{video}_{int(start):06d}_000010", 9)
+    for video in "tu":
+        make_frames(tmp_path / "jpg/test" / f"{video}_000000_000010", 9)
+    build(tmp_path)
+    flags = ("--annotation_path", "k.json", "--inference", "--inference_subset", "test")
+    assert small_run(tmp_path, *flags, "--dataset", "kinetics", "--batch_size", "3") == 0
+    results = json.loads((tmp_path / "res/test.json").read_text())["results"]
+    assert list(results) == ["t_000000_000010", "u_000000_000010"]
+
+
+def test_moments_in_time(tmp_path, capsys):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "moments_categories.txt").write_text("zipping,0\nadult+female+singing,1\n")
+    (lists / "trainingSet.csv").write_text(
+        "zipping/a.1.mp4,zipping,3,0\nzipping/b.mp4,zipping,2,1\n"
+    )
+    (lists / "validationSet.csv").write_text(
+        "adult+female+singing/c.mp4,adult+female+singing,1,0\n"
+    )
+    (lists / "testingSet.csv").write_text("d.mp4\n")
+    for name in ("zipping/a.1", "adult+female+singing/c", "test/d"):
+        touch_frames(tmp_path / "jpg" / name, 2)
+    arguments = [str(lists), str(tmp_path / "jpg"), str(tmp_path / "m.json")]
+    assert mit_json(arguments) == 0
+    index = json.loads((tmp_path / "m.json").read_text())
+    assert index["labels"] == ["zipping", "adult+female+singing"]
+    assert {video: entry["subset"] for video, entry in index["database"].items()} == {
+        "a.1": "training",
+        "c": "validation",
+        "d": "testing",
+    }
+    assert "zipping/b: no folder" in capsys.readouterr().out
+    (lists / "validationSet.csv").write_text("other/c.mp4,other,1,0\n")
+    with pytest.raises(UserError, match="label 'other' is not in moments_categories.txt"):
+        mit_json(arguments)

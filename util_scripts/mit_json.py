@@ -1,0 +1,66 @@
+"""The index of Moments in Time from moments_categories.txt, trainingSet.csv, validationSet.csv and,
+if it is there, testingSet.csv."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from datasets.annotation import UNLABELLED_FOLDER
+from errors import UserError
+from util_scripts.cli import run
+from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="util_scripts.mit_json", description=__doc__)
+    parser.add_argument("lists_dir", type=Path, help="folder of the lists")
+    parser.add_argument("jpg_dir", type=Path, help="frames, as JPG_DIR/LABEL/VIDEO")
+    parser.add_argument("dst_json", type=Path, help="the index to write")
+    options = parser.parse_args(argv)
+    labels = read_labels(options.lists_dir / "moments_categories.txt")
+    videos = [
+        *_labelled(options.lists_dir / "trainingSet.csv", "training", set(labels)),
+        *_labelled(options.lists_dir / "validationSet.csv", "validation", set(labels)),
+    ]
+    testing = options.lists_dir / "testingSet.csv"
+    if testing.is_file():
+        videos += _unlabelled(testing)
+    write_splits({options.dst_json: Split(labels, unique_videos(videos))}, options.jpg_dir)
+    return 0
+
+
+def read_labels(path: Path) -> list[str]:
+    """Lines of `label,number` -> the labels in the file's order. Raises UserError."""
+    labels = []
+    for place, line in read_lines(path):
+        label, comma, number = line.rpartition(",")
+        if not comma or not number.strip().isdigit():
+            raise UserError(f"{place}: {line!r} is not a label, a comma and a number")
+        if label in labels:
+            raise UserError(f"{place}: label {label!r} stands there twice")
+        labels.append(label)
+    if not labels:
+        raise UserError(f"{path}: names no labels")
+    return labels
+
+
+def _labelled(path: Path, subset: str, labels: set[str]) -> Iterator[tuple[str, Video]]:
+    """Lines of `label/file.mp4,label,…`."""
+    for place, line in read_lines(path):
+        name, *rest = line.split(",")
+        if not rest or "/" not in name:
+            raise UserError(f"{place}: {line!r} is not label/file.mp4,label")
+        if rest[0] not in labels:
+            raise UserError(f"{place}: label {rest[0]!r} is not in moments_categories.txt")
+        yield place, Video(subset, rest[0], str(PurePosixPath(name).with_suffix("")))
+
+
+def _unlabelled(path: Path) -> Iterator[tuple[str, Video]]:
+    for place, line in read_lines(path):
+        name = PurePosixPath(line.split(",")[0]).stem
+        yield place, Video("testing", None, f"{UNLABELLED_FOLDER}/{name}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
