@@ -46,12 +46,13 @@ def run(options: Options, interruption: Interruption) -> None:
     """Read and check everything first, then train, validate and infer."""
     import torch
 
-    from datasets.annotation import read_index
+    from datasets.activitynet import read_any_index
     from model import settle
     from runtime.checkpoint import check_class_names
 
     assert options.annotation_path is not None and options.result_path is not None
-    index = read_index(options.annotation_path)
+    index = read_any_index(options.annotation_path)
+    _check_form(options, index)
     _make_writable(options.result_path)
     resumed, pretrained = _read_checkpoints(options)
     if (file := resumed or pretrained) is not None:
@@ -103,6 +104,14 @@ def _run_phases(
         validate(model, val_loader, device, checkpoint.epoch or 0, run_log)
     if inference_loader is not None:
         _infer(options, index, model, device, inference_loader, run_log)
+
+
+def _check_form(options: Options, index: "Index") -> None:
+    from datasets.activitynet import UntrimmedIndex
+
+    if isinstance(index, UntrimmedIndex) != (options.dataset == "activitynet"):
+        form = "" if isinstance(index, UntrimmedIndex) else "not "
+        raise UserError(f"--dataset {options.dataset}: {index.path} is {form}in ActivityNet's form")
 
 
 def _check_classes(options: Options, index: "Index") -> None:

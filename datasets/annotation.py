@@ -112,9 +112,13 @@ def canonical_subset(name: str) -> str:
 
 def read_index(path: Path) -> Index:
     """Read and check an index. Raises UserError with the entry that is wrong."""
-    content = read_json(path, "index")
+    return parse_index(path, read_json(path, "index"))
+
+
+def parse_index(path: Path, content: Any) -> Index:
+    """Check the content of an index. Raises UserError."""
     if isinstance(content, dict) and "taxonomy" in content:
-        raise UserError(f"{path}: an index in ActivityNet's form, which can't be read")
+        raise UserError(f"{path}: an index in ActivityNet's form: pass --dataset activitynet")
     for key, kind, what in (("labels", list, "list"), ("database", dict, "object")):
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):
             raise UserError(f"{path}: no index: it has no {what} {key!r}")
@@ -161,7 +165,7 @@ def _read_entry(path: Path, video_id: str, entry: Any, numbers: Mapping[str, int
         raise wrong(f"subset {entry.get('subset')!r} is not training, validation or testing")
     annotation = entry.get("annotations", {})
     if not isinstance(annotation, dict):
-        raise wrong("'annotations' is no object (ActivityNet's form, a list, can't be read)")
+        raise wrong("'annotations' is no object (a list is ActivityNet's form)")
     label = annotation.get("label")
     if label is None and subset != "testing":
         raise wrong("no label, which only test videos may lack")
@@ -209,14 +213,20 @@ def select_videos(index: Index, subset: str, frames_dir: Path, *, suffix: str = 
             records.append(VideoRecord(entry.video_id, path, first, end - 1, entry.label))
         else:
             omitted.append((entry.video_id, reason))
-    if not records:
-        if not omitted:
-            raise UserError(f"{index.path}: has no {subset} videos")
-        tried = "; ".join(f"{video_id}: {reason}" for video_id, reason in omitted[:TRIED])
-        raise UserError(
-            f"{index.path}: none of its {len(omitted)} {subset} videos can be used: {tried}"
-        )
+    refuse_empty(index.path, subset, records, omitted)
     return Selection(CompactRecords(records), omitted)
+
+
+def refuse_empty(
+    path: Path, subset: str, records: Sequence[VideoRecord], omitted: Sequence[tuple[str, str]]
+) -> None:
+    """Raises UserError where not one video of a subset is left."""
+    if records:
+        return
+    if not omitted:
+        raise UserError(f"{path}: has no {subset} videos")
+    tried = "; ".join(f"{video_id}: {reason}" for video_id, reason in omitted[:TRIED])
+    raise UserError(f"{path}: none of its {len(omitted)} {subset} videos can be used: {tried}")
 
 
 def _frames_path(index: Index, entry: Entry, frames_dir: Path, suffix: str) -> Path:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
+from datasets.activitynet import UntrimmedIndex, select_parts, select_whole
 from datasets.annotation import Index, VideoRecord, canonical_subset, select_videos
 from datasets.frames import (
     FrameSource,
@@ -62,7 +63,8 @@ def build_val_loader(options: Options, index: Index) -> ClipLoader:
 
 def build_inference_loader(options: Options, index: Index) -> ClipLoader:
     """Every window of each video of --inference_subset, in order."""
-    records = _usable_records(options, index, canonical_subset(options.inference_subset))
+    subset = canonical_subset(options.inference_subset)
+    records = _usable_records(options, index, subset, whole_videos=True)
     windows = SlidingWindows(options.sample_duration, options.inference_stride)
     whole_frames = options.inference_crop == "nocrop"
     spatial = EvalView(options.sample_size, crop=not whole_frames)
@@ -103,11 +105,17 @@ def _loader(
     return ClipLoader(dataset, batches, options.n_threads, skip_bad=options.on_bad_video == "skip")
 
 
-def _usable_records(options: Options, index: Index, subset: str) -> Sequence[VideoRecord]:
+def _usable_records(
+    options: Options, index: Index, subset: str, *, whole_videos: bool = False
+) -> Sequence[VideoRecord]:
     """The videos of a subset whose frames are there; the others are counted and named."""
     assert options.video_path is not None
-    suffix = HDF5_SUFFIX if options.file_type == "hdf5" else ""
-    records, omitted = select_videos(index, subset, options.video_path, suffix=suffix)
+    if isinstance(index, UntrimmedIndex):
+        select = select_whole if whole_videos else select_parts
+        records, omitted = select(index, subset, options.video_path)
+    else:
+        suffix = HDF5_SUFFIX if options.file_type == "hdf5" else ""
+        records, omitted = select_videos(index, subset, options.video_path, suffix=suffix)
     log.info("%s: %d videos", subset, len(records))
     if omitted:
         log.warning("%s: %d videos left out:", subset, len(omitted))

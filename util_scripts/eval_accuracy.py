@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.annotation import SUBSETS, read_index
+from datasets.activitynet import read_any_index
+from datasets.annotation import SUBSETS
 from errors import UserError
 from results import KS, Accuracy, accuracy_of, describe, read_results
 from util_scripts.cli import run
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"-k {options.k}: must be at least 1")
     ks = (*KS, options.k)
     accuracy = accuracy_of(
-        read_index(options.index),
+        read_any_index(options.index),
         read_results(options.result),
         options.subset,
         ks=ks,

@@ -1,0 +1,188 @@
+"""ActivityNet's index: classes are the leaves of a taxonomy, annotations are in seconds.
+
+{"taxonomy": [{"nodeName": "A", "parentName": "Root"}, …],
+ "database": {"ID": {"subset": "training", "fps": 25.0,
+                     "annotations": [{"label": "A", "segment": [first, last second]}, …]}}}
+
+Frames lie in FRAMES_DIR/v_ID. Training and validation take the annotated parts, inference the
+whole video.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets.annotation import (
+    SUBSETS,
+    UNLABELLED,
+    CompactRecords,
+    Entry,
+    Index,
+    Selection,
+    VideoRecord,
+    count_frames,
+    parse_index,
+    read_json,
+    refuse_empty,
+)
+from errors import UserError
+
+SHORTEST = 8  # frames of an annotated part; shorter ones are left out, as in the original
+FOLDER_PREFIX = "v_"
+
+
+class Part(NamedTuple):
+    """An annotated part of a video, in seconds."""
+
+    label: int
+    start: float
+    end: float
+
+
+class UntrimmedVideo(NamedTuple):
+    video_id: str
+    subset: str
+    fps: float | None
+    parts: tuple[Part, ...]
+
+    @property
+    def first_label(self) -> int:
+        return self.parts[0].label if self.parts else UNLABELLED
+
+
+@dataclass(frozen=True)
+class UntrimmedIndex(Index):
+    """An index in ActivityNet's form. Its entries, which accuracy is counted on, are one per
+    video, with the label of its first part."""
+
+    videos: tuple[UntrimmedVideo, ...]
+
+
+def read_any_index(path: Path) -> Index:
+    """Read and check an index of either form. Raises UserError with the entry that is wrong."""
+    content = read_json(path, "index")
+    if isinstance(content, dict) and "taxonomy" in content:
+        return _parse_untrimmed(path, content)
+    return parse_index(path, content)
+
+
+def _parse_untrimmed(path: Path, content: dict[str, Any]) -> UntrimmedIndex:
+    if not isinstance(content["taxonomy"], list):
+        raise UserError(f"{path}: 'taxonomy' is no list")
+    if not isinstance(content.get("database"), dict):
+        raise UserError(f"{path}: no index: it has no object 'database'")
+    labels = _leaves(path, content["taxonomy"])
+    numbers = {label: number for number, label in enumerate(labels)}
+    videos = tuple(
+        _read_video(path, video_id, entry, numbers)
+        for video_id, entry in content["database"].items()
+    )
+    entries = (Entry(v.video_id, v.subset, v.first_label, None, None) for v in videos)
+    return UntrimmedIndex(path, labels, tuple(entries), videos)
+
+
+def _leaves(path: Path, taxonomy: Sequence[Any]) -> tuple[str, ...]:
+    """The names of the nodes that are nobody's parent, in their order."""
+    try:
+        parents = {node["parentName"] for node in taxonomy}
+        leaves = [node["nodeName"] for node in taxonomy if node["nodeName"] not in parents]
+    except (TypeError, KeyError):
+        raise UserError(
+            f"{path}: every node of 'taxonomy' must have a nodeName and a parentName"
+        ) from None
+    if not leaves or not all(isinstance(leaf, str) for leaf in leaves):
+        raise UserError(f"{path}: 'taxonomy' has no leaves")
+    return tuple(dict.fromkeys(leaves))
+
+
+def _read_video(
+    path: Path, video_id: str, entry: Any, numbers: Mapping[str, int]
+) -> UntrimmedVideo:
+    def wrong(complaint: str) -> UserError:
+        return UserError(f"{path}: {video_id}: {complaint}")
+
+    if not isinstance(entry, dict) or SUBSETS.get(str(entry.get("subset"))) is None:
+        raise wrong("it has no subset training, validation or testing")
+    fps = entry.get("fps")
+    if fps is not None and not (isinstance(fps, int | float) and 0 < fps < 1e6):
+        raise wrong(f"fps {fps!r} is no frame rate")
+    annotations = entry.get("annotations", [])
+    if not isinstance(annotations, list):
+        raise wrong("'annotations' is no list")
+    parts = []
+    for annotation in annotations:
+        try:
+            label, (start, end) = annotation["label"], map(float, annotation["segment"])
+        except (TypeError, KeyError, ValueError):
+            raise wrong("an annotation is not {label, segment: [seconds, seconds]}") from None
+        if label not in numbers:
+            raise wrong(f"label {label!r} is not a leaf of the taxonomy")
+        parts.append(Part(numbers[label], start, end))
+    return UntrimmedVideo(video_id, SUBSETS[entry["subset"]], fps, tuple(parts))
+
+
+def select_parts(index: UntrimmedIndex, subset: str, frames_dir: Path) -> Selection:
+    """The annotated parts of a subset's videos as records; those without frames or too short
+    are left out by name. Raises UserError as annotation.select_videos does."""
+    records: list[VideoRecord] = []
+    omitted: list[tuple[str, str]] = []
+    for video, folder, n_frames in _with_frames(index, subset, frames_dir, omitted):
+        if video.fps is None:
+            raise UserError(
+                f"{index.path}: {video.video_id}: no fps; run "
+                "util_scripts.add_fps_into_activitynet_json VIDEO_DIR INDEX first"
+            )
+        for part in video.parts:
+            first, end = frame_range(part, video.fps, n_frames)
+            if end - first < SHORTEST:
+                reason = f"{part.start} to {part.end} s: {max(0, end - first)} frames"
+                omitted.append((video.video_id, reason))
+                continue
+            records.append(VideoRecord(video.video_id, folder, first, end - 1, part.label))
+    refuse_empty(index.path, subset, records, omitted)
+    return Selection(CompactRecords(records), omitted)
+
+
+def frame_range(part: Part, fps: float, n_frames: int) -> tuple[int, int]:
+    """The numbers of the first frame and the one after the last, within the folder's 1 …
+    n_frames."""
+    first = max(1, int(part.start * fps) + 1)
+    return first, min(int(part.end * fps) + 1, n_frames + 1)
+
+
+def select_whole(index: UntrimmedIndex, subset: str, frames_dir: Path) -> Selection:
+    """A subset's videos from the first to the last frame."""
+    omitted: list[tuple[str, str]] = []
+    records = [
+        VideoRecord(v.video_id, folder, 1, n_frames, v.first_label)
+        for v, folder, n_frames in _with_frames(index, subset, frames_dir, omitted)
+    ]
+    refuse_empty(index.path, subset, records, omitted)
+    return Selection(CompactRecords(records), omitted)
+
+
+def _with_frames(
+    index: UntrimmedIndex, subset: str, frames_dir: Path, omitted: list[tuple[str, str]]
+) -> Iterator[tuple[UntrimmedVideo, Path, int]]:
+    """Videos with their folder and number of frames; the others join `omitted`."""
+    if not frames_dir.is_dir():
+        raise UserError(f"{frames_dir}: no such folder of frames")
+    for video in _of_subset(index.videos, subset):
+        folder = frames_dir / f"{FOLDER_PREFIX}{video.video_id}"
+        try:
+            n_frames, missing = count_frames(os.listdir(folder))
+        except OSError:
+            omitted.append((video.video_id, f"no folder {folder}"))
+            continue
+        if missing is not None:
+            raise UserError(f"{folder}: frame {missing} is missing, though there are later ones")
+        if n_frames:
+            yield video, folder, n_frames
+        else:
+            omitted.append((video.video_id, f"no frames in {folder}"))
+
+
+def _of_subset(videos: Iterable[UntrimmedVideo], subset: str) -> Iterator[UntrimmedVideo]:
+    return (video for video in videos if video.subset == subset)

@@ -1,0 +1,115 @@
+"""ActivityNet's form of an index: trimmed training and validation, untrimmed inference."""
+
+import json
+
+import pytest
+
+from datasets.activitynet import Part, frame_range, read_any_index, select_parts, select_whole
+from errors import UserError
+from tests.runs import make_frames, small_run
+from util_scripts.eval_accuracy import main as eval_accuracy
+
+TAXONOMY = [
+    {"nodeId": 0, "nodeName": "Root", "parentName": None, "parentId": None},
+    {"nodeId": 1, "nodeName": "Sports", "parentName": "Root", "parentId": 0},
+    {"nodeId": 2, "nodeName": "Surfing", "parentName": "Sports", "parentId": 1},
+    {"nodeId": 3, "nodeName": "Archery", "parentName": "Sports", "parentId": 1},
+]
+
+
+def part(label, start, end):
+    return {"label": label, "segment": [start, end]}
+
+
+def write_index(path, database, **changes):
+    path.write_text(json.dumps({"taxonomy": TAXONOMY, "database": database, **changes}))
+    return path
+
+
+def entry(subset, *parts, fps=10.0):
+    return {"subset": subset, "duration": 3.0, "url": "", "annotations": list(parts), "fps": fps}
+
+
+def test_labels_are_the_leaves(tmp_path):
+    index = read_any_index(write_index(tmp_path / "a.json", {}))
+    assert index.labels == ("Surfing", "Archery")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "fps", "n_frames", "expected"),
+    [
+        (0, 1, 10, 30, (1, 11)),
+        (0.55, 1.29, 10, 30, (6, 13)),
+        (2, 9, 10, 30, (21, 31)),
+        (-1, 1, 10, 30, (1, 11)),
+        (1, 2, 29.97, 100, (30, 60)),
+    ],
+)
+def test_seconds_to_frames(start, end, fps, n_frames, expected):
+    assert frame_range(Part(0, start, end), fps, n_frames) == expected
+
+
+def test_parts_and_whole_videos(tmp_path):
+    database = {
+        "one": entry("training", part("Archery", 0, 1), part("Surfing", 1.5, 9)),
+        "short": entry("training", part("Archery", 2.5, 9)),
+        "gone": entry("training", part("Archery", 0, 1)),
+        "other": entry("validation", part("Surfing", 0, 2)),
+    }
+    index = read_any_index(write_index(tmp_path / "a.json", database))
+    for name in ("one", "short", "other"):
+        make_frames(tmp_path / "jpg" / f"v_{name}", 30)
+    parts, omitted = select_parts(index, "training", tmp_path / "jpg")
+    found = [(r.video_id, r.path.name, r.first, r.last, r.label) for r in parts]
+    assert found == [("one", "v_one", 1, 10, 1), ("one", "v_one", 16, 30, 0)]
+    assert [name for name, _ in omitted] == ["short", "gone"]
+    whole, omitted = select_whole(index, "training", tmp_path / "jpg")
+    assert [(r.video_id, r.first, r.last, r.label) for r in whole] == [
+        ("one", 1, 30, 1),
+        ("short", 1, 30, 1),
+    ]
+    assert [name for name, _ in omitted] == ["gone"]
+
+
+@pytest.mark.parametrize(
+    ("database", "message"),
+    [
+        ({"x": {"subset": "nothing"}}, "x: it has no subset"),
+        ({"x": entry("training", part("Root", 0, 1))}, "'Root' is not a leaf"),
+        ({"x": entry("training", {"label": "Surfing"})}, "x: an annotation is not"),
+        ({"x": entry("training", fps=-1)}, "fps -1 is no frame rate"),
+    ],
+)
+def test_entries_that_are_wrong(tmp_path, database, message):
+    with pytest.raises(UserError, match=message):
+        read_any_index(write_index(tmp_path / "a.json", database))
+
+
+def test_without_fps_the_script_is_named(tmp_path):
+    database = {"x": entry("training", part("Surfing", 0, 1), fps=None)}
+    index = read_any_index(write_index(tmp_path / "a.json", database))
+    make_frames(tmp_path / "jpg/v_x", 12)
+    with pytest.raises(UserError, match="run util_scripts.add_fps_into_activitynet_json"):
+        select_parts(index, "training", tmp_path / "jpg")
+
+
+def test_a_run_end_to_end(tmp_path, capsys):
+    database = {}
+    for number in range(6):
+        label = ("Surfing", "Archery")[number % 2]
+        subset = "training" if number < 4 else "validation"
+        database[f"id{number}"] = entry(subset, part(label, 0.5, 2.5))
+        make_frames(tmp_path / "jpg" / f"v_id{number}", 30, seed=number)
+    write_index(tmp_path / "index.json", database)
+    assert small_run(tmp_path, "--inference") == 2
+    assert "--dataset folder: " in capsys.readouterr().err
+    flags = ("--dataset", "activitynet", "--inference", "--inference_stride", "8")
+    assert small_run(tmp_path, *flags, "--inference_no_average") == 0
+    results = json.loads((tmp_path / "res/val.json").read_text())["results"]
+    windows = [entry["segment"] for entry in results["id4"]]
+    assert windows == [[1, 9], [9, 17], [17, 25], [25, 31]]  # the whole video, not its part
+    assert small_run(tmp_path, *flags, result="mean") == 0
+    assert list(json.loads((tmp_path / "mean/val.json").read_text())["results"]) == ["id4", "id5"]
+    capsys.readouterr()
+    assert eval_accuracy([str(tmp_path / "index.json"), str(tmp_path / "mean/val.json")]) == 0
+    assert "number of ground truth: 2" in capsys.readouterr().out
