@@ -1,7 +1,7 @@
 import pytest
 
 from errors import UserError
-from util_scripts.ffmpeg import Ffmpeg, find_ffmpeg
+from util_scripts.ffmpeg import Ffmpeg, Stopped, find_ffmpeg
 
 
 @pytest.fixture
@@ -39,4 +39,23 @@ def test_complaints_and_format(tmp_path):
 def test_nothing_runs_after_stop(tmp_path):
     ffmpeg = Ffmpeg()
     ffmpeg.stop()
-    assert ffmpeg.run(["-version"]).complaints == ["interrupted"]
+    with pytest.raises(Stopped):
+        ffmpeg.run(["-version"])
+
+
+def test_what_ffmpeg_tells_of_a_video(tmp_path):
+    from tests.videos import draw
+
+    path = draw(tmp_path / "a.mp4", seconds=2, rate=12)
+    ran = Ffmpeg().run(["-i", str(path), "-f", "null", "-"])
+    assert (ran.seconds, ran.rate, ran.timed_out) == (2.0, 12.0, False)
+    assert ran.version
+
+
+def test_a_process_that_takes_too_long_is_ended(fresh, monkeypatch, tmp_path):
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nsleep 60 & wait\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("FFMPEG", str(slow))
+    ran = Ffmpeg().run([], timeout=0.2)
+    assert ran.timed_out and ran.returncode < 0

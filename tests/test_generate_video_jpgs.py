@@ -10,7 +10,8 @@ from PIL import Image
 
 from errors import UserError
 from tests.videos import SHARED, draw, draw_sound, names
-from util_scripts.ffmpeg import Ffmpeg, input_of
+from util_scripts.extraction import judge
+from util_scripts.ffmpeg import Ffmpeg, FfmpegRun, input_of
 from util_scripts.generate_video_jpgs import main
 
 ROOT = Path(__file__).parent.parent
@@ -21,8 +22,13 @@ def extract(videos, jpg, *flags):
 
 
 def tree(folder):
-    """{relative path: bytes} of all files."""
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """{relative path: bytes} of all frames."""
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.jpg")}
+
+
+def folders(jpg):
+    """What lies in JPG_DIR beside the manifest."""
+    return [name for name in names(jpg) if name != "manifest.jsonl"]
 
 
 def test_layout_and_size(tmp_path, capsys):
@@ -36,7 +42,7 @@ def test_layout_and_size(tmp_path, capsys):
     assert Image.open(tmp_path / "jpg/A/wide/image_00001.jpg").size == (32, 24)
     assert Image.open(tmp_path / "jpg/A/deep/er/tall/image_00001.jpg").size == (24, 32)
     assert len(names(tmp_path / "jpg/top")) == len(names(tmp_path / "jpg/A/none")) == 10
-    assert names(tmp_path / "jpg") == ["A", "top"]
+    assert folders(tmp_path / "jpg") == ["A", "top"]
 
 
 def test_second_run_does_nothing_and_empty_folders_are_no_videos(tmp_path, capsys):
@@ -147,19 +153,17 @@ def test_an_interrupted_run_goes_on(tmp_path, number):
     whole = [len(names(folder)) for folder in (jpg / "A").iterdir()]
     assert set(whole) == {200}  # never half a video under its final name
     if number != signal.SIGKILL:
-        assert names(jpg) == ["A"]
+        assert folders(jpg) == ["A"]
     assert extract(tmp_path / "v", jpg) == 0
-    assert names(jpg) == ["A"]
+    assert folders(jpg) == ["A"]
     extract(tmp_path / "v", tmp_path / "undisturbed")
     assert tree(jpg) == tree(tmp_path / "undisturbed")
 
 
-def test_a_full_disk_is_a_failure_not_a_short_video(tmp_path):
-    from util_scripts.ffmpeg import FfmpegRun
-    from util_scripts.generate_video_jpgs import FAILED, judge
-
+def test_a_full_disk_ends_the_run():
     ran = FfmpegRun(1, "avi", ["av_interleaved_write_frame(): No space left on device"])
-    assert judge(Path("a.avi"), ran, n_frames=7).status == FAILED
+    with pytest.raises(UserError, match="the disk is full"):
+        judge(ran, n_frames=7)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the awkward videos are not here")
@@ -189,7 +193,8 @@ def test_awkward_videos_give_the_frames_that_ffmpeg_decodes(tmp_path):
 @pytest.mark.skipif(not SHARED.exists(), reason="the UCF-101 clips are not here")
 def test_ucf101_clips(tmp_path):
     assert extract(SHARED / "ucf101_samples", tmp_path / "jpg") == 0
-    counts = {folder.name: len(names(folder)) for folder in (tmp_path / "jpg").iterdir()}
+    jpg = tmp_path / "jpg"
+    counts = {name: len(names(jpg / name)) for name in folders(jpg)}
     assert counts == {"v_ApplyEyeMakeup_g01_c01": 164, "v_BaseballPitch_g01_c01": 107}
     image = Image.open(tmp_path / "jpg/v_BaseballPitch_g01_c01/image_00001.jpg")
     assert image.size == (320, 240)
@@ -203,4 +208,4 @@ def test_two_runs_at_once(tmp_path):
     runs = [subprocess.Popen(command, cwd=ROOT, env=dict(os.environ)) for _ in range(2)]
     assert [process.wait() for process in runs] == [0, 0]
     assert [len(names(tmp_path / f"jpg/A/{i}")) for i in range(4)] == [40] * 4
-    assert names(tmp_path / "jpg") == ["A"]
+    assert folders(tmp_path / "jpg") == ["A"]

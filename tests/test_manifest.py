@@ -1,0 +1,219 @@
+"""What extraction remembers of every video, and what a second run makes of it."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from errors import UserError
+from tests.videos import draw, names
+from util_scripts.ffmpeg import find_ffmpeg
+from util_scripts.generate_video_jpgs import main
+from util_scripts.shard import Shard, parse_shard
+
+ROOT = Path(__file__).parent.parent
+
+
+def extract(root, *flags, jpg="jpg"):
+    return main([str(root / "v"), str(root / jpg), "test", *flags])
+
+
+def rows(root, name="manifest.jsonl", jpg="jpg"):
+    """{source: its last row}"""
+    lines = (root / jpg / name).read_text(encoding="utf-8").splitlines()
+    return {row["source"]: row for row in map(json.loads, lines)}
+
+
+def frames(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.jpg")}
+
+
+@pytest.fixture
+def broken_ffmpeg(monkeypatch, tmp_path):
+    """Call it, and every later run of ffmpeg fails."""
+
+    def break_it(text="#!/bin/sh\necho '[error] broken' >&2\nexit 1\n"):
+        path = tmp_path / "broken-ffmpeg"
+        path.write_text(text)
+        path.chmod(0o755)
+        monkeypatch.setenv("FFMPEG", str(path))
+        find_ffmpeg.cache_clear()
+
+    yield break_it
+    find_ffmpeg.cache_clear()
+
+
+def test_a_row_tells_everything(tmp_path):
+    path = draw(tmp_path / "v/A/a.mp4", size="64x48", seconds=2, rate=10)
+    (tmp_path / "v/A/notes.txt").write_text("no video\n")
+    (tmp_path / "v/A/b.avi").touch()
+    assert extract(tmp_path, "--size", "24", "--quality", "5") == 1
+    found = rows(tmp_path)
+    row = found["A/a.mp4"]
+    assert row["n_bytes"] == path.stat().st_size and row["mtime_ns"] == path.stat().st_mtime_ns
+    assert row["arguments"] == {"size": 24, "fps": None, "quality": 5, "interpolate": False}
+    assert (row["status"], row["frames"], row["width"], row["height"]) == ("done", 20, 32, 24)
+    assert (row["rate"], row["seconds"]) == (10, 2) and row["ffmpeg"]
+    assert found["A/notes.txt"]["status"] == "left_out"
+    assert found["A/b.avi"]["status"] == "failed"
+    assert found["A/b.avi"]["reason"] == "an empty file"
+
+
+def test_a_second_run_starts_no_ffmpeg(tmp_path, capsys, broken_ffmpeg):
+    for name in "ab":
+        draw(tmp_path / f"v/A/{name}.avi")
+    assert extract(tmp_path) == 0
+    before = (tmp_path / "jpg/manifest.jsonl").read_bytes()
+    broken_ffmpeg()
+    assert extract(tmp_path) == 0
+    assert "0 done, 2 already there" in capsys.readouterr().out
+    assert (tmp_path / "jpg/manifest.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("flags", [["--size", "16"], ["--fps", "5"], ["--quality", "31"]])
+def test_other_flags_extract_anew(tmp_path, capsys, flags):
+    draw(tmp_path / "v/A/a.avi")
+    assert extract(tmp_path) == 0
+    before = frames(tmp_path / "jpg")
+    capsys.readouterr()
+    assert extract(tmp_path, *flags) == 0
+    assert "1 done, 0 already there" in capsys.readouterr().out
+    assert extract(tmp_path, *flags, jpg="fresh") == 0
+    assert frames(tmp_path / "jpg") == frames(tmp_path / "fresh") != before
+
+
+def test_a_changed_video_is_extracted_anew(tmp_path, capsys):
+    draw(tmp_path / "v/A/a.avi")
+    draw(tmp_path / "v/A/b.avi")
+    assert extract(tmp_path) == 0
+    draw(tmp_path / "v/A/a.avi", seconds=2)
+    (tmp_path / "jpg/A/b/image_00003.jpg").unlink()  # the folder no longer agrees
+    capsys.readouterr()
+    assert extract(tmp_path) == 0
+    assert "2 done, 0 already there" in capsys.readouterr().out
+    assert len(names(tmp_path / "jpg/A/a")) == 20
+    assert len(names(tmp_path / "jpg/A/b")) == 10
+
+
+def test_frames_of_an_earlier_program_are_taken_over(tmp_path, capsys):
+    draw(tmp_path / "v/A/a.avi")
+    assert extract(tmp_path) == 0
+    (tmp_path / "jpg/manifest.jsonl").unlink()
+    capsys.readouterr()
+    assert extract(tmp_path) == 0
+    assert "0 done, 1 already there" in capsys.readouterr().out
+    row = rows(tmp_path)["A/a.avi"]
+    assert row["frames"] == 10 and row["ffmpeg"] is None
+
+
+def test_failures_are_repeated_on_request_only(tmp_path, capsys, broken_ffmpeg):
+    draw(tmp_path / "v/A/good.avi")
+    assert extract(tmp_path) == 0
+    draw(tmp_path / "v/A/new.avi")
+    broken_ffmpeg()
+    assert extract(tmp_path) == 1
+    capsys.readouterr()
+    assert extract(tmp_path) == 1
+    assert "A/new.avi: broken (earlier; --retry_failed" in capsys.readouterr().out
+    os.environ.pop("FFMPEG")
+    find_ffmpeg.cache_clear()
+    assert extract(tmp_path) == 1  # nothing about it changed
+    (tmp_path / "v/A/later.avi").write_bytes((tmp_path / "v/A/good.avi").read_bytes())
+    capsys.readouterr()
+    assert extract(tmp_path, "--retry_failed") == 0
+    out = capsys.readouterr().out
+    assert "1 done, 1 already there" in out and "1 not tried" in out
+    assert names(tmp_path / "jpg/A") == ["good", "new"]
+
+
+def test_a_video_that_hangs(tmp_path, capsys, broken_ffmpeg):
+    draw(tmp_path / "v/A/a.avi")
+    broken_ffmpeg("#!/bin/sh\nsleep 60\n")
+    assert extract(tmp_path, "--timeout", "0.3") == 1
+    assert "A/a.avi: took longer than --timeout 0.3" in capsys.readouterr().out
+    assert names(tmp_path / "jpg") == ["manifest.jsonl"]
+
+
+def test_shards_cover_every_video_once(tmp_path):
+    for number in range(9):
+        draw(tmp_path / f"v/A/{number}.avi")
+    for number in range(3):
+        assert extract(tmp_path, "--shard", f"{number}/3") == 0
+    parts = [rows(tmp_path, f"manifest-0000{number}-of-00003.jsonl") for number in range(3)]
+    assert sorted(name for part in parts for name in part) == [f"A/{i}.avi" for i in range(9)]
+    assert len(names(tmp_path / "jpg/A")) == 9
+    assert extract(tmp_path) == 0  # and the whole reads all of them
+    assert (tmp_path / "jpg/manifest.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "4"}, Shard(2, 4)),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "3"}, Shard(1, 3)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "5",
+                "SLURM_ARRAY_TASK_COUNT": "4",
+                "SLURM_ARRAY_TASK_MIN": "1",
+                "SLURM_ARRAY_TASK_STEP": "2",
+            },
+            Shard(2, 4),
+        ),
+    ],
+)
+def test_shards_of_launchers(environment, expected):
+    assert parse_shard("auto", environment) == expected
+
+
+@pytest.mark.parametrize("text", ["3/3", "-1/3", "a/b", "1", "0/0", "auto"])
+def test_wrong_shards(text):
+    with pytest.raises(UserError, match="--shard"):
+        parse_shard(text, {})
+
+
+def test_a_torn_last_line_is_passed_over(tmp_path, capsys):
+    for name in "ab":
+        draw(tmp_path / f"v/A/{name}.avi")
+    assert extract(tmp_path) == 0
+    path = tmp_path / "jpg/manifest.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    capsys.readouterr()
+    assert extract(tmp_path) == 0
+    assert "0 done, 2 already there" in capsys.readouterr().out
+    assert path.read_bytes().count(b"\n") == 3
+    assert extract(tmp_path) == 0
+
+
+def test_killed_at_random_moments(tmp_path):
+    for number in range(8):
+        draw(tmp_path / f"v/A/{number}.avi", seconds=6, size="160x120")
+    command = [sys.executable, "-m", "util_scripts.generate_video_jpgs", str(tmp_path / "v")]
+    command += [str(tmp_path / "jpg"), "test"]
+    choose = random.Random(1)
+    for _ in range(8):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        time.sleep(choose.uniform(0.2, 1.2))
+        process.kill()
+        process.wait()
+    assert extract(tmp_path) == 0
+    assert extract(tmp_path, jpg="undisturbed") == 0
+    assert frames(tmp_path / "jpg") == frames(tmp_path / "undisturbed")
+    assert names(tmp_path / "jpg") == ["A", "manifest.jsonl"]
+
+
+def test_names_that_are_no_text(tmp_path, capsys):
+    draw(tmp_path / "a.avi")
+    folder = os.fsencode(tmp_path / "v/A")
+    os.makedirs(folder)
+    os.rename(os.fsencode(tmp_path / "a.avi"), folder + b"/a\xff.avi")
+    (tmp_path / "v/A/x.avi").touch()
+    for _ in range(2):
+        assert extract(tmp_path) == 1
+    assert "1 already there" in capsys.readouterr().out
+    assert os.listdir(os.fsencode(tmp_path / "jpg/A")) == [b"a\xff"]

@@ -1,0 +1,187 @@
+"""One video -> a folder of JPG frames, whole or not at all, and its row of the manifest."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from errors import UserError
+from util_scripts.ffmpeg import Ffmpeg, FfmpegRun, input_of
+from util_scripts.manifest import DONE, FAILED, LEFT_OUT, PARTIAL, Arguments, Known, Row, key_of
+
+THERE, NOT_TRIED = "already there", "not tried"
+FRAME_PATTERN = "image_%05d.jpg"
+SNIFFED = 4096  # bytes that tell text from video
+TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b")
+
+
+class Verdict(NamedTuple):
+    """What became of a video, and why where that is not plain."""
+
+    status: str
+    reason: str = ""
+
+
+class Job(NamedTuple):
+    """A video to extract: `name` is its path below VIDEO_DIR, `target` its folder of frames."""
+
+    name: str
+    source: Path
+    target: Path
+
+
+class Outcome(NamedTuple):
+    """What a job gave; `row` is None where the manifest holds it already."""
+
+    name: str
+    verdict: Verdict
+    row: Row | None = None
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How every video of one run is extracted."""
+
+    ffmpeg: Ffmpeg
+    work_dir: Path
+    arguments: Arguments
+    timeout: float = 0  # seconds per video; 0: none
+    retry_failed: bool = False
+
+    def run(self, number: int, job: Job, known: Known | None) -> Outcome:
+        """Extract one video if its manifest row and its folder do not show it done."""
+        try:
+            stat = job.source.stat()
+        except OSError as error:
+            return Outcome(job.name, Verdict(FAILED, error.strerror or str(error)))
+        key = key_of(stat.st_size, stat.st_mtime_ns, self.arguments)
+        earlier = self._settled(job, known, key)
+        if earlier is not None:
+            return Outcome(job.name, earlier)
+        row = Row(job.name, stat.st_size, stat.st_mtime_ns, self.arguments, DONE)
+        if known is None and (n_frames := count_entries(job.target)):
+            return Outcome(job.name, Verdict(THERE), row.with_frames(job.target, n_frames))
+        return self._extract(number, job, row)
+
+    def _settled(self, job: Job, known: Known | None, key: int) -> Verdict | None:
+        """What an earlier run made of a video, where it still holds."""
+        if self.retry_failed:
+            if known is None:
+                return Verdict(NOT_TRIED)
+            return None if known.status == FAILED else Verdict(THERE)
+        if known is None or known.key != key:
+            return None
+        if known.status == FAILED:
+            return Verdict(FAILED, f"{known.reason} (earlier; --retry_failed tries again)")
+        if known.status == LEFT_OUT or count_entries(job.target) == known.frames:
+            return Verdict(THERE)
+        return None
+
+    def _extract(self, number: int, job: Job, row: Row) -> Outcome:
+        problem = why_no_video(job.source)
+        if problem is not None:
+            return Outcome(job.name, problem, row.judged(*problem))
+        work = self.work_dir / str(number)
+        work.mkdir(parents=True)
+        try:
+            ran = self.ffmpeg.run(self._command(job.source), cwd=work, timeout=self.timeout)
+            verdict = judge(ran, n_frames=count_entries(work), timeout=self.timeout)
+            row = row.told_by(ran).judged(*verdict)
+            if verdict.status in (DONE, PARTIAL):
+                row = row.with_frames(work, count_entries(work))
+                verdict = self._move(work, job.target, verdict)
+                row = row.judged(*verdict) if verdict.status == FAILED else row
+            return Outcome(job.name, verdict, row)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _command(self, source: Path) -> list[str]:
+        """One image per decoded frame; V leaves cover pictures out; rotation is applied."""
+        size, fps, quality, interpolate = self.arguments
+        filters = f"scale=w='if(gt(iw,ih),-1,{size})':h='if(gt(iw,ih),{size},-1)'"
+        if fps is not None:
+            filters = f"{'minterpolate=fps' if interpolate else 'fps'}={fps},{filters}"
+        output = ["-map", "0:V:0", "-vf", filters, "-fps_mode", "passthrough", "-threads", "1"]
+        if quality is not None:
+            output += ["-q:v", str(quality)]
+        return [*input_of(source), *output, FRAME_PATTERN]
+
+    def _move(self, work: Path, target: Path, verdict: Verdict) -> Verdict:
+        """Put the frames in their place; of two extractions the later one's stay."""
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                old = work.with_name(f"{work.name}.old")
+                target.rename(old)
+                shutil.rmtree(old, ignore_errors=True)
+            work.rename(target)
+        except OSError as error:
+            if count_entries(target):  # another extraction was faster
+                return Verdict(THERE)
+            return Verdict(FAILED, f"{target}: {error.strerror}")
+        return verdict
+
+
+def judge(ran: FfmpegRun, *, n_frames: int, timeout: float = 0) -> Verdict:
+    """What ffmpeg's end means. A video is partial if ffmpeg complained and frames came all the
+    same. Raises UserError on a full disk: frames are missing that would decode."""
+    full = [line for line in ran.complaints if "No space left" in line]
+    if full:
+        raise UserError(f"the disk is full ({full[0]}); run again to go on when there is room")
+    if ran.timed_out:
+        return Verdict(FAILED, f"took longer than --timeout {timeout:g}")
+    if ran.input_format is not None and _is_picture(ran.input_format, n_frames):
+        return Verdict(LEFT_OUT, "a picture, not a video")
+    if ran.input_format is not None and "tty" in ran.input_format.split(","):
+        return Verdict(LEFT_OUT, "text, not a video")
+    if ran.returncode < 0:
+        return Verdict(FAILED, f"ffmpeg was ended by signal {-ran.returncode}")
+    if n_frames == 0:
+        return Verdict(FAILED, _why_no_frames(ran))
+    if ran.returncode != 0 or ran.complaints:
+        complaint = ran.complaints[0] if ran.complaints else f"ffmpeg's status {ran.returncode}"
+        return Verdict(PARTIAL, f"{n_frames} frames; {complaint}")
+    return Verdict(DONE)
+
+
+def _is_picture(input_format: str, n_frames: int) -> bool:
+    if input_format == "gif":
+        return n_frames <= 1
+    return input_format == "image2" or input_format.endswith("_pipe")
+
+
+def _why_no_frames(ran: FfmpegRun) -> str:
+    if any("matches no streams" in line for line in ran.complaints):
+        return "no video stream"
+    return ran.complaints[0] if ran.complaints else "no frame could be decoded"
+
+
+def why_no_video(source: Path) -> Verdict | None:
+    """The verdict on a file that ffmpeg need not see: it would draw text as pictures."""
+    try:
+        with source.open("rb") as file:
+            start = file.read(SNIFFED)
+    except OSError as error:
+        return Verdict(FAILED, error.strerror or str(error))
+    if not start:
+        return Verdict(FAILED, "an empty file")
+    return Verdict(LEFT_OUT, "text, not a video") if _is_text(start) else None
+
+
+def _is_text(data: bytes) -> bool:
+    if any(byte < 32 and byte not in TEXT_CONTROLS for byte in data):
+        return False
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start >= len(data) - 3  # a letter cut in two by the end of what was read
+    return True
+
+
+def count_entries(folder: Path) -> int:
+    """How many files a folder holds; 0 where there is none."""
+    try:
+        return len(os.listdir(folder))
+    except OSError:
+        return 0
