@@ -9,10 +9,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import steps
+from benchmarks import extraction, steps
 from benchmarks.timing import Comparison
 
-SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {"steps": steps.comparisons}
+SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
+    "extraction": extraction.comparisons,
+    "steps": steps.comparisons,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

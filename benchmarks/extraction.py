@@ -1,0 +1,87 @@
+"""Videos to JPGs: our way against a probe and a system ffmpeg per video, a job per class."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.timing import Comparison, compare
+from util_scripts.ffmpeg import Ffmpeg
+
+CLASSES, CLIPS = 2, 20
+DRAWN = "testsrc2=s=320x240:r=25:d=7,noise=alls=12:allf=t"  # the size and length of UCF-101's
+
+
+def comparisons() -> Iterator[Comparison]:
+    """Over the videos of $BENCH_VIDEOS (class folders), or drawn ones of UCF-101's size."""
+    if not shutil.which("ffmpeg") or not shutil.which("ffprobe"):
+        print("extraction: left out, there is no system ffmpeg to compare with")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        given = os.environ.get("BENCH_VIDEOS")
+        videos = Path(given) if given else _draw(Path(folder) / "videos")
+        yield compare(
+            f"extraction of {videos if given else 'clips of 320x240, 7 s'}",
+            "videos/s",
+            lambda: _ours(videos, Path(folder) / "ours"),
+            lambda: _plain(videos, Path(folder) / "plain"),
+            rounds=3,
+        )
+
+
+def _draw(folder: Path) -> Path:
+    ffmpeg = Ffmpeg()
+    for number in range(CLASSES * CLIPS):
+        path = folder / str(number % CLASSES) / f"{number}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        graph = ["-f", "lavfi", "-i", f"{DRAWN}", "-c:v", "mpeg4", "-q:v", "5"]
+        ffmpeg.run(["-y", *graph, str(path)])
+    return folder
+
+
+def _ours(videos: Path, target: Path) -> float:
+    """The command itself, its start included."""
+    shutil.rmtree(target, ignore_errors=True)
+    command = [
+        sys.executable,
+        "-m",
+        "util_scripts.generate_video_jpgs",
+        str(videos),
+        str(target),
+        "b",
+    ]
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return _count(target)
+
+
+def _plain(videos: Path, target: Path) -> float:
+    shutil.rmtree(target, ignore_errors=True)
+    classes = [
+        path for path in sorted(videos.rglob("*")) if path.is_dir() and any(path.glob("*.*"))
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(
+            pool.map(lambda label: _plain_class(label, target / label.relative_to(videos)), classes)
+        )
+    return _count(target)
+
+
+def _plain_class(label: Path, target: Path) -> None:
+    for video in sorted(path for path in label.iterdir() if path.is_file()):
+        folder = target / video.stem
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "default=nokey=1"]
+        entries = ["-show_entries", "stream=width,height,avg_frame_rate,duration"]
+        told = subprocess.run([*probe, *entries, str(video)], capture_output=True, text=True)
+        width, height = map(int, told.stdout.split()[:2])
+        scale = "scale=-1:240" if width > height else "scale=240:-1"
+        command = ["ffmpeg", "-i", str(video), "-vf", scale, "-threads", "1"]
+        subprocess.run([*command, str(folder / "image_%05d.jpg")], capture_output=True)
+
+
+def _count(target: Path) -> float:
+    return sum(1 for path in target.rglob("image_00001.jpg"))
