@@ -74,10 +74,10 @@ def _plain_class(label: Path, target: Path) -> None:
     for video in sorted(path for path in label.iterdir() if path.is_file()):
         folder = target / video.stem
         folder.mkdir(parents=True, exist_ok=True)
-        probe = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "default=nokey=1"]
+        probe = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "csv=p=0"]
         entries = ["-show_entries", "stream=width,height,avg_frame_rate,duration"]
         told = subprocess.run([*probe, *entries, str(video)], capture_output=True, text=True)
-        width, height = map(int, told.stdout.split()[:2])
+        width, height = map(int, told.stdout.split(",")[:2])
         scale = "scale=-1:240" if width > height else "scale=240:-1"
         command = ["ffmpeg", "-i", str(video), "-vf", scale, "-threads", "1"]
         subprocess.run([*command, str(folder / "image_%05d.jpg")], capture_output=True)
