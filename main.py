@@ -89,6 +89,9 @@ def _run_phases(
     if train_loader is not None:
         trainer = build_trainer(options, model, device, checkpoint)
         start = _start(options, checkpoint)
+        keeper = _keeper(options, index, interruption)
+        if checkpoint is not None:
+            keeper.mend_best(checkpoint)
         with interruption.deferred():
             fit(
                 trainer,
@@ -97,7 +100,7 @@ def _run_phases(
                 start=start,
                 n_epochs=options.n_epochs,
                 run_log=run_log,
-                keeper=_keeper(options, index, interruption),
+                keeper=keeper,
             )
     elif val_loader is not None:
         assert checkpoint is not None

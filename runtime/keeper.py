@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.checkpoint import save_checkpoint
+from errors import UserError
+from runtime.checkpoint import Checkpoint, load_checkpoint, read_content, save_checkpoint
 from runtime.interruption import Interrupted, Interruption
 
+BEST = "best.pth"
 State = Callable[[], dict[str, Any]]
 
 SAVED = re.compile(r"save_(\d+)\.pth")
@@ -46,16 +48,30 @@ class CheckpointKeeper:
     def at_end_of_epoch(self, state: State, epoch: int, *, is_last: bool, is_best: bool) -> None:
         """Save what is due. Raises UserError where it can't be."""
         content = state() | self.about | {"epoch": epoch}
-        if is_best:
-            save_checkpoint(self.folder / "best.pth", content)
         if is_last or epoch % self.every == 0:
             save_checkpoint(self.folder / f"save_{epoch}.pth", content)
             self._last_saved = time.monotonic()
             self._drop_old(epoch)
+        if is_best:  # second: a run killed between the two mends it, see mend_best
+            save_checkpoint(self.folder / BEST, content)
         if self.interruption.asked is not None and not is_last:
             if epoch % self.every != 0:
                 save_checkpoint(self.folder / "last.pth", content)
             raise self._interrupted(f"after epoch {epoch}")
+
+    def mend_best(self, resumed: Checkpoint) -> None:
+        """Write best.pth if the run that is resumed was killed before it could."""
+        best = resumed.extra.get("best")
+        if resumed.path.parent != self.folder or resumed.path.name == BEST:
+            return
+        if best is None or best["epoch"] != resumed.epoch or "position" in resumed.extra:
+            return
+        try:
+            is_written = load_checkpoint(self.folder / BEST).epoch == best["epoch"]
+        except UserError:
+            is_written = False
+        if not is_written:
+            save_checkpoint(self.folder / BEST, read_content(resumed.path))
 
     def inside_epoch(self, state: State, position: Mapping[str, Any]) -> None:
         """Between two batches: save last.pth if it is due, and end the run if a signal asked to.

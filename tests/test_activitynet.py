@@ -7,6 +7,8 @@ import pytest
 from datasets.activitynet import Part, frame_range, read_any_index, select_parts, select_whole
 from errors import UserError
 from tests.runs import make_frames, small_run
+from tests.videos import draw
+from util_scripts.add_fps_into_activitynet_json import main as add_fps
 from util_scripts.eval_accuracy import main as eval_accuracy
 
 TAXONOMY = [
@@ -113,3 +115,23 @@ def test_a_run_end_to_end(tmp_path, capsys):
     capsys.readouterr()
     assert eval_accuracy([str(tmp_path / "index.json"), str(tmp_path / "mean/val.json")]) == 0
     assert "number of ground truth: 2" in capsys.readouterr().out
+
+
+def test_fps_of_videos(tmp_path, capsys):
+    parts = (part("Surfing", 0, 1),)
+    database = {name: entry("training", *parts, fps=None) for name in ("a", "b", "c", "d")}
+    path = write_index(tmp_path / "index.json", database)
+    draw(tmp_path / "videos/v_a.mp4", rate=10)
+    draw(tmp_path / "videos/v_b.mkv", rate=25)
+    (tmp_path / "videos/v_c.mp4").write_bytes(b"nothing")
+    before = path.read_bytes()
+    arguments = [str(tmp_path / "videos"), str(path)]
+    assert add_fps([*arguments, str(tmp_path / "new.json")]) == 0
+    assert path.read_bytes() == before
+    out = capsys.readouterr().out
+    assert "c: " in out and "d: no file" in out
+    assert "2 videos have their fps, 2 have none" in out
+    assert add_fps(arguments) == 0
+    assert path.read_bytes() == (tmp_path / "new.json").read_bytes()
+    index = read_any_index(path)
+    assert [video.fps for video in index.videos] == [10, 25, None, None]

@@ -108,6 +108,15 @@ def test_old_checkpoints_are_dropped(tmp_path):
     assert names == {"save_3.pth", "save_4.pth", "best.pth"}
 
 
+def test_a_run_killed_before_best_was_written_mends_it(tmp_path):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path, "--checkpoint", "1", "--n_epochs", "1") == 0
+    best, first = tmp_path / "res/best.pth", tmp_path / "res/save_1.pth"
+    best.unlink()  # the first epoch is always the best so far
+    assert small_run(tmp_path, "--resume_path", "auto", "--n_epochs", "1") == 0
+    assert same_weights(best, first) and load_checkpoint(best).epoch == 1
+
+
 def test_a_truncated_last_is_passed_over_by_name(tmp_path, capsys):
     make_dataset(tmp_path, train=6)
     assert small_run(tmp_path, "--checkpoint", "1", "--checkpoint_minutes", "0.00001") == 0

@@ -1,0 +1,69 @@
+"""Adds `fps`, the frame rate of VIDEO_DIR/v_ID.mp4, to every entry ID of ActivityNet's index."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datasets.activitynet import FOLDER_PREFIX
+from datasets.annotation import read_json, write_json
+from errors import UserError
+from util_scripts.cli import run
+from util_scripts.ffmpeg import Ffmpeg, input_of
+
+NAMED = 20  # videos without a rate that are named before "and N more"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="util_scripts.add_fps_into_activitynet_json", description=__doc__
+    )
+    parser.add_argument("video_dir", type=Path, help="folder of the videos, v_ID.mp4 or the like")
+    parser.add_argument("src_json", type=Path, help="ActivityNet's index")
+    parser.add_argument("dst_json", type=Path, nargs="?", help="where to write; default: in place")
+    options = parser.parse_args(argv)
+    if not options.video_dir.is_dir():
+        raise UserError(f"{options.video_dir}: no such folder of videos")
+    content = read_json(options.src_json, "index")
+    if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
+        raise UserError(f"{options.src_json}: no index: it has no object 'database'")
+    database = content["database"]
+    files = {path.stem: path for path in sorted(options.video_dir.iterdir()) if path.is_file()}
+    found = [video for video in database if f"{FOLDER_PREFIX}{video}" in files]
+    rates = read_rates([files[f"{FOLDER_PREFIX}{video}"] for video in found])
+    missing = [f"{video}: no file" for video in database if f"{FOLDER_PREFIX}{video}" not in files]
+    for video, (rate, complaint) in zip(found, rates, strict=True):
+        if rate is None:
+            missing.append(f"{video}: {complaint}")
+        else:
+            database[video]["fps"] = rate
+    write_json(options.dst_json or options.src_json, content)
+    for line in missing[:NAMED]:
+        print(line)
+    if len(missing) > NAMED:
+        print(f"and {len(missing) - NAMED} more")
+    print(f"{len(database) - len(missing)} videos have their fps, {len(missing)} have none")
+    return 0
+
+
+def read_rates(paths: Sequence[Path]) -> list[tuple[float | None, str]]:
+    """Frames per second as ffmpeg tells them, or None and its complaint."""
+    ffmpeg = Ffmpeg()
+
+    def read(path: Path) -> tuple[float | None, str]:
+        ran = ffmpeg.run([*input_of(path), "-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"])
+        return ran.rate, ran.complaints[0] if ran.complaints else "ffmpeg tells no rate"
+
+    try:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            return list(tqdm(pool.map(read, paths), total=len(paths), disable=None))
+    finally:
+        ffmpeg.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
