@@ -1,10 +1,13 @@
-"""One video -> a folder of JPG frames, whole or not at all, and its row of the manifest."""
+"""One video -> its frames, whole or not at all, and its row of the manifest."""
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from PIL import Image
 
 from errors import UserError
 from util_scripts.ffmpeg import Ffmpeg, FfmpegRun, input_of
@@ -39,10 +42,60 @@ class Outcome(NamedTuple):
     row: Row | None = None
 
 
+class Form(Protocol):
+    """How a video's frames lie on disk."""
+
+    @property
+    def suffix(self) -> str:
+        """What the name of a video's frames ends in."""
+        ...
+
+    def extract(
+        self, ffmpeg: Ffmpeg, arguments: Sequence[str], work: Path, timeout: float
+    ) -> tuple[FfmpegRun, Path]:
+        """Run ffmpeg on `arguments`, which name the input and filters; frames and their place."""
+        ...
+
+    def count(self, frames: Path) -> int:
+        """How many frames there are; 0 where there is nothing."""
+        ...
+
+    def size(self, frames: Path) -> tuple[int, int] | None:
+        """Width and height of the first frame."""
+        ...
+
+
+class JpgFolders:
+    """A folder per video with image_00001.jpg …"""
+
+    suffix = ""
+
+    def extract(
+        self, ffmpeg: Ffmpeg, arguments: Sequence[str], work: Path, timeout: float
+    ) -> tuple[FfmpegRun, Path]:
+        frames = work / "frames"
+        frames.mkdir()
+        return ffmpeg.run([*arguments, FRAME_PATTERN], cwd=frames, timeout=timeout), frames
+
+    def count(self, frames: Path) -> int:
+        try:
+            return len(os.listdir(frames))
+        except OSError:
+            return 0
+
+    def size(self, frames: Path) -> tuple[int, int] | None:
+        try:
+            with Image.open(frames / (FRAME_PATTERN % 1)) as image:
+                return image.size
+        except OSError:
+            return None
+
+
 @dataclass(frozen=True)
 class Extraction:
     """How every video of one run is extracted."""
 
+    form: Form
     ffmpeg: Ffmpeg
     work_dir: Path
     arguments: Arguments
@@ -60,8 +113,9 @@ class Extraction:
         if earlier is not None:
             return Outcome(job.name, earlier)
         row = Row(job.name, stat.st_size, stat.st_mtime_ns, self.arguments, DONE)
-        if known is None and (n_frames := count_entries(job.target)):
-            return Outcome(job.name, Verdict(THERE), row.with_frames(job.target, n_frames))
+        if known is None and (n_frames := self.form.count(job.target)):
+            row = row.with_frames(n_frames, self.form.size(job.target))
+            return Outcome(job.name, Verdict(THERE), row)
         return self._extract(number, job, row)
 
     def _settled(self, job: Job, known: Known | None, key: int) -> Verdict | None:
@@ -74,7 +128,7 @@ class Extraction:
             return None
         if known.status == FAILED:
             return Verdict(FAILED, f"{known.reason} (earlier; --retry_failed tries again)")
-        if known.status == LEFT_OUT or count_entries(job.target) == known.frames:
+        if known.status == LEFT_OUT or self.form.count(job.target) == known.frames:
             return Verdict(THERE)
         return None
 
@@ -85,12 +139,14 @@ class Extraction:
         work = self.work_dir / str(number)
         work.mkdir(parents=True)
         try:
-            ran = self.ffmpeg.run(self._command(job.source), cwd=work, timeout=self.timeout)
-            verdict = judge(ran, n_frames=count_entries(work), timeout=self.timeout)
+            command = self._command(job.source)
+            ran, frames = self.form.extract(self.ffmpeg, command, work, self.timeout)
+            n_frames = self.form.count(frames)
+            verdict = judge(ran, n_frames=n_frames, timeout=self.timeout)
             row = row.told_by(ran).judged(*verdict)
             if verdict.status in (DONE, PARTIAL):
-                row = row.with_frames(work, count_entries(work))
-                verdict = self._move(work, job.target, verdict)
+                row = row.with_frames(n_frames, self.form.size(frames))
+                verdict = self._move(frames, job.target, verdict)
                 row = row.judged(*verdict) if verdict.status == FAILED else row
             return Outcome(job.name, verdict, row)
         finally:
@@ -105,19 +161,17 @@ class Extraction:
         output = ["-map", "0:V:0", "-vf", filters, "-fps_mode", "passthrough", "-threads", "1"]
         if quality is not None:
             output += ["-q:v", str(quality)]
-        return [*input_of(source), *output, FRAME_PATTERN]
+        return [*input_of(source), *output]
 
-    def _move(self, work: Path, target: Path, verdict: Verdict) -> Verdict:
+    def _move(self, frames: Path, target: Path, verdict: Verdict) -> Verdict:
         """Put the frames in their place; of two extractions the later one's stay."""
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists():
-                old = work.with_name(f"{work.name}.old")
-                target.rename(old)
-                shutil.rmtree(old, ignore_errors=True)
-            work.rename(target)
+            if target.is_dir():
+                target.rename(frames.with_name("old"))
+            frames.replace(target)
         except OSError as error:
-            if count_entries(target):  # another extraction was faster
+            if self.form.count(target):  # another extraction was faster
                 return Verdict(THERE)
             return Verdict(FAILED, f"{target}: {error.strerror}")
         return verdict
@@ -177,11 +231,3 @@ def _is_text(data: bytes) -> bool:
     except UnicodeDecodeError as error:
         return error.start >= len(data) - 3  # a letter cut in two by the end of what was read
     return True
-
-
-def count_entries(folder: Path) -> int:
-    """How many files a folder holds; 0 where there is none."""
-    try:
-        return len(os.listdir(folder))
-    except OSError:
-        return 0

@@ -53,15 +53,20 @@ class Ffmpeg:
         self._stopped = False
 
     def run(
-        self, arguments: Sequence[str], *, cwd: Path | None = None, timeout: float = 0
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        timeout: float = 0,
+        stdout: int = subprocess.DEVNULL,
     ) -> FfmpegRun:
         """Run ffmpeg to its end, or for `timeout` seconds (0: no limit).
 
-        It reads no terminal input and leaves the terminal alone. Raises Stopped after stop().
+        It reads no terminal input and leaves the terminal alone; what it writes goes to the file
+        descriptor `stdout`. Raises Stopped after stop().
         """
-        process = self._start(
-            [self.binary, "-nostdin", "-nostats", "-loglevel", "repeat+level+info", *arguments], cwd
-        )
+        command = [self.binary, "-nostdin", "-nostats", "-loglevel", "repeat+level+info"]
+        process = self._start([*command, *arguments], cwd, stdout)
         late = threading.Event()
 
         def end() -> None:
@@ -84,7 +89,7 @@ class Ffmpeg:
             raise Stopped
         return log._replace(returncode=process.returncode, timed_out=late.is_set())
 
-    def _start(self, command: list[str], cwd: Path | None) -> subprocess.Popen[str]:
+    def _start(self, command: list[str], cwd: Path | None, stdout: int) -> subprocess.Popen[str]:
         with self._lock:
             if self._stopped:
                 raise Stopped
@@ -92,7 +97,7 @@ class Ffmpeg:
                 command,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=stdout,
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",

@@ -22,7 +22,16 @@ from tqdm import tqdm
 
 from errors import UserError
 from util_scripts.cli import run
-from util_scripts.extraction import NOT_TRIED, THERE, Extraction, Job, Outcome, Verdict
+from util_scripts.extraction import (
+    NOT_TRIED,
+    THERE,
+    Extraction,
+    Form,
+    Job,
+    JpgFolders,
+    Outcome,
+    Verdict,
+)
 from util_scripts.ffmpeg import Ffmpeg
 from util_scripts.manifest import DONE, FAILED, LEFT_OUT, PARTIAL, Arguments, Manifest
 from util_scripts.shard import WHOLE, Shard, parse_shard
@@ -53,7 +62,9 @@ def walk_files(folder: Path, excluded: Path) -> Iterator[tuple[Path, list[str], 
         yield here, [name for name in files if (here / name).is_file()], folders
 
 
-def plan(video_dir: Path, jpg_dir: Path, shard: Shard = WHOLE) -> Iterator[Job | Outcome]:
+def plan(
+    video_dir: Path, jpg_dir: Path, shard: Shard = WHOLE, *, suffix: str = ""
+) -> Iterator[Job | Outcome]:
     """A job for every file of the shard, in name order, and at once the outcome of those whose
     frames would mix with another's."""
     for here, files, folders in walk_files(video_dir, jpg_dir):
@@ -65,7 +76,7 @@ def plan(video_dir: Path, jpg_dir: Path, shard: Shard = WHOLE) -> Iterator[Job |
             if not shard.holds(name):
                 continue
             if other == file:
-                yield Job(name, here / file, jpg_dir / below / target)
+                yield Job(name, here / file, jpg_dir / below / f"{target}{suffix}")
                 continue
             reason = (
                 f"its frames would go where those of {other} go"
@@ -151,7 +162,12 @@ class Report:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parse(argv)
+    return extract_videos(make_parser("generate_video_jpgs", __doc__), JpgFolders(), argv)
+
+
+def extract_videos(parser: argparse.ArgumentParser, form: Form, argv: Sequence[str] | None) -> int:
+    """What this command does and generate_video_hdf5, in the form given."""
+    options = _check(parser.parse_args(argv))
     if not options.video_dir.is_dir():
         raise UserError(f"{options.video_dir}: no such folder of videos")
     if next(plan(options.video_dir, options.jpg_dir), None) is None:
@@ -166,12 +182,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing stays half done
     arguments = Arguments(options.size, options.fps, options.quality, options.interpolate)
     extraction = Extraction(
-        Ffmpeg(), work_dir.absolute(), arguments, options.timeout, options.retry_failed
+        form, Ffmpeg(), work_dir.absolute(), arguments, options.timeout, options.retry_failed
     )
     n_jobs = options.n_jobs if options.n_jobs > 0 else os.cpu_count() or 1
     report = Report()
     with Manifest(options.jpg_dir, options.shard) as manifest:
-        jobs = plan(options.video_dir, options.jpg_dir, options.shard)
+        jobs = plan(options.video_dir, options.jpg_dir, options.shard, suffix=form.suffix)
         outcomes = extract_all(jobs, extraction, manifest, n_jobs)
         for outcome in tqdm(outcomes, unit="video", disable=None):
             report.add(outcome)
@@ -179,10 +195,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if report.counts[FAILED] else 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="util_scripts.generate_video_jpgs",
-        description=__doc__,
+        prog=f"util_scripts.{name}",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     above_0 = partial(_number, float)
@@ -211,7 +227,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="I/N",
         help="take the I-th of N parts of the videos, from 0; auto: as SLURM or torchrun tell",
     )
-    options = parser.parse_args(argv)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> argparse.Namespace:
     if options.size is None:
         raise UserError("--size -1: the shorter side needs at least 1 pixel")
     if options.interpolate and options.fps is None:

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from errors import UserError
 from util_scripts.ffmpeg import FfmpegRun
 from util_scripts.shard import WHOLE, Shard, hash_of
@@ -64,13 +62,9 @@ class Row:
             ffmpeg=ran.version,
         )
 
-    def with_frames(self, folder: Path, n_frames: int) -> "Row":
-        """With the number of frames and the size of the first one."""
-        try:
-            with Image.open(folder / "image_00001.jpg") as image:
-                width, height = image.size
-        except OSError:
-            return replace(self, frames=n_frames)
+    def with_frames(self, n_frames: int, size: tuple[int, int] | None) -> "Row":
+        """With the number of frames, and width and height of the first one."""
+        width, height = size or (None, None)
         return replace(self, frames=n_frames, width=width, height=height)
 
     def to_line(self) -> bytes:

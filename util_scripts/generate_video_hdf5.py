@@ -1,0 +1,109 @@
+"""Videos -> an HDF5 file of frames each: VIDEO_DIR/LABEL/NAME.avi -> HDF5_DIR/LABEL/NAME.hdf5.
+
+The dataset `video` holds the JPEG bytes of every frame, from 0, the same as generate_video_jpgs
+writes; they come through a pipe, without files between. Everything else is as there: every file is
+tried, a video is there whole or not at all, and HDF5_DIR/manifest.jsonl tells what became of it.
+"""
+
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from datasets.hdf5 import HDF5_SUFFIX, PICTURES, count_hdf5, require_h5py
+from errors import UserError
+from util_scripts.cli import run
+from util_scripts.extraction import Form
+from util_scripts.ffmpeg import Ffmpeg, FfmpegRun
+from util_scripts.generate_video_jpgs import extract_videos, make_parser
+
+LENGTH = b"Content-length:"
+GROWTH = 256  # frames by which the dataset grows: an hour of video passes in constant memory
+
+
+class Hdf5Files:
+    """A file per video."""
+
+    suffix = HDF5_SUFFIX
+
+    def extract(
+        self, ffmpeg: Ffmpeg, arguments: Sequence[str], work: Path, timeout: float
+    ) -> tuple[FfmpegRun, Path]:
+        frames = work / f"frames{HDF5_SUFFIX}"
+        reading, writing = os.pipe()
+        failed: list[BaseException] = []
+
+        def consume() -> None:
+            with os.fdopen(reading, "rb") as stream:
+                try:
+                    write_frames(frames, read_parts(stream))
+                except BaseException as error:  # told in the thread that waits
+                    failed.append(error)
+
+        reader = threading.Thread(target=consume)
+        reader.start()
+        try:
+            output = ["-c:v", "mjpeg", "-f", "mpjpeg", "pipe:1"]
+            ran = ffmpeg.run([*arguments, *output], cwd=work, timeout=timeout, stdout=writing)
+        finally:
+            os.close(writing)
+            reader.join()
+        if failed:
+            raise UserError(f"{frames}: can't be written: {failed[0]}")
+        return ran, frames
+
+    def count(self, frames: Path) -> int:
+        try:
+            return count_hdf5(frames)
+        except UserError:
+            return 0
+
+    def size(self, frames: Path) -> tuple[int, int] | None:
+        import h5py
+
+        with h5py.File(frames, "r") as file:
+            data = file[PICTURES][0].tobytes()
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+
+
+def read_parts(stream: IO[bytes]) -> Iterator[bytes]:
+    """The JPEGs of ffmpeg's mpjpeg stream; a part that is cut short is left out."""
+    while line := stream.readline():
+        if not line.startswith(LENGTH):
+            continue
+        length = int(line[len(LENGTH) :])
+        stream.readline()  # the blank line before the data
+        data = stream.read(length)
+        if len(data) == length:
+            yield data
+
+
+def write_frames(path: Path, frames: Iterator[bytes]) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        kind = h5py.vlen_dtype(np.dtype("uint8"))
+        dataset = file.create_dataset(PICTURES, (0,), kind, maxshape=(None,), chunks=(GROWTH,))
+        number = 0
+        for number, data in enumerate(frames, start=1):
+            if number > len(dataset):
+                dataset.resize((len(dataset) + GROWTH,))
+            dataset[number - 1] = np.frombuffer(data, np.uint8)
+        dataset.resize((number,))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    require_h5py()
+    form: Form = Hdf5Files()
+    return extract_videos(make_parser("generate_video_hdf5", __doc__), form, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
