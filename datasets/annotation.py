@@ -205,7 +205,7 @@ def select_videos(index: Index, subset: str, frames_dir: Path, *, suffix: str = 
     for entry in index.entries:
         if entry.subset != subset:
             continue
-        path = _frames_path(index, entry, frames_dir, suffix)
+        path = frames_path(index, entry, frames_dir, suffix)
         reason = _why_unusable(entry, path, is_file=bool(suffix))
         if reason is None:
             assert entry.segment is not None
@@ -229,7 +229,8 @@ def refuse_empty(
     raise UserError(f"{path}: none of its {len(omitted)} {subset} videos can be used: {tried}")
 
 
-def _frames_path(index: Index, entry: Entry, frames_dir: Path, suffix: str) -> Path:
+def frames_path(index: Index, entry: Entry, frames_dir: Path, suffix: str = "") -> Path:
+    """Where a video's frames lie, or would: a folder, or with a `suffix` a file."""
     if entry.video_path is None:
         unlabelled = entry.label == UNLABELLED
         folder = UNLABELLED_FOLDER if unlabelled else index.labels[entry.label]

@@ -1,0 +1,106 @@
+"""The report on an index and its frames."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from errors import UserError
+from tests.runs import make_dataset, make_frames, small_run
+from util_scripts.check_dataset import main
+
+
+def check(root, *flags):
+    return main([str(root / "index.json"), str(root / "jpg"), *flags])
+
+
+def change_index(root, change):
+    index = json.loads((root / "index.json").read_text())
+    change(index)
+    (root / "index.json").write_text(json.dumps(index))
+
+
+def test_a_sound_dataset(tmp_path, capsys):
+    make_dataset(tmp_path)
+    assert check(tmp_path, "--all") == 0
+    out = capsys.readouterr().out
+    assert "wrong" not in out
+    assert "2 labels; videos: 6 training, 4 validation; 10 have frames" in out
+
+
+def copy_video(root):
+    shutil.rmtree(root / "jpg/a/a_4")
+    shutil.copytree(root / "jpg/a/a_0", root / "jpg/a/a_4")
+
+
+def add_entry(name, subset, label="a"):
+    def change(root):
+        make_frames(root / "jpg" / label / name, 20, seed=999)
+        entry = {"subset": subset, "annotations": {"label": label, "segment": [1, 21]}}
+        change_index(root, lambda index: index["database"].update({name: entry}))
+
+    return change
+
+
+def other_labels(root):
+    change_index(root, lambda index: index["labels"].extend(["A_ b", "a B"]))
+
+
+def resize_frame(root):
+    path = root / "jpg/a/a_0/image_00007.jpg"
+    Image.open(path).resize((20, 20)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda r: shutil.rmtree(r / "jpg/a/a_0"), "1 videos without frames\n  a_0: "),
+        (lambda r: (r / "jpg/a/a_0/image_00005.jpg").unlink(), "a_0: frame 5 is missing"),
+        (lambda r: (r / "jpg/a/a_0/image_00020.jpg").unlink(), "a_0: 19 frames, the index counts"),
+        (lambda r: (r / "jpg/b/b_1/image_00003.jpg").write_bytes(b"x"), "image_00003.jpg: cannot"),
+        (resize_frame, "1 videos whose frames differ in size\n  a_0: 20x20, 40x32"),
+        (copy_video, "same middle frame on both sides\n  a_0 (training) and a_4"),
+        (other_labels, "2 labels without training videos\n  A_ b"),
+        (other_labels, "underscores only\n  A_ b, a B"),
+    ],
+)
+def test_what_is_wrong(tmp_path, capsys, damage, expected):
+    make_dataset(tmp_path)
+    damage(tmp_path)
+    assert check(tmp_path, "--all") == 1
+    assert expected in capsys.readouterr().out
+
+
+def test_groups_on_both_sides(tmp_path, capsys):
+    make_dataset(tmp_path)
+    add_entry("v_Jump_g01_c01", "training")(tmp_path)
+    add_entry("v_Jump_g01_c02", "validation")(tmp_path)
+    assert check(tmp_path) == 1
+    out = capsys.readouterr().out
+    assert "groups) on both sides\n  v_Jump_g01_c01 (training) and v_Jump_g01_c02" in out
+
+
+def test_notes_are_not_wrong(tmp_path, capsys):
+    make_dataset(tmp_path)
+    make_frames(tmp_path / "jpg/a/a_0", 25, seed=5)
+    assert check(tmp_path) == 0
+    assert "note: 1 videos with more frames than the index counts" in capsys.readouterr().out
+
+
+def test_counts_are_rewritten(tmp_path, capsys):
+    make_dataset(tmp_path)
+    before = (tmp_path / "index.json").read_bytes()
+    for number in range(15, 21):
+        (tmp_path / f"jpg/a/a_0/image_{number:05d}.jpg").unlink()
+    assert check(tmp_path, "--fix") == 1
+    assert "1 frame counts rewritten" in capsys.readouterr().out
+    assert (tmp_path / "index.json.bak").read_bytes() == before
+    assert check(tmp_path) == 0
+    assert small_run(tmp_path, "--n_epochs", "1") == 0
+
+
+def test_no_frames_folder(tmp_path):
+    make_dataset(tmp_path)
+    with pytest.raises(UserError, match="no such folder of frames"):
+        main([str(tmp_path / "index.json"), str(tmp_path / "none")])
