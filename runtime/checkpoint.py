@@ -87,7 +87,8 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
                 os.unlink(name)
             raise
     except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
-        cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        short = "only a part could be written; is the disk full?"
+        cause = (error.strerror or str(error)) if isinstance(error, OSError) else short
         kept = "; the earlier file of that name is whole" if path.exists() else ""
         raise UserError(f"{path}: can't be saved: {cause}{kept}") from None
 
