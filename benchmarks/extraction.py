@@ -27,8 +27,8 @@ def comparisons() -> Iterator[Comparison]:
         yield compare(
             f"extraction of {videos if given else 'clips of 320x240, 7 s'}",
             "videos/s",
-            lambda: _ours(videos, Path(folder) / "ours"),
-            lambda: _plain(videos, Path(folder) / "plain"),
+            lambda: _ours(videos, Path(tempfile.mkdtemp(dir=folder))),
+            lambda: _plain(videos, Path(tempfile.mkdtemp(dir=folder))),
             rounds=3,
         )
 
