@@ -23,7 +23,6 @@ AUTO = Path("auto")
 
 # One line per flag that is parsed already but whose work this version does not do.
 NOT_YET: dict[str, tuple[Callable[["Options"], bool], str]] = {
-    "--file_type": (lambda o: o.file_type == "video", "video files can't be read directly yet"),
     "--distributed": (lambda o: o.distributed, "one process is all this version runs"),
     "--batchnorm_sync": (lambda o: o.batchnorm_sync, "it needs --distributed"),
 }

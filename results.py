@@ -99,7 +99,7 @@ def accuracy_of(
     """Compare results with the index. Raises UserError if not one video can be compared."""
     subset = canonical_subset(subset)
     targets = {
-        e.video_id: e.label for e in index.entries if e.subset == subset and e.label != UNLABELLED
+        e.video_id: e.label for e in index.entries.of_subset(subset) if e.label != UNLABELLED
     }
     rankings = {video: _ranking(results[video]) for video in targets if video in results}
     if not rankings:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import extraction, steps
+from benchmarks import extraction, index, steps
 from benchmarks.timing import Comparison
 
 SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
     "extraction": extraction.comparisons,
+    "index": index.comparisons,
     "steps": steps.comparisons,
 }
 

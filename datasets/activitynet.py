@@ -17,16 +17,14 @@ from typing import Any, NamedTuple
 from datasets.annotation import (
     SUBSETS,
     UNLABELLED,
-    CompactRecords,
-    Entry,
     Index,
     Selection,
-    VideoRecord,
     count_frames,
     parse_index,
     read_json,
     refuse_empty,
 )
+from datasets.compact import CompactEntries, CompactRecords, Entry, VideoRecord
 from errors import UserError
 
 SHORTEST = 8  # frames of an annotated part; shorter ones are left out, as in the original
@@ -80,7 +78,7 @@ def _parse_untrimmed(path: Path, content: dict[str, Any]) -> UntrimmedIndex:
         for video_id, entry in content["database"].items()
     )
     entries = (Entry(v.video_id, v.subset, v.first_label, None, None) for v in videos)
-    return UntrimmedIndex(path, labels, tuple(entries), videos)
+    return UntrimmedIndex(path, labels, CompactEntries.of(entries), videos)
 
 
 def _leaves(path: Path, taxonomy: Sequence[Any]) -> tuple[str, ...]:
@@ -142,7 +140,7 @@ def select_parts(index: UntrimmedIndex, subset: str, frames_dir: Path) -> Select
                 continue
             records.append(VideoRecord(video.video_id, folder, first, end - 1, part.label))
     refuse_empty(index.path, subset, records, omitted)
-    return Selection(CompactRecords(records), omitted)
+    return Selection(CompactRecords.of(records), omitted)
 
 
 def frame_range(part: Part, fps: float, n_frames: int) -> tuple[int, int]:
@@ -160,7 +158,7 @@ def select_whole(index: UntrimmedIndex, subset: str, frames_dir: Path) -> Select
         for v, folder, n_frames in _with_frames(index, subset, frames_dir, omitted)
     ]
     refuse_empty(index.path, subset, records, omitted)
-    return Selection(CompactRecords(records), omitted)
+    return Selection(CompactRecords.of(records), omitted)
 
 
 def _with_frames(

@@ -9,13 +9,14 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
-import numpy as np
-
+from datasets.compact import CompactEntries, CompactRecords, Entry, Row, VideoRecord
+from datasets.hdf5 import HDF5_SUFFIX
 from errors import UserError
 
 SUBSETS = {
@@ -30,61 +31,9 @@ UNLABELLED = -1
 UNLABELLED_FOLDER = "test"  # where unlabelled test videos lie under FRAMES_DIR
 FRAME_NAME = re.compile(r"image_(\d{5,})\.jpg", re.ASCII)
 TRIED = 3  # omitted videos that an error names
-
-
-class VideoRecord(NamedTuple):
-    """A video whose frames are there: numbers `first` to `last`, both included."""
-
-    video_id: str
-    path: Path
-    first: int
-    last: int
-    label: int
-
-    @property
-    def n_frames(self) -> int:
-        return self.last - self.first + 1
-
-
-class CompactRecords(Sequence[VideoRecord]):
-    """Records in three arrays. Half a million Python objects would be copied into every loader
-    worker as their reference counts change; arrays stay shared."""
-
-    def __init__(self, records: Iterable[VideoRecord]) -> None:
-        text, ends, numbers = bytearray(), [0], []
-        for record in records:
-            text += f"{record.video_id}\0{record.path}".encode("utf-8", "surrogatepass")
-            ends.append(len(text))
-            numbers.append((record.first, record.last, record.label))
-        self._text = np.frombuffer(bytes(text), np.uint8)
-        self._ends = np.array(ends, np.int64)  # (N + 1,)
-        self._numbers = np.array(numbers, np.int64).reshape(-1, 3)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, which: int) -> VideoRecord: ...
-    @overload
-    def __getitem__(self, which: slice) -> list[VideoRecord]: ...
-    def __getitem__(self, which: int | slice) -> VideoRecord | list[VideoRecord]:
-        if isinstance(which, slice):
-            return [self[i] for i in range(len(self))[which]]
-        i = range(len(self))[which]  # negative numbers and IndexError, as a list has them
-        text = self._text[self._ends[i] : self._ends[i + 1]].tobytes()
-        video_id, path = text.decode("utf-8", "surrogatepass").split("\0")
-        first, last, label = self._numbers[i].tolist()
-        return VideoRecord(video_id, Path(path), first, last, label)
-
-
-class Entry(NamedTuple):
-    """One video of an index. `segment` is None where it says that no frames were found."""
-
-    video_id: str
-    subset: str
-    label: int
-    segment: tuple[int, int] | None
-    video_path: str | None
+# Larger indexes are checked by one listing per label: opening each folder would take a minute on a
+# disk and an hour over a network. An empty folder then stops the run when it is read.
+OPENED_EACH = 50_000
 
 
 @dataclass(frozen=True)
@@ -93,7 +42,7 @@ class Index:
 
     path: Path
     labels: tuple[str, ...]
-    entries: tuple[Entry, ...]
+    entries: CompactEntries
 
 
 class Selection(NamedTuple):
@@ -129,11 +78,11 @@ def parse_index(path: Path, content: Any) -> Index:
         twice = next(label for label in labels if labels.count(label) > 1)
         raise UserError(f"{path}: label {twice!r} stands twice in 'labels'")
     numbers = {label: number for number, label in enumerate(labels)}
-    entries = tuple(
+    entries = (
         _read_entry(path, video_id, entry, numbers)
         for video_id, entry in content["database"].items()
     )
-    return Index(path, tuple(labels), entries)
+    return Index(path, tuple(labels), CompactEntries.of(entries))
 
 
 def read_json(path: Path, what: str) -> Any:
@@ -190,31 +139,36 @@ def _is_segment(value: Any) -> bool:
     )
 
 
-def select_videos(index: Index, subset: str, frames_dir: Path, *, suffix: str = "") -> Selection:
+def select_videos(
+    index: Index, subset: str, frames_dir: Path, *, file_type: str = "jpg"
+) -> Selection:
     """The videos of a subset whose frames are there, in the index's order.
 
-    A video is a folder, or with a `suffix` a file whose name ends in it. It costs one folder
-    opened, and no look at its frames. Raises UserError if `frames_dir` is missing or not one video
-    of the subset can be used.
+    Raises UserError if `frames_dir` is missing or not one video of the subset can be used.
     """
     subset = canonical_subset(subset)
     if not frames_dir.is_dir():
         raise UserError(f"{frames_dir}: no such folder of frames")
-    records: list[VideoRecord] = []
+    shelf = Shelf(file_type)
+    look_inside = not shelf.is_files and len(index.entries) <= OPENED_EACH
     omitted: list[tuple[str, str]] = []
-    for entry in index.entries:
-        if entry.subset != subset:
-            continue
-        path = frames_path(index, entry, frames_dir, suffix)
-        reason = _why_unusable(entry, path, is_file=bool(suffix))
-        if reason is None:
-            assert entry.segment is not None
-            first, end = entry.segment
-            records.append(VideoRecord(entry.video_id, path, first, end - 1, entry.label))
-        else:
-            omitted.append((entry.video_id, reason))
+
+    def usable() -> Iterator[Row]:
+        for entry in index.entries.of_subset(subset):
+            path, is_there = locate(index, entry, frames_dir, shelf)
+            if entry.segment is None or entry.segment[0] == entry.segment[1]:
+                omitted.append((entry.video_id, "the index counts no frames"))
+                continue
+            reason = _why_unusable(path, look_inside) if is_there else f"no {shelf} {path}"
+            if reason is None:
+                first, end = entry.segment
+                yield entry.video_id, path, (first, end - 1, entry.label)
+            else:
+                omitted.append((entry.video_id, reason))
+
+    records = CompactRecords(usable())
     refuse_empty(index.path, subset, records, omitted)
-    return Selection(CompactRecords(records), omitted)
+    return Selection(records, omitted)
 
 
 def refuse_empty(
@@ -229,29 +183,72 @@ def refuse_empty(
     raise UserError(f"{path}: none of its {len(omitted)} {subset} videos can be used: {tried}")
 
 
-def frames_path(index: Index, entry: Entry, frames_dir: Path, suffix: str = "") -> Path:
-    """Where a video's frames lie, or would: a folder, or with a `suffix` a file."""
+class Shelf:
+    """Where videos' frames are: a folder each, an HDF5 file each, or the video files themselves,
+    whatever their suffix. Each parent folder is listed once."""
+
+    def __init__(self, file_type: str = "jpg") -> None:
+        self.is_files = file_type != "jpg"
+        self.suffix = HDF5_SUFFIX if file_type == "hdf5" else ""
+        self.any_suffix = file_type == "video"
+        self._listings: dict[str, Mapping[str, str]] = {}
+
+    def __str__(self) -> str:
+        return "video file" if self.any_suffix else "file" if self.is_files else "folder"
+
+    def find(self, folder: str, name: str) -> str | None:
+        """The path of the frames of the video that an index knows as FOLDER/NAME."""
+        if not name.endswith(self.suffix):
+            name += self.suffix
+        listing = self._listings.get(folder)
+        if listing is None:
+            listing = self._listings[folder] = self._list(folder)
+        found = listing.get(name)
+        if found is not None:
+            return f"{folder}/{found}" if folder else found
+        # Some file systems know a name in more than one spelling.
+        path = os.path.join(folder, name)
+        is_there = os.path.isfile(path) if self.is_files else os.path.isdir(path)
+        return path if is_there else None
+
+    def _list(self, parent: str) -> Mapping[str, str]:
+        """Names, for video files also without their suffix where one file alone has that name."""
+        try:
+            with os.scandir(parent or ".") as items:
+                names = [i.name for i in items if (i.is_file() if self.is_files else i.is_dir())]
+        except (OSError, ValueError):  # ValueError: a NUL character in the name
+            return {}
+        if not self.any_suffix:
+            return dict(zip(names, names, strict=True))
+        stems = Counter(os.path.splitext(name)[0] for name in names)
+        short = {stem: name for name in names if stems[stem := os.path.splitext(name)[0]] == 1}
+        return short | dict(zip(names, names, strict=True))
+
+
+def locate(index: Index, entry: Entry, frames_dir: Path, shelf: Shelf) -> tuple[str, bool]:
+    """Where a video's frames lie, or would, and whether they are there."""
     if entry.video_path is None:
         unlabelled = entry.label == UNLABELLED
-        folder = UNLABELLED_FOLDER if unlabelled else index.labels[entry.label]
-        return frames_dir / folder / f"{entry.video_id}{suffix}"
-    name = entry.video_path if entry.video_path.endswith(suffix) else entry.video_path + suffix
-    path = frames_dir / name  # an absolute path stays as it is
-    from_here = Path(name)
-    return from_here if not os.path.exists(path) and os.path.exists(from_here) else path
+        label = UNLABELLED_FOLDER if unlabelled else index.labels[entry.label]
+        places = [f"{frames_dir}/{label}/{entry.video_id}"]
+    else:
+        name = str(Path(entry.video_path))
+        places = [os.path.join(frames_dir, name), name]  # an absolute path stays as it is
+    for place in places:
+        folder, _, name = place.rpartition("/")
+        found = shelf.find(folder, name)
+        if found is not None:
+            return found, True
+    return places[0] + ("" if places[0].endswith(shelf.suffix) else shelf.suffix), False
 
 
-def _why_unusable(entry: Entry, path: Path, *, is_file: bool) -> str | None:
-    if entry.segment is None or entry.segment[0] == entry.segment[1]:
-        return "the index counts no frames"
+def _why_unusable(path: str, look_inside: bool) -> str | None:
+    if not look_inside:
+        return None
     try:
-        if is_file:
-            return None if path.is_file() else f"no file {path}"
         with os.scandir(path) as items:
             return None if next(items, None) else f"no frames in {path}"
-    except (FileNotFoundError, NotADirectoryError):
-        return f"no folder {path}"
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+    except OSError as error:
         return f"{path} can't be read: {error}"
 
 

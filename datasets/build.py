@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from functools import partial
 
 from datasets.activitynet import UntrimmedIndex, select_parts, select_whole
-from datasets.annotation import Index, VideoRecord, canonical_subset, select_videos
+from datasets.annotation import Index, canonical_subset, select_videos
+from datasets.compact import VideoRecord
 from datasets.frames import (
     FrameSource,
     Hdf5Videos,
     JpgFolder,
+    VideoFiles,
     decode_with_accimage,
     default_decoder,
     require_accimage,
 )
-from datasets.hdf5 import FLOW, HDF5_SUFFIX, require_h5py
+from datasets.hdf5 import FLOW, require_h5py
 from datasets.video_dataset import (
     ClipLoader,
     OrderedBatches,
@@ -25,6 +27,7 @@ from datasets.video_dataset import (
     VideoDataset,
     WindowBatches,
 )
+from datasets.video_files import require_torchcodec
 from opts import Options
 from spatial_transforms import EvalView, TrainView
 from temporal_transforms import center_window, even_windows, random_window
@@ -91,6 +94,9 @@ def _source(options: Options) -> FrameSource:
     decode = decode_with_accimage if options.accimage else default_decoder()
     if options.file_type == "jpg":
         return JpgFolder(decode)
+    if options.file_type == "video":
+        require_torchcodec()
+        return VideoFiles()
     require_h5py()
     if options.input_type == "flow":
         return Hdf5Videos(decode, FLOW, channels=1)
@@ -114,8 +120,9 @@ def _usable_records(
         select = select_whole if whole_videos else select_parts
         records, omitted = select(index, subset, options.video_path)
     else:
-        suffix = HDF5_SUFFIX if options.file_type == "hdf5" else ""
-        records, omitted = select_videos(index, subset, options.video_path, suffix=suffix)
+        records, omitted = select_videos(
+            index, subset, options.video_path, file_type=options.file_type
+        )
     log.info("%s: %d videos", subset, len(records))
     if omitted:
         log.warning("%s: %d videos left out:", subset, len(omitted))

@@ -1,4 +1,4 @@
-"""Where frames come from: folders of JPGs, or HDF5 files of JPEG bytes."""
+"""Where frames come from: folders of JPGs, HDF5 files of JPEG bytes, or video files."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torchvision.transforms.v2.functional as F
 from PIL import Image
 from torch import Tensor
 
+from datasets.video_files import ERRORS, first_line, open_video
 from errors import UserError
 
 JPEG_START = b"\xff\xd8\xff"
@@ -86,6 +88,33 @@ class Hdf5Videos:
         if any(plane.shape != planes[0].shape for plane in planes):
             raise FrameError(f"{path}: frame {number}: its planes differ in size")
         return torch.cat([plane[: self.channels] for plane in planes])
+
+
+@dataclass(frozen=True)
+class VideoFiles:
+    """Frames decoded from the video itself, numbered from 1 and resized as extraction does: the
+    shorter side to `side` pixels, bicubic. Equal to extracted frames up to the loss of JPEG."""
+
+    side: int = 240
+
+    def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
+        if min(numbers) < 1:
+            raise FrameError(f"{path}: frame {min(numbers)}: a video file's frames count from 1")
+        try:
+            frames = open_video(path).get_frames_at([number - 1 for number in numbers]).data
+        except ERRORS as error:
+            raise FrameError(
+                f"{path}: frames {numbers[0]} to {numbers[-1]} can't be read: {first_line(error)}"
+            ) from None
+        _, _, height, width = frames.shape
+        size = _resized(height, width, self.side)
+        return list(F.resize(frames, size, F.InterpolationMode.BICUBIC, antialias=True))
+
+
+def _resized(height: int, width: int, side: int) -> list[int]:
+    """ffmpeg's scale=-1:side, which rounds the longer side to the nearest number."""
+    longer = (2 * max(height, width) * side + min(height, width)) // (2 * min(height, width))
+    return [side, longer] if width > height else [longer, side]
 
 
 def decode_frame(data: bytes, decode: Decoder, place: Path | str) -> Tensor:

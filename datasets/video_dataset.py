@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.annotation import VideoRecord
+from datasets.compact import VideoRecord
 from datasets.frames import FrameError, FrameSource
 from errors import UserError
 from runtime.interruption import ignore_in_worker

@@ -1,13 +1,10 @@
 import json
-import pickle
 import re
 
 import pytest
 
 from datasets.annotation import (
-    CompactRecords,
     FrameCount,
-    VideoRecord,
     canonical_subset,
     count_frames,
     entry_of,
@@ -15,6 +12,7 @@ from datasets.annotation import (
     select_videos,
     write_index,
 )
+from datasets.compact import VideoRecord
 from errors import UserError
 
 NAMES = ["plain", "a.b.c", "[x] & #1!", "naïve 猫", "two  spaces", "bytes\udcff"]
@@ -193,14 +191,15 @@ def test_nothing_usable(tmp_path):
         select(tmp_path, gone)
 
 
-def test_compact_records_are_a_sequence(tmp_path):
-    made = [VideoRecord(n, tmp_path / n, i, i + 9, i - 1) for i, n in enumerate(NAMES)]
-    records = pickle.loads(pickle.dumps(CompactRecords(made)))
-    assert list(records) == made
-    assert records[-1] == made[-1] and records[1:3] == made[1:3] and len(records) == len(made)
-    with pytest.raises(IndexError):
-        records[len(made)]
-    assert list(CompactRecords([])) == []
+def test_of_a_large_index_only_the_labels_folders_are_listed(tmp_path, monkeypatch):
+    (tmp_path / "jpg" / "A" / "empty").mkdir(parents=True)
+    entries = {name: entry_of("training", "A", 3) for name in ("empty", "gone")}
+    with pytest.raises(UserError, match="no frames in"):
+        select(tmp_path, entries)
+    monkeypatch.setattr("datasets.annotation.OPENED_EACH", 1)
+    records, omitted = select(tmp_path, entries)
+    assert [record.video_id for record in records] == ["empty"]
+    assert omitted == [("gone", f"no folder {tmp_path / 'jpg' / 'A' / 'gone'}")]
 
 
 @pytest.mark.parametrize(

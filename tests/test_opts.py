@@ -85,7 +85,6 @@ def test_all_problems_are_told_together():
         ("--train_crop_min_scale 1.5", "at most 1"),
         ("--n_epochs many", "invalid int value"),
         ("--distributed", "one process"),
-        ("--file_type video", "video files can.t be read"),
         ("--no_such_flag", "unrecognized"),
     ],
 )

@@ -18,14 +18,15 @@ from tqdm import tqdm
 
 from datasets.annotation import (
     UNLABELLED,
-    Entry,
     Index,
+    Shelf,
     count_frames,
-    frames_path,
+    locate,
     read_index,
     read_json,
     write_json,
 )
+from datasets.compact import Entry
 from errors import UserError
 from util_scripts.cli import run
 
@@ -68,8 +69,9 @@ def check_frames(index: Index, frames_dir: Path) -> tuple[list[Video], list[Find
     """Compare the index with the folders; the videos that have frames, and what is wrong."""
     videos: list[Video] = []
     found: list[Finding] = []
+    shelf = Shelf()
     for entry in tqdm(index.entries, desc="listing", unit="video", disable=None):
-        folder = frames_path(index, entry, frames_dir)
+        folder = Path(locate(index, entry, frames_dir, shelf)[0])
         try:
             count = count_frames(path.name for path in folder.iterdir())
         except OSError as error:

@@ -17,10 +17,10 @@ from datasets.hdf5 import HDF5_SUFFIX
 from errors import UserError
 from results import some
 from util_scripts.cli import run
+from util_scripts.extraction import why_no_video
 from util_scripts.indexing import (
     Survey,
     Video,
-    count_file,
     judge_counts,
     make_entries,
     print_missing,
@@ -66,20 +66,40 @@ def walk_frames(jpg_dir: Path) -> Survey:
     if not jpg_dir.is_dir():
         raise UserError(f"{jpg_dir}: no such folder of frames")
     counts: dict[str, FrameCount] = {}
-    hdf5: set[str] = set()
+    hdf5: dict[str, Path] = {}
+    others: dict[str, Path] = {}
     walk = os.walk(jpg_dir, onerror=_stop, followlinks=True)
     for folder, folders, files in tqdm(walk, desc="counting frames", unit="folder", disable=None):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder).relative_to(jpg_dir)
-        found = [name for name in sorted(files) if name.endswith(HDF5_SUFFIX) and name[0] != "."]
-        for name in found:
-            path = (here / name.removesuffix(HDF5_SUFFIX)).as_posix()
-            counts[path] = count_file(jpg_dir / here / name)
-            hdf5.add(path)
+        shown = [name for name in sorted(files) if not name.startswith(".")]
+        found = [name for name in shown if name.endswith(HDF5_SUFFIX)]
+        hdf5 |= {
+            (here / name.removesuffix(HDF5_SUFFIX)).as_posix(): Path(folder, name) for name in found
+        }
         count = count_frames(files)
         if count.n_frames or count.missing or not (folders or found):
             counts[here.as_posix()] = count
-    return judge_counts(jpg_dir, counts, {}, hdf5)
+        if not (count.n_frames or found):
+            others |= _without_suffix(here, Path(folder), shown)
+    if hdf5 or any(count.n_frames for count in counts.values()):
+        return judge_counts(jpg_dir, counts, {}, hdf5)
+    holders = {os.path.dirname(path) or "." for path in others}
+    counts = {path: count for path, count in counts.items() if path not in holders}
+    return judge_counts(jpg_dir, counts, {}, others)
+
+
+def _without_suffix(here: Path, folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Files that may be videos, by their name without suffix where that tells them apart. Text is
+    left out: its reader would take it for a film of itself."""
+    stems = Counter(os.path.splitext(name)[0] for name in names)
+    return {
+        (
+            here / (stem if stems[stem := os.path.splitext(name)[0]] == 1 else name)
+        ).as_posix(): folder / name
+        for name in names
+        if why_no_video(folder / name) is None
+    }
 
 
 def _stop(error: OSError) -> None:

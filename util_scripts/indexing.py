@@ -3,20 +3,31 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from datasets.annotation import UNLABELLED_FOLDER, FrameCount, count_frames, entry_of, write_index
+from datasets.annotation import (
+    UNLABELLED_FOLDER,
+    FrameCount,
+    Shelf,
+    count_frames,
+    entry_of,
+    write_index,
+)
 from datasets.hdf5 import HDF5_SUFFIX, count_hdf5
+from datasets.video_files import count_video
 from errors import UserError
 
 NO_FOLDER: Mapping[type[OSError], str] = {
     FileNotFoundError: "no folder",
     NotADirectoryError: "no folder",
 }
+FIRST_NUMBER = {"jpg": 1, "hdf5": 0, "video": 1}  # of a video's frames
+COUNTERS: Mapping[str, Callable[[Path], int]] = {"hdf5": count_hdf5, "video": count_video}
 NAMED = 20  # videos without frames that are named before "and N more"
 
 
@@ -31,12 +42,17 @@ class Video(NamedTuple):
 class Survey(NamedTuple):
     """Frames per video below JPG_DIR, and the videos without frames with the reason.
 
-    A video is a folder of JPGs, whose first frame is number 1, or an HDF5 file, where it is 0.
+    A video is a folder of JPGs, an HDF5 file or the video file itself; `first` is the number of
+    its first frame.
     """
 
     n_frames: dict[str, int]
     missing: dict[str, str]
-    first: int = 1
+    file_type: str = "jpg"
+
+    @property
+    def first(self) -> int:
+        return FIRST_NUMBER[self.file_type]
 
 
 def survey_frames(jpg_dir: Path, paths: Iterable[str]) -> Survey:
@@ -46,43 +62,66 @@ def survey_frames(jpg_dir: Path, paths: Iterable[str]) -> Survey:
         raise UserError(f"{jpg_dir}: no such folder of frames")
     counts: dict[str, FrameCount] = {}
     missing: dict[str, str] = {}
-    files: set[str] = set()
+    files: dict[str, Path] = {}
+    shelves = [Shelf(file_type) for file_type in COUNTERS]
     for path in tqdm(dict.fromkeys(paths), desc="counting frames", unit="video", disable=None):
         try:
             counts[path] = count_frames(os.listdir(jpg_dir / path))
         except OSError as error:
-            file = jpg_dir / f"{path}{HDF5_SUFFIX}"
-            if file.is_file():
-                files.add(path)
-                counts[path] = count_file(file)
-            else:
+            folder, name = os.path.split(jpg_dir / path)
+            found = (shelf.find(folder, name) for shelf in shelves)
+            file = next(filter(None, found), None)
+            if file is None:
                 missing[path] = NO_FOLDER.get(type(error), str(error))
+            else:
+                files[path] = Path(file)
     return judge_counts(jpg_dir, counts, missing, files)
 
 
-def count_file(path: Path) -> FrameCount:
-    """The frames of an HDF5 file, which has no gaps; none in one that can't be read."""
+def count_files(files: Mapping[str, Path]) -> tuple[dict[str, FrameCount], dict[str, str]]:
+    """The frames of HDF5 and video files, which have no gaps, and why the others have none."""
+    counts, missing = {}, {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        counted = pool.map(_count_file, files.values())
+        bar = tqdm(counted, "reading files", len(files), unit="video", disable=None)
+        for path, answer in zip(files, bar, strict=True):
+            if isinstance(answer, str):
+                missing[path] = answer
+            else:
+                counts[path] = FrameCount(answer, None)
+    return counts, missing
+
+
+def _count_file(file: Path) -> int | str:
     try:
-        return FrameCount(count_hdf5(path), None)
+        return COUNTERS[_file_type(file)](file)
     except UserError as error:
-        print(error)
-        return FrameCount(0, None)
+        return str(error)
+
+
+def _file_type(file: Path) -> str:
+    return "hdf5" if file.suffix == HDF5_SUFFIX else "video"
 
 
 def judge_counts(
     jpg_dir: Path,
     counts: Mapping[str, FrameCount],
     missing: Mapping[str, str],
-    files: Collection[str] = (),
+    files: Mapping[str, Path],
 ) -> Survey:
-    """Counts per video -> Survey; `files` are those counted in HDF5 files. Raises UserError as
-    survey_frames does, and where only some videos are files."""
-    folders = [path for path, count in counts.items() if path not in files and count.n_frames]
-    if files and folders:
-        raise UserError(
-            f"{jpg_dir}: holds HDF5 files (the first: {next(iter(files))}) beside folders of JPGs "
-            f"(the first: {folders[0]}): an index counts from 0 in one, from 1 in the other"
-        )
+    """Counts per folder and files to count -> Survey. Raises UserError as survey_frames does, and
+    where videos lie there in several forms."""
+    firsts: dict[str, str] = {}
+    for path, file in files.items():
+        firsts.setdefault(_file_type(file), path)
+    folder = next((path for path, count in counts.items() if count.n_frames), None)
+    if folder is not None:
+        firsts["jpg"] = folder
+    if len(firsts) > 1:
+        told = " and ".join(f"{name} (the first: {path})" for name, path in firsts.items())
+        raise UserError(f"{jpg_dir}: holds frames in several forms, {told}: main.py reads one")
+    file_counts, unreadable = count_files(files)
+    counts, missing = {**counts, **file_counts}, {**missing, **unreadable}
     gaps = [f"{path}: frame {n.missing}" for path, n in counts.items() if n.missing is not None]
     if gaps:
         more = f"; and {len(gaps) - NAMED} more" if len(gaps) > NAMED else ""
@@ -98,7 +137,7 @@ def judge_counts(
             f"{jpg_dir}: no frames in any of {len(empty) + len(missing)} video folders (the "
             f"first: {first}); JPG_DIR is the folder that generate_video_jpgs wrote"
         )
-    return Survey(n_frames, {**missing, **empty}, first=0 if files else 1)
+    return Survey(n_frames, {**missing, **empty}, next(iter(firsts), "jpg"))
 
 
 def print_missing(survey: Survey) -> None:

@@ -11,6 +11,7 @@ from datasets.annotation import UNLABELLED_FOLDER
 from errors import UserError
 from util_scripts.cli import run
 from util_scripts.indexing import (
+    FIRST_NUMBER,
     Video,
     make_entries,
     print_missing,
@@ -19,7 +20,6 @@ from util_scripts.indexing import (
     write_and_tell,
 )
 
-FIRST_NUMBER = {"jpg": 1, "hdf5": 0}  # of a video's frames
 COLUMNS = ("youtube_id", "time_start", "time_end")
 
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lists = find_lists(options.csv_dir, options.n_classes)
     labels, videos = read_lists(lists, options.frames_dir)
     survey = survey_frames(options.frames_dir, (video.path for video in videos))
-    if survey.first != FIRST_NUMBER[options.file_type]:
+    if survey.file_type != options.file_type:
         raise UserError(f"{options.frames_dir}: holds no {options.file_type} frames, but others")
     print_missing(survey)
     entries = make_entries(videos, survey, keep_missing=True)

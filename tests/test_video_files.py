@@ -1,0 +1,159 @@
+"""Training and inference from the video files themselves, against extracted frames."""
+
+import json
+import shutil
+
+import pytest
+
+from datasets import video_files
+from datasets.frames import FrameError, JpgFolder, VideoFiles, decode_with_torchvision
+from datasets.video_files import count_video, require_torchcodec
+from errors import UserError
+from tests.runs import read_table, small_run
+from tests.videos import SHARED, draw, draw_sound
+from util_scripts.folder_json import main as folder_json
+from util_scripts.generate_video_jpgs import main as generate_video_jpgs
+from util_scripts.ucf101_json import main as ucf101_json
+
+try:
+    require_torchcodec()
+    ABSENT = ""
+except UserError as error:
+    ABSENT = str(error)
+needs_torchcodec = pytest.mark.skipif(bool(ABSENT), reason=ABSENT)
+NEAR = 6  # of 255, on average: what JPEG loses of hard edges that were enlarged
+
+
+def extract(videos, jpg):
+    assert generate_video_jpgs([str(videos), str(jpg), "own", "--quality", "2"]) == 0
+
+
+@needs_torchcodec
+@pytest.mark.parametrize(
+    ("name", "size", "extra"),
+    [
+        ("small.avi", "64x48", ("-c:v", "mpeg4")),
+        ("wide.mp4", "500x280", ("-c:v", "libx264", "-bf", "3")),
+        ("tall.mkv", "96x322", ("-c:v", "mpeg4")),
+        (
+            "two.mkv",
+            "64x48",
+            ("-f", "lavfi", "-i", "testsrc=s=96x96:d=1", *"-map 0 -map 1".split()),
+        ),
+    ],
+)
+def test_frames_are_those_of_extraction(tmp_path, name, size, extra):
+    draw(tmp_path / "videos" / name, size=size, extra=extra)
+    extract(tmp_path / "videos", tmp_path / "jpg")
+    folder = next((tmp_path / "jpg").glob("[!.]*/"))
+    numbers = [7, 1, 10]
+    jpgs = JpgFolder(decode_with_torchvision).read(folder, numbers)
+    frames = VideoFiles().read(tmp_path / "videos" / name, numbers)
+    for jpg, frame in zip(jpgs, frames, strict=True):
+        assert jpg.shape == frame.shape
+        assert (jpg.float() - frame.float()).abs().mean() < NEAR
+    assert count_video(tmp_path / "videos" / name) == len(list(folder.iterdir()))
+
+
+@needs_torchcodec
+def test_what_is_no_video_is_told(tmp_path):
+    draw_sound(tmp_path / "sound.mp4")
+    (tmp_path / "noise.mp4").write_bytes(b"\x00\x01" * 5000)
+    draw(tmp_path / "picture.png", extra=("-frames:v", "1"))
+    for name in ("sound.mp4", "noise.mp4", "picture.png", "gone.mp4"):
+        with pytest.raises(UserError, match=name):
+            count_video(tmp_path / name)
+    draw(tmp_path / "good.mp4")
+    for numbers in ([0], [11], [5, 400]):
+        with pytest.raises(FrameError, match="good.mp4: frame"):
+            VideoFiles().read(tmp_path / "good.mp4", numbers)
+
+
+@needs_torchcodec
+def test_video_files_give_what_jpgs_give(tmp_path):
+    """One index serves both; the frames chosen are the same, the scores up to the loss of JPEG."""
+    for number in range(10):
+        label, side = "ab"[number % 2], "train" if number < 6 else "val"
+        path = tmp_path / "videos" / side / label / f"{number}.avi"
+        draw(path, seconds=2 + number % 3, size="320x240", extra=("-q:v", "2"))
+    (tmp_path / "videos" / "readme.txt").write_text("not a video")
+    extract(tmp_path / "videos", tmp_path / "jpg")
+    assert folder_json([str(tmp_path / "jpg"), str(tmp_path / "index.json")]) == 0
+    assert folder_json([str(tmp_path / "videos"), str(tmp_path / "video.json")]) == 0
+    of_videos, of_frames = (
+        json.loads((tmp_path / name).read_text()) for name in ("video.json", "index.json")
+    )
+    assert of_videos == of_frames
+    video = ("--file_type", "video", "--video_path", "videos")
+    assert small_run(tmp_path, "--n_threads", "1", *video, result="trained") == 0
+    score = ("--resume_path", "trained/save_2.pth", "--no_train", "--inference")
+    assert small_run(tmp_path, *score, *video) == 0
+    assert small_run(tmp_path, *score, result="jpg_run") == 0
+    [row], [other] = (
+        read_table((tmp_path / run / "val.log").read_text()) for run in ("res", "jpg_run")
+    )
+    assert row["loss"] == pytest.approx(other["loss"], abs=0.02)
+    assert row["acc"] == other["acc"]
+    ours, theirs = (
+        json.loads((tmp_path / run / "val.json").read_text())["results"]
+        for run in ("res", "jpg_run")
+    )
+    assert list(ours) == list(theirs)
+    for scores, others in zip(ours.values(), theirs.values(), strict=True):
+        by_label = {entry["label"]: entry["score"] for entry in others}
+        for entry in scores:
+            assert entry["score"] == pytest.approx(by_label[entry["label"]], abs=0.02)
+
+
+@needs_torchcodec
+def test_lists_find_files_and_what_shares_a_name_stays_apart(tmp_path, capsys):
+    videos = tmp_path / "videos"
+    for name in ("a/x.avi", "a/y.mp4", "b/x.mkv", "b/z.avi", "b/z.mp4"):
+        draw(videos / name)
+    (videos / "b/broken.avi").write_bytes(b"\x00" * 999)
+    assert folder_json([str(videos), str(tmp_path / "own.json"), "--val_fraction", "0.4"]) == 0
+    assert "b/broken: " in capsys.readouterr().out
+    entries = json.loads((tmp_path / "own.json").read_text())["database"]
+    assert {name: entry.get("video_path") for name, entry in entries.items()} == {
+        "a/x": "a/x", "y": None, "b/x": "b/x", "z.avi": None, "z.mp4": None
+    }  # fmt: skip
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 a\n2 b\n")
+    (lists / "trainlist01.txt").write_text("a/x.avi 1\nb/x.avi 2\n")
+    (lists / "testlist01.txt").write_text("a/y.avi\nb/gone.avi\n")
+    assert ucf101_json([str(lists), str(videos), str(tmp_path)]) == 0
+    entries = json.loads((tmp_path / "ucf101_01.json").read_text())["database"]
+    assert [e["annotations"]["segment"] for e in entries.values()] == [[1, 11]] * 3
+    assert "b/gone: no folder" in capsys.readouterr().out
+
+
+@needs_torchcodec
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
+def test_awkward_files_give_the_frames_of_extraction_or_a_line(tmp_path):
+    """Where both read a file, they count the same; what only one of them reads is few."""
+    extracted = tmp_path / "jpg"
+    generate_video_jpgs([str(SHARED / "awkward"), str(extracted), "own"])
+    differing = []
+    for path in sorted((SHARED / "awkward").iterdir()):
+        n_jpgs = len(list((extracted / path.stem).glob("*.jpg")))
+        try:
+            n_frames = count_video(path)
+        except UserError:
+            n_frames = 0
+        if n_jpgs != n_frames and path.suffix != ".txt":
+            differing.append((path.name, n_jpgs, n_frames))
+    assert differing == [("corrupted.mp4", 49, 28)]  # torchcodec stops at the damage
+
+
+def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
+    shutil.copytree(draw(tmp_path / "jpg/a/x.mp4").parent.parent, tmp_path / "jpg/b")
+    content = {"labels": ["a"], "database": {}}
+    entry = {"subset": "training", "annotations": {"label": "a", "segment": [1, 11]}}
+    content["database"]["x"] = entry
+    (tmp_path / "index.json").write_text(json.dumps(content))
+    monkeypatch.setitem(__import__("sys").modules, "torchcodec", None)
+    monkeypatch.setitem(__import__("sys").modules, "torchcodec.decoders", None)
+    video_files.open_video.cache_clear()
+    assert small_run(tmp_path, "--no_val", "--file_type", "video") == 2
+    assert "pip install -r requirements-extra.txt" in capsys.readouterr().err
