@@ -86,7 +86,11 @@ def _run_phases(
     train_loader = None if options.no_train else build_train_loader(options, index)
     val_loader = None if options.no_val else build_val_loader(options, index)
     inference_loader = build_inference_loader(options, index) if options.inference else None
+    for loader in (train_loader, val_loader, inference_loader):
+        if loader is not None:
+            loader.probe()
     if train_loader is not None:
+        _tell_doubts(index)
         trainer = build_trainer(options, model, device, checkpoint)
         start = _start(options, checkpoint)
         keeper = _keeper(options, index, interruption)
@@ -107,6 +111,14 @@ def _run_phases(
         validate(model, val_loader, device, checkpoint.epoch or 0, run_log)
     if inference_loader is not None:
         _infer(options, index, model, device, inference_loader, run_log)
+
+
+def _tell_doubts(index: "Index") -> None:
+    """What the index alone shows to be odd; util_scripts.check_dataset looks at the frames too."""
+    from datasets.index_checks import by_kind, check_index, first_few
+
+    for kind, texts in by_kind(check_index(index)).items():
+        log.warning("index: %d %s: %s", len(texts), kind, "; ".join(first_few(texts)))
 
 
 def _check_form(options: Options, index: "Index") -> None:

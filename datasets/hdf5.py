@@ -30,3 +30,11 @@ def count_hdf5(path: Path) -> int:
     if not lengths:
         raise UserError(f"{path}: has no dataset {PICTURES}, {' or '.join(FLOW)}")
     return min(lengths)
+
+
+def has_flow(path: Path) -> bool:
+    """Whether a file holds optical flow and no pictures."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return PICTURES not in file and all(name in file for name in FLOW)

@@ -1,6 +1,7 @@
 """Index + frames + transforms -> clips, and the loader that hands them out in batches."""
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -18,7 +19,11 @@ from runtime.interruption import ignore_in_worker
 from spatial_transforms import View, apply_view
 from temporal_transforms import sliding_starts, window
 
+PROBED = 16  # videos of which two frames are read at the start
 MAX_WINDOWS_PER_BATCH = 32  # of one forward pass in inference: bounds its memory
+
+
+log = logging.getLogger(__name__)
 
 
 class SampleKey(NamedTuple):
@@ -240,6 +245,18 @@ class ClipLoader:
 
     def video_id(self, video: int) -> str:
         return self.dataset.records[video].video_id
+
+    def probe(self) -> None:
+        """Read the first and the last frame of some videos, so that frames which are not what the
+        index counts are told before hours of work. Raises UserError as an iteration does."""
+        n_videos = len(self.dataset)
+        for video in range(0, n_videos, -(-n_videos // PROBED)):
+            record = self.dataset.records[video]
+            try:
+                self.dataset.source.read(record.path, [record.first, record.last])
+            except FrameError as error:
+                self._judge([BadSample(video, str(error))])
+                log.warning("%s", error)
 
     def __iter__(self) -> Iterator[ClipBatch]:
         self.skipped = []

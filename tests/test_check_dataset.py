@@ -8,6 +8,8 @@ from PIL import Image
 
 from errors import UserError
 from tests.runs import make_dataset, make_frames, small_run
+from tests.test_activitynet import entry, part, write_index
+from tests.test_hdf5 import hdf5_twin
 from util_scripts.check_dataset import main
 
 
@@ -57,8 +59,14 @@ def resize_frame(root):
     [
         (lambda r: shutil.rmtree(r / "jpg/a/a_0"), "1 videos without frames\n  a_0: "),
         (lambda r: (r / "jpg/a/a_0/image_00005.jpg").unlink(), "a_0: frame 5 is missing"),
-        (lambda r: (r / "jpg/a/a_0/image_00020.jpg").unlink(), "a_0: 19 frames, the index counts"),
-        (lambda r: (r / "jpg/b/b_1/image_00003.jpg").write_bytes(b"x"), "image_00003.jpg: cannot"),
+        (
+            lambda r: (r / "jpg/a/a_0/image_00020.jpg").unlink(),
+            "a_0: frames to number 19, in the index to 20",
+        ),
+        (
+            lambda r: (r / "jpg/b/b_1/image_00003.jpg").write_bytes(b"x"),
+            "image_00003.jpg: not a JPEG",
+        ),
         (resize_frame, "1 videos whose frames differ in size\n  a_0: 20x20, 40x32"),
         (copy_video, "same middle frame on both sides\n  a_0 (training) and a_4"),
         (other_labels, "2 labels without training videos\n  A_ b"),
@@ -98,6 +106,52 @@ def test_counts_are_rewritten(tmp_path, capsys):
     assert (tmp_path / "index.json.bak").read_bytes() == before
     assert check(tmp_path) == 0
     assert small_run(tmp_path, "--n_epochs", "1") == 0
+
+
+def test_training_begins_with_what_the_index_alone_shows(tmp_path, capsys):
+    make_dataset(tmp_path)
+    add_entry("x/a_4", "training")(tmp_path)
+    assert small_run(tmp_path, "--n_epochs", "1") == 0
+    out = capsys.readouterr().out
+    assert "index: 1 videos of one name on both sides: x/a_4 (training) and a_4" in out
+
+
+def test_frames_that_are_not_as_counted_stop_a_run_at_once(tmp_path, capsys):
+    make_dataset(tmp_path)
+    (tmp_path / "jpg/b/b_0/image_00020.jpg").unlink()
+    assert small_run(tmp_path) == 2
+    assert "image_00020.jpg: no such frame" in capsys.readouterr().err
+    assert not (tmp_path / "res/train.log").exists()
+
+
+def test_hdf5_and_video_files(tmp_path, capsys):
+    make_dataset(tmp_path)
+    hdf5_twin(tmp_path)
+    arguments = [str(tmp_path / "hdf5.json"), str(tmp_path / "hdf5"), "--file_type", "hdf5"]
+    assert main(arguments) == 0
+    assert "10 have frames" in capsys.readouterr().out
+    (tmp_path / "hdf5/a/a_0.hdf5").write_bytes(b"nothing")
+    assert main(arguments) == 1
+    assert "a_0.hdf5: can't be read" in capsys.readouterr().out
+
+
+def test_activitynet(tmp_path, capsys):
+    database = {
+        "sound": entry("training", part("Surfing", 0, 2)),
+        "short": entry("validation", part("Surfing", 0, 9)),
+        "gone": entry("validation", part("Archery", 0, 1)),
+        "rateless": entry("training", part("Archery", 0, 1), fps=None),
+    }
+    path = write_index(tmp_path / "index.json", database)
+    for number, name in enumerate(("sound", "short", "rateless")):
+        make_frames(tmp_path / "jpg" / f"v_{name}", 20, seed=number)
+    assert main([str(path), str(tmp_path / "jpg")]) == 1
+    out = capsys.readouterr().out
+    for line in ("gone: ", "short: 2.0 s of frames, annotated to 9.0 s", "frame rate", "3 have"):
+        assert line in out
+    assert "sound" not in out
+    with pytest.raises(UserError, match="holds seconds"):
+        main([str(path), str(tmp_path / "jpg"), "--fix"])
 
 
 def test_no_frames_folder(tmp_path):

@@ -4,37 +4,43 @@ anything of the kind was found."""
 
 import argparse
 import hashlib
-import re
 import shutil
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from PIL import Image
 from tqdm import tqdm
 
+from datasets.activitynet import FOLDER_PREFIX, UntrimmedIndex, UntrimmedVideo, read_any_index
 from datasets.annotation import (
-    UNLABELLED,
+    FrameCount,
     Index,
     Shelf,
     count_frames,
     locate,
-    read_index,
     read_json,
     write_json,
 )
 from datasets.compact import Entry
+from datasets.frames import (
+    FrameError,
+    FrameSource,
+    Hdf5Videos,
+    JpgFolder,
+    VideoFiles,
+    decode_with_pillow,
+)
+from datasets.hdf5 import FLOW, has_flow
+from datasets.index_checks import UNEVEN, Finding, by_kind, check_index, first_few, on_both_sides
 from errors import UserError
 from util_scripts.cli import run
+from util_scripts.indexing import COUNTERS, FIRST_NUMBER
 
-NAMED = 10  # findings of one kind that are named before "and N more"
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 200, 3
 SEED = 1
-UCF_GROUP = re.compile(r"^(v_.+_g\d+)_c\d+$")
-IMBALANCE = 10  # times as many training videos as another label has
 
 MISSING = "videos without frames"
 GAPS = "videos with a gap in their frame numbers"
@@ -42,122 +48,123 @@ FEWER = "videos with fewer frames than the index counts"
 MORE = "videos with more frames than the index counts"
 DAMAGED = "frames that can't be decoded"
 SIZES = "videos whose frames differ in size"
-NO_TRAINING = "labels without training videos"
-NO_VALIDATION = "labels without validation videos"
-ALIKE = "labels that differ in case, spaces or underscores only"
-SAME_NAME = "videos of one name on both sides"
-SAME_GROUP = "sources (UCF-101's groups) on both sides"
 SAME_PICTURE = "videos with the same middle frame on both sides"
-UNEVEN = f"labels with less than a {IMBALANCE}th of the training videos of the largest"
+PAST_THE_END = "videos that end before an annotated part"
+NO_RATE = "videos without a frame rate (add_fps_into_activitynet_json)"
 NOTES = (MORE, UNEVEN)  # worth knowing; all else is wrong
-
-
-class Finding(NamedTuple):
-    kind: str
-    text: str
 
 
 class Video(NamedTuple):
     """An entry of the index and the frames that are there."""
 
     entry: Entry
-    folder: Path
+    path: Path
+    first: int
     n_frames: int
 
+    @property
+    def last(self) -> int:
+        return self.first + self.n_frames - 1
 
-def check_frames(index: Index, frames_dir: Path) -> tuple[list[Video], list[Finding]]:
-    """Compare the index with the folders; the videos that have frames, and what is wrong."""
+
+def check_frames(
+    index: Index, frames_dir: Path, file_type: str
+) -> tuple[list[Video], list[Finding]]:
+    """Compare the index with what is there; the videos that have frames, and what is wrong."""
     videos: list[Video] = []
     found: list[Finding] = []
-    shelf = Shelf()
-    for entry in tqdm(index.entries, desc="listing", unit="video", disable=None):
-        folder = Path(locate(index, entry, frames_dir, shelf)[0])
+    shelf, first = Shelf(file_type), FIRST_NUMBER[file_type]
+    untrimmed = {v.video_id: v for v in index.videos} if isinstance(index, UntrimmedIndex) else {}
+    for entry in tqdm(index.entries, desc="counting", unit="video", disable=None):
+        if untrimmed:
+            path = f"{frames_dir}/{FOLDER_PREFIX}{entry.video_id}"
+        else:
+            path, _ = locate(index, entry, frames_dir, shelf)
         try:
-            count = count_frames(path.name for path in folder.iterdir())
-        except OSError as error:
-            found.append(Finding(MISSING, f"{entry.video_id}: {folder}: {error.strerror}"))
+            count = _count(Path(path), file_type)
+        except (OSError, UserError) as error:
+            told = getattr(error, "strerror", None) or error
+            found.append(Finding(MISSING, f"{entry.video_id}: {path}: {told}"))
             continue
         if count.missing is not None:
             found.append(Finding(GAPS, f"{entry.video_id}: frame {count.missing} is missing"))
         elif not count.n_frames:
-            found.append(Finding(MISSING, f"{entry.video_id}: no frames in {folder}"))
-        if not count.n_frames:
-            continue
-        videos.append(Video(entry, folder, count.n_frames))
-        last = entry.segment[1] - 1 if entry.segment else 0
-        if last != count.n_frames:
-            kind = FEWER if last > count.n_frames else MORE
-            text = f"{entry.video_id}: {count.n_frames} frames, the index counts to {last}"
-            found.append(Finding(kind, text))
+            found.append(Finding(MISSING, f"{entry.video_id}: no frames in {path}"))
+        if count.n_frames:
+            video = Video(entry, Path(path), first, count.n_frames)
+            videos.append(video)
+            whole = untrimmed.get(entry.video_id)
+            found += _check_segment(video) if whole is None else _check_parts(video, whole)
     return videos, found
 
 
-def check_labels(index: Index) -> Iterator[Finding]:
-    """Labels that lack a side, look alike, or have few videos."""
-    sides: dict[str, Counter[int]] = {"training": Counter(), "validation": Counter()}
-    for entry in index.entries:
-        if entry.subset in sides and entry.label != UNLABELLED:
-            sides[entry.subset][entry.label] += 1
-    largest = max(sides["training"].values(), default=0)
-    alike: defaultdict[str, list[str]] = defaultdict(list)
-    for number, label in enumerate(index.labels):
-        alike[re.sub(r"[\s_]+", "", label).casefold()].append(label)
-        n_train, n_val = sides["training"][number], sides["validation"][number]
-        if sides["training"] and not n_train:
-            yield Finding(NO_TRAINING, label)
-        elif n_train * IMBALANCE < largest:
-            yield Finding(UNEVEN, f"{label}: {n_train} of {largest}")
-        if sides["validation"] and not n_val:
-            yield Finding(NO_VALIDATION, label)
-    for labels in alike.values():
-        if len(labels) > 1:
-            yield Finding(ALIKE, ", ".join(labels))
+def _count(path: Path, file_type: str) -> FrameCount:
+    if file_type == "jpg":
+        return count_frames(item.name for item in path.iterdir())
+    return FrameCount(COUNTERS[file_type](path), None)
 
 
-def check_sides(index: Index, videos: Sequence[Video]) -> Iterator[Finding]:
-    """The same video on the training and another side: by name, group, picture."""
-    yield from _on_both_sides(SAME_NAME, ((Path(e.video_id).name, e) for e in index.entries))
-    groups = ((UCF_GROUP.match(Path(e.video_id).name), e) for e in index.entries)
-    yield from _on_both_sides(SAME_GROUP, ((m[1], e) for m, e in groups if m))
-    pictures = tqdm(videos, desc="comparing", unit="video", disable=None)
-    yield from _on_both_sides(SAME_PICTURE, ((_middle_frame(v), v.entry) for v in pictures))
+def _check_segment(video: Video) -> Iterator[Finding]:
+    counted = video.entry.segment[1] - 1 if video.entry.segment else video.first - 1
+    if counted != video.last:
+        kind = FEWER if counted > video.last else MORE
+        text = f"{video.entry.video_id}: frames to number {video.last}, in the index to {counted}"
+        yield Finding(kind, text)
 
 
-def _on_both_sides(kind: str, keyed: Iterator[tuple[str, Entry]]) -> Iterator[Finding]:
-    found: defaultdict[str, dict[bool, str]] = defaultdict(dict)
-    for key, entry in keyed:
-        found[key].setdefault(entry.subset == "training", entry.video_id)
-    for sides in found.values():
-        if len(sides) == 2:
-            yield Finding(kind, f"{sides[True]} (training) and {sides[False]}")
+def _check_parts(video: Video, whole: UntrimmedVideo) -> Iterator[Finding]:
+    if whole.fps is None:
+        yield Finding(NO_RATE, whole.video_id)
+        return
+    end = max((part.end for part in whole.parts), default=0)
+    seconds = video.n_frames / whole.fps
+    if end > seconds + 1:  # annotations are rounded
+        text = f"{whole.video_id}: {seconds:.1f} s of frames, annotated to {end:.1f} s"
+        yield Finding(PAST_THE_END, text)
 
 
-def _middle_frame(video: Video) -> str:
-    path = video.folder / f"image_{(video.n_frames + 1) // 2:05d}.jpg"
-    try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    except OSError:
-        return str(path)
+def source_of(videos: Sequence[Video], file_type: str) -> FrameSource:
+    """What reads these videos; an HDF5 file tells whether it holds pictures or flow."""
+    if file_type == "video":
+        return VideoFiles()
+    if file_type == "jpg":
+        return JpgFolder(decode_with_pillow)
+    if videos and has_flow(videos[0].path):
+        return Hdf5Videos(decode_with_pillow, FLOW, channels=1)
+    return Hdf5Videos(decode_with_pillow)
 
 
-def check_pixels(videos: Sequence[Video], *, look_at_all: bool) -> Iterator[Finding]:
+def check_pictures(index: Index, videos: Sequence[Video], source: FrameSource) -> Iterator[Finding]:
+    """The same middle frame on the training and another side."""
+    hashes = {}
+    for video in tqdm(videos, desc="comparing", unit="video", disable=None):
+        try:
+            [frame] = source.read(video.path, [video.first + (video.n_frames - 1) // 2])
+        except FrameError:
+            continue  # check_pixels tells
+        digest = hashlib.blake2b(frame.numpy().tobytes(), digest_size=16).hexdigest()
+        hashes[video.entry.video_id] = digest
+    yield from on_both_sides(SAME_PICTURE, index, lambda entry: hashes.get(entry.video_id))
+
+
+def check_pixels(
+    videos: Sequence[Video], source: FrameSource, *, look_at_all: bool
+) -> Iterator[Finding]:
     """Decode frames: some of some videos, drawn with a seed, or all of all."""
     draw = Random(SEED)
     few = len(videos) > SAMPLED_VIDEOS and not look_at_all
     chosen = draw.sample(videos, SAMPLED_VIDEOS) if few else videos
     for video in tqdm(chosen, desc="decoding", unit="video", disable=None):
-        numbers: Sequence[int] = range(1, video.n_frames + 1)
+        numbers: Sequence[int] = range(video.first, video.last + 1)
         if not look_at_all:
             numbers = sorted(draw.sample(numbers, min(SAMPLED_FRAMES, len(numbers))))
         sizes = set()
         for number in numbers:
-            path = video.folder / f"image_{number:05d}.jpg"
             try:
-                with Image.open(path) as image:
-                    image.load()
-                    sizes.add(image.size)
-            except (OSError, SyntaxError) as error:
-                yield Finding(DAMAGED, f"{path}: {error}")
+                [frame] = source.read(video.path, [number])
+                sizes.add((frame.shape[2], frame.shape[1]))
+            except FrameError as error:
+                yield Finding(DAMAGED, str(error))
         if len(sizes) > 1:
             told = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
             yield Finding(SIZES, f"{video.entry.video_id}: {told}")
@@ -171,9 +178,9 @@ def fix_counts(path: Path, videos: Sequence[Video]) -> int:
     content = read_json(path, "index")
     changed = 0
     for video in videos:
-        first = video.entry.segment[0] if video.entry.segment else 1
+        first = video.entry.segment[0] if video.entry.segment else video.first
         annotation = content["database"][video.entry.video_id].setdefault("annotations", {})
-        segment = [min(first, video.n_frames), video.n_frames + 1]
+        segment = [min(first, video.last), video.last + 1]
         changed += annotation.get("segment") != segment
         annotation["segment"] = segment
     if changed:
@@ -187,32 +194,32 @@ def fix_counts(path: Path, videos: Sequence[Video]) -> int:
 
 def report(findings: Sequence[Finding]) -> bool:
     """Print the findings by kind; whether anything is wrong."""
-    kinds: defaultdict[str, list[str]] = defaultdict(list)
-    for kind, text in findings:
-        kinds[kind].append(text)
+    kinds = by_kind(iter(findings))
     for kind, texts in kinds.items():
         print(f"{'note' if kind in NOTES else 'wrong'}: {len(texts)} {kind}")
-        for text in texts[:NAMED]:
-            print(f"  {text}")
-        if len(texts) > NAMED:
-            print(f"  and {len(texts) - NAMED} more")
+        for line in first_few(texts):
+            print(f"  {line}")
     return any(kind not in NOTES for kind in kinds)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="util_scripts.check_dataset", description=__doc__)
     parser.add_argument("index", type=Path, help="index JSON")
-    parser.add_argument("frames_dir", type=Path, help="folder of the JPG frames")
+    parser.add_argument("frames_dir", type=Path, help="folder of the frames")
+    parser.add_argument("--file_type", default="jpg", choices=tuple(FIRST_NUMBER), help="(jpg)")
     parser.add_argument("--all", action="store_true", help="decode every frame, not a sample")
     parser.add_argument("--fix", action="store_true", help="write the frame counts found here")
     options = parser.parse_args(argv)
-    index = read_index(options.index)
+    index = read_any_index(options.index)
     if not options.frames_dir.is_dir():
         raise UserError(f"{options.frames_dir}: no such folder of frames")
-    videos, findings = check_frames(index, options.frames_dir)
-    findings += check_labels(index)
-    findings += check_sides(index, videos)
-    findings += check_pixels(videos, look_at_all=options.all)
+    if options.fix and isinstance(index, UntrimmedIndex):
+        raise UserError("--fix: an index in ActivityNet's form holds seconds, no frame counts")
+    videos, findings = check_frames(index, options.frames_dir, options.file_type)
+    source = source_of(videos, options.file_type)
+    findings += check_index(index)
+    findings += check_pictures(index, videos, source)
+    findings += check_pixels(videos, source, look_at_all=options.all)
     is_wrong = report(findings)
     subsets = Counter(entry.subset for entry in index.entries)
     told = ", ".join(f"{count} {subset}" for subset, count in sorted(subsets.items()))
