@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import extraction, index, steps
+from benchmarks import extraction, index, loading, steps
 from benchmarks.timing import Comparison
 
 SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
     "extraction": extraction.comparisons,
     "index": index.comparisons,
+    "loading": loading.comparisons,
     "steps": steps.comparisons,
 }
 

@@ -23,7 +23,7 @@ def comparisons() -> Iterator[Comparison]:
         return
     with tempfile.TemporaryDirectory() as folder:
         given = os.environ.get("BENCH_VIDEOS")
-        videos = Path(given) if given else _draw(Path(folder) / "videos")
+        videos = Path(given) if given else draw(Path(folder) / "videos")
         yield compare(
             f"extraction of {videos if given else 'clips of 320x240, 7 s'}",
             "videos/s",
@@ -33,7 +33,8 @@ def comparisons() -> Iterator[Comparison]:
         )
 
 
-def _draw(folder: Path) -> Path:
+def draw(folder: Path) -> Path:
+    """Two classes of drawn videos."""
     ffmpeg = Ffmpeg()
     for number in range(CLASSES * CLIPS):
         path = folder / str(number % CLASSES) / f"{number}.avi"

@@ -16,6 +16,7 @@ from datasets.video_files import ERRORS, first_line, open_video
 from errors import UserError
 
 JPEG_START = b"\xff\xd8\xff"
+SPARSE = 8  # times as many frames in a run as are wanted: above it, they are read one by one
 Decoder = Callable[[bytes], Tensor]  # JPEG bytes -> uint8 (3, H, W)
 
 
@@ -23,8 +24,8 @@ class FrameError(UserError):
     """A frame that can't be read; the message names its file and the cause."""
 
 
-def frame_path(folder: Path, number: int) -> Path:
-    return folder / f"image_{number:05d}.jpg"
+def frame_path(folder: str, number: int) -> str:
+    return f"{folder}/image_{number:05d}.jpg"
 
 
 class FrameSource(Protocol):
@@ -42,11 +43,13 @@ class JpgFolder:
     decode: Decoder
 
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
-        return [self._read_one(frame_path(path, number)) for number in numbers]
+        folder = str(path)  # a Path per frame would cost a tenth of its decoding
+        return [self._read_one(frame_path(folder, number)) for number in numbers]
 
-    def _read_one(self, path: Path) -> Tensor:
+    def _read_one(self, path: str) -> Tensor:
         try:
-            data = path.read_bytes()
+            with open(path, "rb", buffering=0) as file:
+                data = file.read()
         except FileNotFoundError:
             raise FrameError(f"{path}: no such frame, though the index counts it") from None
         except OSError as error:
@@ -72,19 +75,34 @@ class Hdf5Videos:
 
         try:
             with h5py.File(path, "r") as file:
-                return [self._read_one(file, number, path) for number in numbers]
+                lacking = [name for name in self.datasets if name not in file]
+                if lacking:
+                    raise FrameError(f"{path}: has no dataset {lacking[0]!r}")
+                planes = [self._planes(file[name], name, numbers, path) for name in self.datasets]
         except OSError as error:
             raise FrameError(f"{path}: can't be read: {error}") from None
+        return [
+            self._joined(parts, number, path)
+            for number, parts in zip(numbers, zip(*planes, strict=True), strict=True)
+        ]
 
-    def _read_one(self, file: Any, number: int, path: Path) -> Tensor:
+    def _planes(self, dataset: Any, name: str, numbers: Sequence[int], path: Path) -> list[Tensor]:
+        wrong = [number for number in numbers if not 0 <= number < len(dataset)]
+        if wrong:
+            raise FrameError(f"{path}: no frame {wrong[0]}, though the index counts it")
+        first, end = min(numbers), max(numbers) + 1
+        # One read of a run of frames costs what one frame costs.
+        is_dense = end - first <= SPARSE * len(numbers)
+        run = dataset[first:end] if is_dense else None
         planes = []
-        for name in self.datasets:
-            if name not in file:
-                raise FrameError(f"{path}: has no dataset {name!r}")
-            if not 0 <= number < len(file[name]):
-                raise FrameError(f"{path}: no frame {number}, though the index counts it")
-            data = file[name][number].tobytes()
-            planes.append(decode_frame(data, self.decode, f"{path}, {name} {number}"))
+        for number in numbers:
+            data = dataset[number] if run is None else run[number - first]
+            planes.append(decode_frame(data.tobytes(), self.decode, f"{path}, {name} {number}"))
+        return planes
+
+    def _joined(self, planes: Sequence[Tensor], number: int, path: Path) -> Tensor:
+        if len(planes) == 1:
+            return planes[0][: self.channels]
         if any(plane.shape != planes[0].shape for plane in planes):
             raise FrameError(f"{path}: frame {number}: its planes differ in size")
         return torch.cat([plane[: self.channels] for plane in planes])
@@ -123,24 +141,27 @@ def decode_frame(data: bytes, decode: Decoder, place: Path | str) -> Tensor:
         raise FrameError(f"{place}: {'not a JPEG' if data else 'an empty file'}")
     try:
         return decode(data)
-    except (RuntimeError, OSError) as error:
+    except OSError as error:
         raise FrameError(f"{place}: can't be decoded: {str(error).splitlines()[0]}") from None
 
 
 def default_decoder() -> Decoder:
-    """torchvision's decoder, the faster one, or Pillow's where torchvision no longer has any."""
+    """simplejpeg's decoder, or where that is not installed Pillow's: the same pixels, more time."""
     try:
-        from torchvision.io import decode_jpeg  # noqa: F401
-    except ImportError:  # deprecated since torchvision 0.29
+        import simplejpeg  # noqa: F401
+    except ImportError:
         return decode_with_pillow
-    return decode_with_torchvision
+    return decode_with_simplejpeg
 
 
-def decode_with_torchvision(data: bytes) -> Tensor:
-    """JPEG bytes -> uint8 (3, H, W); raises RuntimeError for a damaged file."""
-    from torchvision.io import ImageReadMode, decode_jpeg
+def decode_with_simplejpeg(data: bytes) -> Tensor:
+    """JPEG bytes -> uint8 (3, H, W); raises OSError for a damaged file."""
+    import simplejpeg
 
-    return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+    try:
+        return torch.from_numpy(simplejpeg.decode_jpeg(data, "RGB")).permute(2, 0, 1)
+    except ValueError:
+        return decode_with_pillow(data)  # which reads CMYK too, and says what is wrong
 
 
 def decode_with_pillow(data: bytes) -> Tensor:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from datasets import video_files
-from datasets.frames import FrameError, JpgFolder, VideoFiles, decode_with_torchvision
+from datasets.frames import FrameError, JpgFolder, VideoFiles, default_decoder
 from datasets.video_files import count_video, require_torchcodec
 from errors import UserError
 from tests.runs import read_table, small_run
@@ -47,7 +47,7 @@ def test_frames_are_those_of_extraction(tmp_path, name, size, extra):
     extract(tmp_path / "videos", tmp_path / "jpg")
     folder = next((tmp_path / "jpg").glob("[!.]*/"))
     numbers = [7, 1, 10]
-    jpgs = JpgFolder(decode_with_torchvision).read(folder, numbers)
+    jpgs = JpgFolder(default_decoder()).read(folder, numbers)
     frames = VideoFiles().read(tmp_path / "videos" / name, numbers)
     for jpg, frame in zip(jpgs, frames, strict=True):
         assert jpg.shape == frame.shape

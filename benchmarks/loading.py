@@ -1,0 +1,103 @@
+"""JPG folders to clips, one thread: training, validation and inference, and the decoder alone."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import torch
+
+from benchmarks import plain
+from benchmarks.extraction import draw
+from benchmarks.timing import Comparison, compare
+from datasets.annotation import count_frames
+from datasets.compact import CompactRecords, VideoRecord
+from datasets.frames import JpgFolder, default_decoder
+from datasets.video_dataset import Sample, SampleKey, SlidingWindows, SpatialTransform, VideoDataset
+from spatial_transforms import EvalView, TrainView
+from temporal_transforms import even_windows, random_window
+from util_scripts.generate_video_jpgs import main as generate_video_jpgs
+
+SIZE, DURATION, N_VAL, STRIDE = 112, 16, 3, 16
+MOST_VIDEOS = 60
+
+
+def comparisons() -> Iterator[Comparison]:
+    """Over the frame folders below $BENCH_FRAMES, or those of drawn videos."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a loader's worker
+    with tempfile.TemporaryDirectory() as folder:
+        given = os.environ.get("BENCH_FRAMES")
+        frames = Path(given) if given else _extract(Path(folder))
+        records = _records(frames)
+        yield from _phases(records)
+    torch.set_num_threads(threads)
+
+
+def _extract(folder: Path) -> Path:
+    generate_video_jpgs([str(draw(folder / "videos")), str(folder / "jpg"), "bench"])
+    return folder / "jpg"
+
+
+def _records(root: Path) -> CompactRecords:
+    folders = sorted({path.parent for path in root.rglob("image_00001.jpg")})
+    step = max(1, len(folders) // MOST_VIDEOS)
+    counts = ((f, count_frames(p.name for p in f.iterdir()).n_frames) for f in folders[::step])
+    return CompactRecords.of(VideoRecord(f.name, f, 1, n, 0) for f, n in counts)
+
+
+def _phases(records: CompactRecords) -> Iterator[Comparison]:
+    source, seeded = JpgFolder(default_decoder()), Random(1)
+
+    def ours(temporal: Callable, spatial: SpatialTransform) -> Callable[[], float]:
+        dataset = VideoDataset(records, source, temporal, spatial)
+
+        def work() -> float:
+            samples = (dataset[SampleKey(1, video)] for video in range(len(records)))
+            return sum(len(sample.clips) for sample in samples if isinstance(sample, Sample))
+
+        return work
+
+    def theirs(windows: Callable[[int], list[list[int]]], load: Callable) -> Callable[[], float]:
+        def work() -> float:
+            n_clips = 0
+            for record in records:
+                for positions in windows(record.n_frames):
+                    load(record.path, [record.first + position for position in positions])
+                    n_clips += 1
+            return n_clips
+
+        return work
+
+    def crop(n_frames: int, rng: Random = seeded) -> list[list[int]]:
+        return random_window(n_frames, rng, size=DURATION)
+
+    def even(n_frames: int, rng: Random | None = None) -> list[list[int]]:
+        return even_windows(n_frames, size=DURATION, n_samples=N_VAL)
+
+    yield compare(
+        "loading of training clips, one thread",
+        "clips/s",
+        ours(crop, TrainView(SIZE)),
+        theirs(crop, plain.train_clip),
+    )
+    yield compare(
+        "loading of validation clips, one thread",
+        "clips/s",
+        ours(even, EvalView(SIZE)),
+        theirs(even, plain.eval_clip),
+    )
+    sliding = SlidingWindows(DURATION, STRIDE)
+    yield compare(
+        "loading of inference clips, one thread",
+        "clips/s",
+        ours(sliding, EvalView(SIZE)),
+        theirs(lambda n_frames: sliding(n_frames, Random()), plain.eval_clip),
+    )
+    yield compare(
+        "decoding of 16 frames alone, one thread",
+        "clips/s",
+        lambda: sum(len(source.read(r.path, range(1, 17))) / 16 for r in records),
+        lambda: sum(len(plain.load_clip(r.path, list(range(1, 17)))) / 16 for r in records),
+    )
