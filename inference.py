@@ -5,7 +5,6 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -26,11 +25,10 @@ class WindowScores(NamedTuple):
 def score_windows(
     model: nn.Module, loader: ClipLoader, *, device: Device
 ) -> Iterator[WindowScores]:
-    """Run the model over every window, in the loader's order; it is left in evaluation mode."""
-    model.eval()
+    """Run the model over every window, in the loader's order."""
+    score = device.scorer(model)
     for batch in tqdm(loader, desc="inference", leave=False, disable=None):
-        with torch.inference_mode(), device.autocast():
-            logits = model(device.model_input(batch.clips)).float()  # (B, C, T, H, W) -> (B, K)
+        logits = score(batch.clips)  # (B, C, T, H, W) -> (B, K)
         scores = logits.softmax(dim=1).cpu().numpy()
         for video, segment, row in zip(batch.videos.tolist(), batch.segments, scores, strict=True):
             yield WindowScores(video, segment, row)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
@@ -33,11 +32,11 @@ def evaluate(
     title: str,
     on_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a model; it is left in evaluation mode. Raises UserError if no clip is left.
+    """Evaluate a copy of a model as it is now. Raises UserError if no clip is left.
 
     `on_batch` is called before each batch and may end the pass by raising.
     """
-    model.eval()
+    score = device.scorer(model)
     losses: list[float] = []
     scores: list[np.ndarray] = []
     labels: list[np.ndarray] = []
@@ -46,8 +45,7 @@ def evaluate(
     for batch in bar:
         if on_batch is not None:
             on_batch()
-        with torch.inference_mode(), device.autocast():
-            logits = model(device.model_input(batch.clips)).float()  # (B, C, T, H, W) -> (B, K)
+        logits = score(batch.clips)  # (B, C, T, H, W) -> (B, K)
         targets = batch.labels.to(device.device)
         losses.append(F.cross_entropy(logits, targets, reduction="sum").item())
         scores.append(logits.softmax(dim=1).cpu().numpy())

@@ -1,12 +1,13 @@
 """DenseNet (Huang et al., arXiv:1608.06993): every layer sees the output of all before it."""
 
 from collections import OrderedDict
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.resnet import Conv3d, Stem, conv1x1x1, conv3x3x3, initialise
+from models.resnet import Conv3d, Folds, Stem, conv1x1x1, conv3x3x3, initialise
 
 LAYERS = {
     121: (6, 12, 24, 16),
@@ -20,6 +21,8 @@ BOTTLENECK = 4  # the layer's 1x1x1 convolution has that many times GROWTH chann
 
 
 class DenseLayer(nn.Module):
+    folds: ClassVar[Folds] = (("conv1", "norm2"),)
+
     def __init__(self, in_planes: int) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm3d(in_planes)

@@ -11,6 +11,8 @@ from models.resnet import BASIC_DEPTHS, BLOCKS, Block, ResNet, Stem, conv1x1x1, 
 
 
 class PreBasicBlock(Block):
+    folds = (("conv1", "bn2"),)
+
     def __init__(
         self, in_planes: int, planes: int, stride: int, shortcut: nn.Module | None
     ) -> None:
@@ -30,6 +32,7 @@ class PreBasicBlock(Block):
 
 class PreBottleneck(Block):
     expansion: ClassVar[int] = 4
+    folds = (("conv1", "bn2"), ("conv2", "bn3"))
 
     def __init__(
         self, in_planes: int, planes: int, stride: int, shortcut: nn.Module | None

@@ -24,6 +24,8 @@ BASIC_DEPTHS = (10, 18, 34)  # deeper ones have bottlenecks
 WIDTHS = (64, 128, 256, 512)
 
 Size3 = int | tuple[int, int, int]
+# Of a module's children: a convolution and the batch norm that alone reads its output.
+Folds = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Block(nn.Module):
     """
 
     expansion: ClassVar[int] = 1
+    folds: ClassVar[Folds] = ()
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class Conv3d(nn.Conv3d):
         all_t, all_h, all_w = map(int, self.padding)
         rest = (all_t - t, all_h - h, all_w - w)
         padded = F.pad(x, (w, w, h, h, t, t))
-        return F.conv3d(padded, self.weight, None, self.stride, rest, groups=self.groups)
+        return F.conv3d(padded, self.weight, self.bias, self.stride, rest, groups=self.groups)
 
     def _padding_before(self, x: Tensor) -> tuple[int, int, int]:
         """How much of the padding to spend before the convolution; 0 wherever that is safe."""
@@ -110,6 +113,8 @@ class PadShortcut(nn.Module):
 
 
 class BasicBlock(Block):
+    folds = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(
         self, in_planes: int, planes: int, stride: int, shortcut: nn.Module | None
     ) -> None:
@@ -132,6 +137,7 @@ class Bottleneck(Block):
     variation says otherwise."""
 
     expansion: ClassVar[int] = 4
+    folds = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def __init__(
         self,
@@ -163,6 +169,8 @@ class Bottleneck(Block):
 
 class ResNet(nn.Module):
     """The trunk: stem, four layers of residual blocks, global average pool, linear head `fc`."""
+
+    folds: ClassVar[Folds] = (("conv1", "bn1"),)
 
     def __init__(
         self,

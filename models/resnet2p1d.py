@@ -25,6 +25,13 @@ def temporal_conv(in_planes: int, planes: int, stride: int = 1) -> Conv3d:
 
 
 class BasicBlock2p1d(Block):
+    folds = (
+        ("conv1_s", "bn1_s"),
+        ("conv1_t", "bn1_t"),
+        ("conv2_s", "bn2_s"),
+        ("conv2_t", "bn2_t"),
+    )
+
     def __init__(
         self, in_planes: int, planes: int, stride: int, shortcut: nn.Module | None
     ) -> None:
@@ -51,6 +58,12 @@ class BasicBlock2p1d(Block):
 
 class Bottleneck2p1d(Block):
     expansion: ClassVar[int] = 4
+    folds = (
+        ("conv1", "bn1"),
+        ("conv2_s", "bn2_s"),
+        ("conv2_t", "bn2_t"),
+        ("conv3", "bn3"),
+    )
 
     def __init__(
         self, in_planes: int, planes: int, stride: int, shortcut: nn.Module | None
@@ -77,6 +90,8 @@ class Bottleneck2p1d(Block):
 
 
 class ResNet2p1d(ResNet):
+    folds = (("conv1_s", "bn1_s"), ("conv1_t", "bn1_t"))
+
     def build_stem(self, stem: Stem, planes: int) -> None:
         # The original counts three input channels whatever there are.
         mid = mid_planes(3, planes, stem.t_size, 7)

@@ -1,5 +1,6 @@
 """The device, the arithmetic on it, and the way from uint8 clips to the model's input."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
+from models.folding import folded
 from spatial_transforms import MEAN, STD
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -60,6 +62,23 @@ class Device:
         mean = torch.tensor(norm.mean, device=self.device).view(-1, 1, 1, 1)
         std = torch.tensor(norm.std, device=self.device).view(-1, 1, 1, 1)
         return pixels.mul_(norm.value_scale / 255).sub_(mean).div_(std)
+
+    def scorer(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """A function from uint8 clips (B, C, T, H, W) to float32 logits (B, K), which computes
+        with a copy of the model as it is now: batch norm folded, in the precision itself."""
+        dtype = self._inference_dtype()
+        ready = self.place(folded(model)).to(dtype)
+
+        def score(clips: Tensor) -> Tensor:
+            with torch.inference_mode():
+                return ready(self.model_input(clips).to(dtype)).float()
+
+        return score
+
+    def _inference_dtype(self) -> torch.dtype:
+        if self.precision == "fp32":
+            return torch.float32
+        return AUTOCAST_DTYPES[self.precision]
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which forward passes run."""

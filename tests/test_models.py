@@ -10,13 +10,26 @@ from torch import nn
 from errors import UserError
 from models.build import build
 from models.catalog import FAMILIES
-from models.resnet import Conv3d, PadShortcut
+from models.densenet import DenseLayer, Transition
+from models.folding import folded
+from models.resnet import Block, Conv3d, PadShortcut
 from tests.golden.weights import model_input, weights_from_names
 from tests.runs import GOLDEN
 
 CASES = json.loads(gzip.decompress((GOLDEN / "models.json.gz").read_bytes()))
 ALL_DEPTHS = [(family, depth) for family, entry in FAMILIES.items() for depth in entry.depths]
 SMALLEST = {(family, min(entry.depths)) for family, entry in FAMILIES.items()}
+
+
+def n_blocks(model):
+    return sum(isinstance(module, Block | DenseLayer | Transition) for module in model.modules())
+
+
+# Batch norms that no convolution comes directly before: the first of each block of these families.
+N_KEPT_NORMS = dict.fromkeys(FAMILIES, lambda model: 0) | {
+    "preresnet": n_blocks,
+    "densenet": lambda model: n_blocks(model) + 1,
+}
 
 
 def case_id(case):
@@ -36,8 +49,13 @@ def test_names_shapes_and_logits_are_the_originals(case):
     model.eval()
     with torch.inference_mode():
         logits = model(model_input(case["options"].get("n_input_channels", 3)))
+        ready = folded(model)
+        same = ready(model_input(case["options"].get("n_input_channels", 3)))
     expected = torch.tensor(case["logits"]).reshape(1, 7)
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-3)
+    assert (same - logits).abs().max() <= 1e-4 * logits.abs().max()
+    n_norms = sum(isinstance(module, nn.BatchNorm3d) for module in ready.modules())
+    assert n_norms <= N_KEPT_NORMS[case["model"]](model)
 
 
 @pytest.mark.parametrize(("family", "depth"), ALL_DEPTHS)
