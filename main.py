@@ -1,9 +1,11 @@
 """Train, fine-tune, validate and run 3D ResNets on videos: python main.py -h lists the flags."""
 
 import logging
+import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +17,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from datasets.annotation import Index
-    from datasets.video_dataset import ClipLoader
     from runtime.checkpoint import Checkpoint
     from runtime.device import Device
-    from runtime.keeper import CheckpointKeeper
+    from runtime.distributed import World
     from runtime.run_log import RunLog
-    from training import Position
 
 log = logging.getLogger("main")
 
@@ -31,7 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     interruption = Interruption()
     try:
         with interruption.watching():
-            run(parse_opts(argv), interruption)
+            options = parse_opts(argv)
+            n_processes = _processes_to_start(options)
+            if n_processes > 1:
+                from runtime.distributed import launch
+
+                return launch(sys.argv[1:] if argv is None else argv, n_processes)
+            with _joined(options) as world:
+                run(options, interruption, world)
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -42,12 +49,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(options: Options, interruption: Interruption) -> None:
+def _processes_to_start(options: Options) -> int:
+    """One per visible GPU where nobody has started them yet; else 1, this one."""
+    from runtime.distributed import find_launcher, is_launched_by_torchrun
+
+    if options.no_cuda or is_launched_by_torchrun(os.environ):
+        return 1
+    if options.distributed and find_launcher(os.environ) is not None:
+        return 1
+    if options.cache_features or options.world_size > 1:
+        return 1
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@contextmanager
+def _joined(options: Options) -> "Iterator[World]":
+    """Meet the other processes, if there are any; all but the first fall silent."""
+    from runtime.distributed import ALONE, is_launched_by_torchrun, join, leave
+
+    if not options.distributed and not is_launched_by_torchrun(os.environ):
+        yield ALONE
+        return
+    import torch
+
+    use_cuda = torch.cuda.is_available() and not options.no_cuda
+    if options.batchnorm_sync and not use_cuda:
+        raise UserError("--batchnorm_sync: torch synchronises batch norm on GPUs alone")
+    world = join(options.dist_url, use_cuda=use_cuda)
+    if not world.is_first:
+        logging.getLogger().setLevel(logging.ERROR)
+    log.info("%d processes", world.size)
+    yield world
+    leave(world)
+
+
+def run(options: Options, interruption: Interruption, world: "World") -> None:
     """Read and check everything first, then train, validate and infer."""
     import torch
 
     from datasets.activitynet import read_any_index
     from model import settle
+    from phases import Parts, run_phases
     from runtime.checkpoint import check_class_names
 
     assert options.annotation_path is not None and options.result_path is not None
@@ -61,64 +105,14 @@ def run(options: Options, interruption: Interruption) -> None:
     if resumed is not None:
         check_class_names(resumed, index.labels, index.path)
     torch.manual_seed(options.manual_seed)
-    device = _choose_device(options)
+    device = _choose_device(options, world)
     model = device.place(_prepare_model(options, index, resumed, pretrained))
-    run_log = _open_log(options, resumed)
+    run_log = _open_log(options, resumed, world)
+    parts = Parts(options, index, model, device, world, run_log)
     try:
-        _run_phases(options, index, model, device, resumed, run_log, interruption)
+        run_phases(parts, resumed, interruption)
     finally:
         run_log.close()
-
-
-def _run_phases(
-    options: Options,
-    index: "Index",
-    model: "nn.Module",
-    device: "Device",
-    checkpoint: "Checkpoint | None",
-    run_log: "RunLog",
-    interruption: Interruption,
-) -> None:
-    from datasets.build import build_inference_loader, build_train_loader, build_val_loader
-    from training import build_trainer, fit, validate
-
-    # All loaders first: what is wrong with any of them is told before hours of training.
-    train_loader = None if options.no_train else build_train_loader(options, index)
-    val_loader = None if options.no_val else build_val_loader(options, index)
-    inference_loader = build_inference_loader(options, index) if options.inference else None
-    for loader in (train_loader, val_loader, inference_loader):
-        if loader is not None:
-            loader.probe()
-    if train_loader is not None:
-        _tell_doubts(index)
-        trainer = build_trainer(options, model, device, checkpoint)
-        start = _start(options, checkpoint)
-        keeper = _keeper(options, index, interruption)
-        if checkpoint is not None:
-            keeper.mend_best(checkpoint)
-        with interruption.deferred():
-            fit(
-                trainer,
-                train_loader,
-                val_loader,
-                start=start,
-                n_epochs=options.n_epochs,
-                run_log=run_log,
-                keeper=keeper,
-            )
-    elif val_loader is not None:
-        assert checkpoint is not None
-        validate(model, val_loader, device, checkpoint.epoch or 0, run_log)
-    if inference_loader is not None:
-        _infer(options, index, model, device, inference_loader, run_log)
-
-
-def _tell_doubts(index: "Index") -> None:
-    """What the index alone shows to be odd; util_scripts.check_dataset looks at the frames too."""
-    from datasets.index_checks import by_kind, check_index, first_few
-
-    for kind, texts in by_kind(check_index(index)).items():
-        log.warning("index: %d %s: %s", len(texts), kind, "; ".join(first_few(texts)))
 
 
 def _check_form(options: Options, index: "Index") -> None:
@@ -153,7 +147,7 @@ def _make_writable(folder: Path) -> None:
         ) from None
 
 
-def _choose_device(options: Options) -> "Device":
+def _choose_device(options: Options, world: "World") -> "Device":
     from runtime.device import Normalization, choose_device, describe_device
 
     normalization = Normalization.of(
@@ -164,7 +158,10 @@ def _choose_device(options: Options) -> "Device":
         n_channels=options.n_input_channels,
     )
     device = choose_device(
-        no_cuda=options.no_cuda, precision=options.precision, normalization=normalization
+        no_cuda=options.no_cuda,
+        precision=options.precision,
+        normalization=normalization,
+        number=world.local_rank,
     )
     log.info("%s on %s", options.arch, describe_device(device))
     return device
@@ -210,10 +207,11 @@ def _prepare_model(
     return model
 
 
-def _open_log(options: Options, checkpoint: "Checkpoint | None") -> "RunLog":
+def _open_log(options: Options, checkpoint: "Checkpoint | None", world: "World") -> "RunLog":
+    from phases import position_of
     from runtime.run_log import RunLog
 
-    start = _position(checkpoint)
+    start = position_of(checkpoint)
     assert options.result_path is not None
     return RunLog(
         options.result_path,
@@ -221,94 +219,8 @@ def _open_log(options: Options, checkpoint: "Checkpoint | None") -> "RunLog":
         keep_before=sys.maxsize if options.no_train else start.epoch,
         keep_batches=start.batches,
         tensorboard=options.tensorboard,
+        is_silent=not world.is_first,
     )
-
-
-def _position(checkpoint: "Checkpoint | None") -> "Position":
-    """Where training goes on."""
-    from training import Position
-
-    if checkpoint is None:
-        return Position(1)
-    if "position" in checkpoint.extra:
-        return Position(**checkpoint.extra["position"])
-    return Position((checkpoint.epoch or 0) + 1)
-
-
-def _start(options: Options, checkpoint: "Checkpoint | None") -> "Position":
-    start = _position(checkpoint)
-    if checkpoint is not None and start.epoch > options.n_epochs + 1:
-        raise UserError(
-            f"{checkpoint.path}: is at epoch {checkpoint.epoch}, past --n_epochs {options.n_epochs}"
-        )
-    if start.epoch == options.n_epochs + 1:
-        log.info("all %d epochs are trained already", options.n_epochs)
-    if start.batches and checkpoint is not None:
-        _check_batches(options, checkpoint)
-        log.info("going on in epoch %d after batch %d", start.epoch, start.batches)
-    return start
-
-
-def _check_batches(options: Options, checkpoint: "Checkpoint") -> None:
-    """Inside an epoch the batches must be those of the interrupted run."""
-    for name in ("batch_size", "manual_seed"):
-        saved, here = checkpoint.options.get(name), getattr(options, name)
-        if saved != here:
-            raise UserError(
-                f"--{name} {here}: {checkpoint.path} was saved inside an epoch with {saved}; "
-                "resume with that, or from a save_{epoch}.pth"
-            )
-
-
-def _keeper(options: Options, index: "Index", interruption: Interruption) -> "CheckpointKeeper":
-    from runtime.keeper import CheckpointKeeper
-
-    assert options.result_path is not None
-    return CheckpointKeeper(
-        options.result_path,
-        every=options.checkpoint,
-        minutes=options.checkpoint_minutes,
-        keep=options.keep_checkpoints,
-        about={
-            "arch": options.arch,
-            "class_names": list(index.labels),
-            "options": options.as_plain(),
-        },
-        interruption=interruption,
-    )
-
-
-def _infer(
-    options: Options,
-    index: "Index",
-    model: "nn.Module",
-    device: "Device",
-    loader: "ClipLoader",
-    run_log: "RunLog",
-) -> None:
-    """Write {subset}.json and tell the accuracy."""
-    from datasets.annotation import UNLABELLED
-    from inference import infer
-    from results import accuracy_of, describe, write_results
-
-    assert options.result_path is not None
-    results = infer(
-        model,
-        loader,
-        device=device,
-        labels=index.labels,
-        topk=options.output_topk,
-        average=not options.inference_no_average,
-    )
-    run_log.begin()
-    path = options.result_path / f"{options.inference_subset}.json"
-    write_results(path, results)
-    log.info("%s: scores of %d videos", path, len(results))
-    if all(record.label == UNLABELLED for record in loader.dataset.records):
-        log.info("the videos have no labels: no accuracy")
-        return
-    for line in describe(accuracy_of(index, results, options.inference_subset)):
-        log.info("%s", line)
 
 
 if __name__ == "__main__":

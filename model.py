@@ -1,5 +1,6 @@
 """The model of a run: built, given weights and a head, and partly frozen."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import fields
@@ -13,6 +14,8 @@ from models.build import build
 from models.catalog import FAMILIES
 from opts import Options, fill_in
 from runtime.checkpoint import Checkpoint, check_class_names, load_weights, n_classes_of
+from runtime.device import Device
+from runtime.distributed import World
 
 log = logging.getLogger(__name__)
 
@@ -167,3 +170,24 @@ def frozen_batch_norms(model: nn.Module) -> Sequence[nn.Module]:
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     frozen = [m for m in norms if not any(p.requires_grad for p in m.parameters())]
     return frozen if any(not p.requires_grad for p in model.parameters()) else norms
+
+
+def wrap_for_distributed(
+    model: nn.Module, device: Device, world: World, *, sync_bn: bool
+) -> nn.Module:
+    """What training steps call: the model, or with several processes a wrapper that averages its
+    gradients over them. Batch norm's statistics are the first process's, unless `sync_bn`."""
+    if world.size == 1:
+        return model
+    if sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    ids = None if device.device.type == "cpu" else [device.device.index]
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+
+
+def without_head(model: nn.Module, family: str) -> nn.Module:
+    """A model that shares the trunk and gives what its head would get, (B, D)."""
+    trunk = copy.copy(model)
+    trunk._modules = dict(model._modules)
+    setattr(trunk, FAMILIES[family].head, nn.Identity())
+    return trunk

@@ -21,12 +21,6 @@ DEPTHS_HELP = f"resnet, resnet2p1d, preresnet: {' '.join(map(str, RESNET_DEPTHS)
 ROOTED_PATHS = ("video_path", "annotation_path", "result_path", "pretrain_path", "resume_path")
 AUTO = Path("auto")
 
-# One line per flag that is parsed already but whose work this version does not do.
-NOT_YET: dict[str, tuple[Callable[["Options"], bool], str]] = {
-    "--distributed": (lambda o: o.distributed, "one process is all this version runs"),
-    "--batchnorm_sync": (lambda o: o.batchnorm_sync, "it needs --distributed"),
-}
-
 
 def _flag(group: str, default: Any, help: str, **arguments: Any) -> Any:
     """One command-line flag; `arguments` go to argparse."""
@@ -97,13 +91,15 @@ class Options:
     resnext_cardinality: int = _flag("model", 32, "groups of resnext")
 
     ft_begin_module: str = _flag("training", "", "first trained module (fc, layer4 …); '' is all")
-    batch_size: int = _flag("training", 128, "clips per optimiser step")
+    batch_size: int = _flag("training", 128, "clips per batch, of all processes together")
+    accumulate: int = _flag("training", 1, "batches per optimiser step, one after the other")
     n_epochs: int = _flag("training", 200, "last epoch; epochs count from 1")
     checkpoint: int = _flag("training", 10, "epochs between save_{epoch}.pth")
     optimizer: str = _flag("training", "sgd", "optimiser", choices=("sgd",))
     learning_rate: float = _flag("training", 0.1, "initial learning rate")
     momentum: float = _flag("training", 0.9, "momentum")
     dampening: float = _flag("training", 0.0, "dampening of the momentum")
+    clip_grad: float = _flag("training", 0.0, "largest norm of the gradient; 0: any")
     weight_decay: float = _flag("training", 1e-3, "weight decay")
     nesterov: bool = _flag("training", False, "Nesterov momentum; forces dampening 0")
     lr_scheduler: str = _flag(
@@ -118,6 +114,11 @@ class Options:
         "training",
         False,
         "keep the batch-norm statistics of the layers before --ft_begin_module (of all without it)",
+    )
+    cache_features: int = _flag(
+        "training",
+        0,
+        "views of each clip that a frozen trunk sees once, for its head to train on",
     )
     keep_head: bool = _flag("training", False, "keep the head of --pretrain_path")
     checkpoint_minutes: float = _flag(
@@ -148,9 +149,13 @@ class Options:
         "arithmetic; auto: bf16 autocast where the device computes it natively, else fp32",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
-    distributed: bool = _flag("machine", False, "many processes")
+    compile: bool = _flag("machine", False, "training steps through torch.compile")
+    profile: bool = _flag("machine", False, "trace of some steps, in the results folder's profile")
+    distributed: bool = _flag(
+        "machine", False, "many processes; several visible GPUs are used without it"
+    )
     dist_url: str = _flag("machine", "tcp://127.0.0.1:23456", "where processes meet")
-    world_size: int = _flag("machine", -1, "number of nodes")
+    world_size: int = _flag("machine", -1, "number of nodes; the launcher knows it")
     batchnorm_sync: bool = _flag("machine", False, "synchronised batch norm")
 
     given: frozenset[str] = frozenset()  # the flags that were on the command line
@@ -296,6 +301,7 @@ def _resolve(options: Options) -> Options:
 AT_LEAST_ONE = (
     "n_classes",
     "batch_size",
+    "accumulate",
     "inference_batch_size",
     "n_epochs",
     "checkpoint",
@@ -312,6 +318,8 @@ AT_LEAST_ONE = (
 NOT_NEGATIVE = (
     "n_pretrain_classes",
     "n_threads",
+    "cache_features",
+    "clip_grad",
     "momentum",
     "dampening",
     "weight_decay",
@@ -343,9 +351,12 @@ def _contradictions(options: Options) -> Iterator[str]:
     for name in ("video_path", "annotation_path", "result_path"):
         if getattr(options, name) is None:
             yield f"--{name} is missing"
-    for flag, (asked, reason) in NOT_YET.items():
-        if asked(options):
-            yield f"{flag}: {reason}"
+    if options.batchnorm_sync and options.no_cuda:
+        yield "--batchnorm_sync works on GPUs alone: leave out that or --no_cuda"
+    if options.world_size > 1 and not options.distributed:
+        yield f"--world_size {options.world_size} needs --distributed and a launcher on each node"
+    if options.cache_features and options.distributed:
+        yield "--cache_features runs in one process: leave out --distributed"
     if options.input_type == "flow" and options.file_type != "hdf5":
         yield f"--input_type flow is read from --file_type hdf5, not {options.file_type}"
     if options.dataset == "activitynet" and options.file_type != "jpg":
@@ -377,6 +388,9 @@ def _model_contradictions(options: Options) -> Iterator[str]:
             f"--ft_begin_module {options.ft_begin_module}: the modules of {options.model} are "
             + " ".join(family.modules)
         )
+    head = family.head
+    if options.cache_features and not (options.ft_begin_module == head and options.freeze_bn):
+        yield f"--cache_features needs a frozen trunk: --ft_begin_module {head} --freeze_bn"
     for field in FLAGS:
         if field.metadata["group"] != "model" or field.name in ("model", "model_depth"):
             continue

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from datasets.video_dataset import ClipLoader
+from datasets.video_dataset import ValLoader
 from errors import UserError
 from metrics import topk_hits
-from runtime.device import Device
+from runtime.device import Device, Scorer
+from runtime.distributed import ALONE, World
 
 
 class Evaluation(NamedTuple):
@@ -24,51 +25,62 @@ class Evaluation(NamedTuple):
     n_videos: int
 
 
+class ClipScores(NamedTuple):
+    """Some clips: loss (N,), softmax (N, K), label (N,) and video (N,)."""
+
+    losses: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    videos: np.ndarray
+
+
 def evaluate(
     model: nn.Module,
-    loader: ClipLoader,
+    loader: ValLoader,
     *,
     device: Device,
     title: str,
+    world: World = ALONE,
+    scorer: Callable[[nn.Module], Scorer] | None = None,
     on_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a copy of a model as it is now. Raises UserError if no clip is left.
+    """Evaluate a model as it is now. Raises UserError if no clip is left.
 
-    `on_batch` is called before each batch and may end the pass by raising.
+    `scorer` makes of the model what turns a batch's clips into logits; it is the device's own
+    unless the loader yields something other than clips. Of several processes each evaluates its
+    videos, and all get the same answer. `on_batch` is called before each batch and may end the
+    pass by raising.
     """
-    score = device.scorer(model)
-    losses: list[float] = []
-    scores: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    videos: list[np.ndarray] = []
-    bar = tqdm(loader, desc=title, leave=False, disable=None)
+    score = (scorer or device.scorer)(model)
+    clips: list[ClipScores] = []
+    bar = tqdm(loader, desc=title, leave=False, disable=None if world.is_first else True)
     for batch in bar:
         if on_batch is not None:
             on_batch()
+        if not len(batch.labels):
+            continue
         logits = score(batch.clips)  # (B, C, T, H, W) -> (B, K)
-        targets = batch.labels.to(device.device)
-        losses.append(F.cross_entropy(logits, targets, reduction="sum").item())
-        scores.append(logits.softmax(dim=1).cpu().numpy())
-        labels.append(batch.labels.numpy())
-        videos.append(batch.videos.numpy())
-    if not scores:
+        losses = F.cross_entropy(logits, batch.labels.to(logits.device), reduction="none")
+        found = (losses.cpu(), logits.softmax(dim=1).cpu(), batch.labels, batch.videos)
+        clips.append(ClipScores(*(tensor.numpy() for tensor in found)))
+    together = [part for parts in world.gather(clips) for part in parts]
+    if not together:
         raise UserError("validation: every sample was left out as unreadable")
-    return _summarise(
-        sum(losses), np.concatenate(scores), np.concatenate(labels), np.concatenate(videos)
-    )
+    return _summarise(ClipScores(*map(np.concatenate, zip(*together, strict=True))))
 
 
-def _summarise(
-    loss_sum: float, scores: np.ndarray, labels: np.ndarray, videos: np.ndarray
-) -> Evaluation:
-    """scores (N, K), labels (N,) and videos (N,) of all clips -> the numbers."""
+def _summarise(clips: ClipScores) -> Evaluation:
+    """All clips -> the numbers. In the order of the videos, so that a sum does not depend on how
+    many processes there were."""
+    order = np.argsort(clips.videos, kind="stable")
+    losses, scores, labels, videos = (column[order] for column in clips)
     _, first_clip, video_of_clip = np.unique(videos, return_index=True, return_inverse=True)
     clips_per_video = np.bincount(video_of_clip)
     video_scores = np.zeros((len(first_clip), scores.shape[1]))
     np.add.at(video_scores, video_of_clip, scores)
     video_scores /= clips_per_video[:, None]
     return Evaluation(
-        loss=loss_sum / len(labels),
+        loss=float(losses.mean(dtype=np.float64)),
         clip_accuracy=float(topk_hits(scores, labels, 1).mean()),
         video_accuracy=float(topk_hits(video_scores, labels[first_clip], 1).mean()),
         n_clips=len(labels),

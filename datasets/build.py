@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
+import torch
+
 from datasets.activitynet import UntrimmedIndex, select_parts, select_whole
 from datasets.annotation import Index, canonical_subset, select_videos
 from datasets.compact import VideoRecord
@@ -18,6 +20,7 @@ from datasets.frames import (
 )
 from datasets.hdf5 import FLOW, require_h5py
 from datasets.video_dataset import (
+    Batches,
     ClipLoader,
     OrderedBatches,
     ShuffledBatches,
@@ -29,6 +32,7 @@ from datasets.video_dataset import (
 )
 from datasets.video_files import require_torchcodec
 from opts import Options
+from runtime.distributed import ALONE, World
 from spatial_transforms import EvalView, TrainView
 from temporal_transforms import center_window, even_windows, random_window
 
@@ -38,7 +42,9 @@ NAMED = 5  # omitted videos that are named before "and N more"
 log = logging.getLogger(__name__)
 
 
-def build_train_loader(options: Options, index: Index) -> ClipLoader:
+def build_train_loader(
+    options: Options, index: Index, world: World = ALONE
+) -> ClipLoader[ShuffledBatches]:
     """One clip per training video and epoch, in an order drawn per epoch."""
     records = _usable_records(options, index, "training")
     spatial = TrainView(
@@ -51,20 +57,27 @@ def build_train_loader(options: Options, index: Index) -> ClipLoader:
         is_flow=options.input_type == "flow",
     )
     temporal = partial(TRAIN_WINDOWS[options.train_t_crop], size=options.sample_duration)
-    batches = ShuffledBatches(len(records), options.batch_size, options.manual_seed)
-    return _loader(options, _dataset(options, records, temporal, spatial), batches)
+    batches = ShuffledBatches(
+        len(records), options.batch_size, options.manual_seed, rank=world.rank, size=world.size
+    )
+    return _loader(options, _dataset(options, records, temporal, spatial), batches, world)
 
 
-def build_val_loader(options: Options, index: Index) -> ClipLoader:
+def build_val_loader(
+    options: Options, index: Index, world: World = ALONE
+) -> ClipLoader[OrderedBatches]:
     """`n_val_samples` clips of each validation video; about `batch_size` clips in a batch."""
     records = _usable_records(options, index, "validation")
     temporal = partial(even_windows, size=options.sample_duration, n_samples=options.n_val_samples)
     dataset = _dataset(options, records, temporal, EvalView(options.sample_size))
     videos_per_batch = max(1, options.batch_size // options.n_val_samples)
-    return _loader(options, dataset, OrderedBatches(len(records), videos_per_batch))
+    batches = OrderedBatches(world.share(len(records)), videos_per_batch)
+    return _loader(options, dataset, batches, world)
 
 
-def build_inference_loader(options: Options, index: Index) -> ClipLoader:
+def build_inference_loader(
+    options: Options, index: Index, world: World = ALONE
+) -> ClipLoader[WindowBatches]:
     """Every window of each video of --inference_subset, in order."""
     subset = canonical_subset(options.inference_subset)
     records = _usable_records(options, index, subset, whole_videos=True)
@@ -72,10 +85,12 @@ def build_inference_loader(options: Options, index: Index) -> ClipLoader:
     whole_frames = options.inference_crop == "nocrop"
     spatial = EvalView(options.sample_size, crop=not whole_frames)
     dataset = _dataset(options, records, windows, spatial)
-    counts = [windows.count(len(dataset.kept_frames(video))) for video in range(len(records))]
+    counts = {
+        video: windows.count(len(dataset.kept_frames(video))) for video in world.share(len(records))
+    }
     # Whole frames differ in width from video to video.
     videos_per_batch = 1 if whole_frames else options.inference_batch_size
-    return _loader(options, dataset, WindowBatches(counts, videos_per_batch))
+    return _loader(options, dataset, WindowBatches(counts, videos_per_batch), world)
 
 
 def _dataset(
@@ -104,11 +119,12 @@ def _source(options: Options) -> FrameSource:
 
 
 def _loader(
-    options: Options,
-    dataset: VideoDataset,
-    batches: ShuffledBatches | OrderedBatches | WindowBatches,
-) -> ClipLoader:
-    return ClipLoader(dataset, batches, options.n_threads, skip_bad=options.on_bad_video == "skip")
+    options: Options, dataset: VideoDataset, batches: Batches, world: World
+) -> ClipLoader[Batches]:
+    n_workers = -(-options.n_threads // world.local_size)  # --n_threads counts those of a node
+    pin = torch.cuda.is_available() and not options.no_cuda
+    skip = options.on_bad_video == "skip"
+    return ClipLoader(dataset, batches, n_workers, skip_bad=skip, pin_memory=pin)
 
 
 def _usable_records(

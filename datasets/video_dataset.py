@@ -2,10 +2,10 @@
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -156,10 +156,17 @@ def collate(samples: Sequence[Sample | BadSample]) -> ClipBatch:
 
 
 class ShuffledBatches:
-    """Batches of keys in an order that depends on (seed, epoch) alone."""
+    """Batches of keys in an order that depends on (seed, epoch) alone.
 
-    def __init__(self, n_videos: int, batch_size: int, seed: int) -> None:
+    Of `size` processes each has every `size`-th video of each batch, from number `rank` on; the
+    last batch may have none for some.
+    """
+
+    def __init__(
+        self, n_videos: int, batch_size: int, seed: int, *, rank: int = 0, size: int = 1
+    ) -> None:
         self.n_videos, self.batch_size, self.seed = n_videos, batch_size, seed
+        self.rank, self.size = rank, size
         self.begin(1)
 
     def begin(self, epoch: int, *, after: int = 0) -> None:
@@ -172,35 +179,40 @@ class ShuffledBatches:
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_videos)
         for start in range(self.after * self.batch_size, self.n_videos, self.batch_size):
-            yield [SampleKey(self.epoch, int(i)) for i in order[start : start + self.batch_size]]
+            batch = order[start : start + self.batch_size][self.rank :: self.size]
+            yield [SampleKey(self.epoch, int(i)) for i in batch]
+
+    def clips_around(self, number: int, group: int) -> int:
+        """Clips of all processes in the `group` batches, counted from 0, that hold `number`."""
+        start = number // group * group
+        return min(self.n_videos, (start + group) * self.batch_size) - start * self.batch_size
 
 
 class OrderedBatches:
-    """Batches of keys, video by video, for validation."""
+    """Batches of keys of some videos, one after the other, for validation."""
 
-    def __init__(self, n_videos: int, batch_size: int) -> None:
-        self.n_videos, self.batch_size = n_videos, batch_size
+    def __init__(self, videos: range, batch_size: int) -> None:
+        self.videos, self.batch_size = videos, batch_size
 
     def __len__(self) -> int:
-        return -(-self.n_videos // self.batch_size)
+        return -(-len(self.videos) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        for start in range(0, self.n_videos, self.batch_size):
-            stop = min(start + self.batch_size, self.n_videos)
-            yield [SampleKey(0, i) for i in range(start, stop)]
+        for start in range(0, len(self.videos), self.batch_size):
+            yield [SampleKey(0, i) for i in self.videos[start : start + self.batch_size]]
 
 
 class WindowBatches:
     """Batches of the windows of inference, in order: at most `n_videos` videos and
     MAX_WINDOWS_PER_BATCH windows in one, so that a long video takes several."""
 
-    def __init__(self, window_counts: Sequence[int], n_videos: int) -> None:
+    def __init__(self, window_counts: Mapping[int, int], n_videos: int) -> None:
         self.window_counts, self.n_videos = window_counts, n_videos
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         batch: list[SampleKey] = []
         room = MAX_WINDOWS_PER_BATCH
-        for video, count in enumerate(self.window_counts):
+        for video, count in self.window_counts.items():
             start = 0
             while start < count:
                 stop = min(count, start + room)
@@ -217,12 +229,34 @@ class WindowBatches:
         return sum(1 for _ in self)
 
 
+Batches = TypeVar("Batches", ShuffledBatches, OrderedBatches, WindowBatches)
+
+
+class ValLoader(Protocol):
+    """Batches of clips, or of what a frozen trunk made of them."""
+
+    skipped: list[str]
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[ClipBatch]: ...
+
+    def video_id(self, video: int) -> str: ...
+
+
+class TrainLoader(ValLoader, Protocol):
+    """Those of training, in an order drawn per epoch."""
+
+    batches: ShuffledBatches
+
+
 @dataclass
-class ClipLoader:
-    """Iterates over batches; an unreadable sample stops the run or is left out and counted."""
+class ClipLoader(Generic[Batches]):
+    """Iterates over batches; an unreadable sample stops the run or is left out and counted. A batch
+    may be empty."""
 
     dataset: VideoDataset
-    batches: ShuffledBatches | OrderedBatches | WindowBatches
+    batches: Batches
     n_workers: int
     skip_bad: bool
     pin_memory: bool = False
@@ -262,8 +296,7 @@ class ClipLoader:
         self.skipped = []
         for batch in self._loader:
             self._judge(batch.bad)
-            if len(batch.clips):
-                yield batch
+            yield batch
 
     def _judge(self, bad: Iterable[BadSample]) -> None:
         for sample in bad:

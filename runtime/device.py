@@ -12,6 +12,8 @@ from errors import UserError
 from models.folding import folded
 from spatial_transforms import MEAN, STD
 
+Scorer = Callable[[Tensor], Tensor]
+
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -63,7 +65,7 @@ class Device:
         std = torch.tensor(norm.std, device=self.device).view(-1, 1, 1, 1)
         return pixels.mul_(norm.value_scale / 255).sub_(mean).div_(std)
 
-    def scorer(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    def scorer(self, model: nn.Module) -> Scorer:
         """A function from uint8 clips (B, C, T, H, W) to float32 logits (B, K), which computes
         with a copy of the model as it is now: batch norm folded, in the precision itself."""
         dtype = self._inference_dtype()
@@ -72,6 +74,19 @@ class Device:
         def score(clips: Tensor) -> Tensor:
             with torch.inference_mode():
                 return ready(self.model_input(clips).to(dtype)).float()
+
+        return score
+
+    def features(self, features: Tensor) -> Tensor:
+        """What a trunk gave, (B, D), as the input of the head alone."""
+        return features.to(self.device, non_blocking=True)
+
+    def head_scorer(self, head: nn.Module) -> Scorer:
+        """As `scorer`, from features (B, D)."""
+
+        def score(features: Tensor) -> Tensor:
+            with torch.inference_mode(), self.autocast():
+                return head(self.features(features)).float()
 
         return score
 
@@ -91,13 +106,15 @@ class Device:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
 
-def choose_device(*, no_cuda: bool, precision: str, normalization: Normalization) -> Device:
-    """Pick CUDA where there is one, and settle what --precision auto means on it.
+def choose_device(
+    *, no_cuda: bool, precision: str, normalization: Normalization, number: int = 0
+) -> Device:
+    """Pick CUDA where there is one, GPU `number` of it, and settle what --precision auto means.
 
     Raises UserError where the device can't compute the precision asked for.
     """
     use_cuda = not no_cuda and torch.cuda.is_available()
-    device = torch.device("cuda" if use_cuda else "cpu")
+    device = torch.device("cuda", number) if use_cuda else torch.device("cpu")
     native_bf16 = _cuda_has_bf16() if use_cuda else cpu_has_bf16()
     if precision == "auto":
         precision = "bf16" if native_bf16 else "fp32"
@@ -126,7 +143,5 @@ def describe_device(device: Device) -> str:
     """One line for the log."""
     if device.device.type == "cuda":
         name = torch.cuda.get_device_name(device.device)
-        others = torch.cuda.device_count() - 1
-        more = f"; {others} more GPUs are not used" if others else ""
-        return f"{name}, {device.precision}{more}"
+        return f"{name}, {device.precision}"
     return f"CPU with {torch.get_num_threads()} threads, {device.precision}"

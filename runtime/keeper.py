@@ -8,6 +8,7 @@ from typing import Any
 
 from errors import UserError
 from runtime.checkpoint import Checkpoint, load_checkpoint, read_content, save_checkpoint
+from runtime.distributed import ALONE, World
 from runtime.interruption import Interrupted, Interruption
 
 BEST = "best.pth"
@@ -33,6 +34,7 @@ class CheckpointKeeper:
         keep: int,
         about: Mapping[str, Any],
         interruption: Interruption,
+        world: World = ALONE,
     ) -> None:
         self.folder = folder
         self.every = every
@@ -40,8 +42,9 @@ class CheckpointKeeper:
         self.keep = keep
         self.about = dict(about)
         self.interruption = interruption
+        self.world = world
         self._last_saved = time.monotonic()
-        for pattern in LEFTOVERS:
+        for pattern in LEFTOVERS if world.is_first else ():
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
 
@@ -49,18 +52,21 @@ class CheckpointKeeper:
         """Save what is due. Raises UserError where it can't be."""
         content = state() | self.about | {"epoch": epoch}
         if is_last or epoch % self.every == 0:
-            save_checkpoint(self.folder / f"save_{epoch}.pth", content)
+            self._save(f"save_{epoch}.pth", content)
             self._last_saved = time.monotonic()
             self._drop_old(epoch)
         if is_best:  # second: a run killed between the two mends it, see mend_best
-            save_checkpoint(self.folder / BEST, content)
-        if self.interruption.asked is not None and not is_last:
+            self._save(BEST, content)
+        asked = self._asked()
+        if asked and not is_last:
             if epoch % self.every != 0:
-                save_checkpoint(self.folder / "last.pth", content)
-            raise self._interrupted(f"after epoch {epoch}")
+                self._save("last.pth", content)
+            raise self._interrupted(asked, f"after epoch {epoch}")
 
     def mend_best(self, resumed: Checkpoint) -> None:
         """Write best.pth if the run that is resumed was killed before it could."""
+        if not self.world.is_first:
+            return
         best = resumed.extra.get("best")
         if resumed.path.parent != self.folder or resumed.path.name == BEST:
             return
@@ -79,30 +85,42 @@ class CheckpointKeeper:
         `position` holds plain values, among them the "epoch" that is not done yet and the
         "batches" of it that are. Raises Interrupted, or UserError where the disk is full.
         """
-        asked = self.interruption.asked is not None
-        if not asked and not self._is_due():
+        if self.world.size == 1 and not self.is_wanted():
             return
+        asked = self._asked()
         # To programs that know nothing of positions the file is at the end of the epoch before.
         extra = {"epoch": position["epoch"] - 1, "position": dict(position)}
-        save_checkpoint(self.folder / "last.pth", state() | self.about | extra)
+        self._save("last.pth", state() | self.about | extra)
         self._last_saved = time.monotonic()
         if asked:
-            raise self._interrupted(f"in epoch {position['epoch']}, batch {position['batches']}")
+            where = f"in epoch {position['epoch']}, batch {position['batches']}"
+            raise self._interrupted(asked, where)
+
+    def is_wanted(self) -> bool:
+        """Whether this process has a reason to call inside_epoch, which then all must."""
+        return self.interruption.asked is not None or self._is_due()
+
+    def _asked(self) -> int:
+        """The signal that asked any process to end, or 0."""
+        return max(self.world.gather(self.interruption.asked or 0))
+
+    def _save(self, name: str, content: dict[str, Any]) -> None:
+        if self.world.is_first:
+            save_checkpoint(self.folder / name, content)
 
     def _is_due(self) -> bool:
         return self.minutes > 0 and time.monotonic() - self._last_saved >= self.minutes * 60
 
-    def _interrupted(self, where: str) -> Interrupted:
-        assert self.interruption.asked is not None
+    def _interrupted(self, asked: int, where: str) -> Interrupted:
         return Interrupted(
-            self.interruption.asked,
+            asked,
             f"stopped {where} and saved in {self.folder}; "
             "go on with the same command and --resume_path auto",
         )
 
     def _drop_old(self, epoch: int) -> None:
         """Delete all but the newest `keep` of the save_{epoch}.pth up to `epoch`."""
-        if self.keep == 0:
+        if self.keep == 0 or not self.world.is_first:
             return
         found = [
             (int(m.group(1)), p) for p in self.folder.iterdir() if (m := SAVED.fullmatch(p.name))

@@ -34,8 +34,10 @@ class RunLog:
         keep_before: int = 1,
         keep_batches: int = 0,
         tensorboard: bool = False,
+        is_silent: bool = False,
     ) -> None:
         self.folder = folder
+        self.is_silent = is_silent  # of many processes, one writes
         self.keep_before = keep_before
         self.keep_batches = keep_batches
         self._options = dict(options)
@@ -45,6 +47,8 @@ class RunLog:
 
     def write(self, log: str, row: Mapping[str, Any]) -> None:
         """Append a row to train, train_batch or val. Values are written as str() shows them."""
+        if self.is_silent:
+            return
         self.begin()
         path = self.folder / f"{log}.log"
         if log not in self._begun:
@@ -56,7 +60,7 @@ class RunLog:
 
     def begin(self) -> None:
         """Write opts.json and open the event files, once."""
-        if "opts" in self._begun:
+        if self.is_silent or "opts" in self._begun:
             return
         self._begun.add("opts")
         text = json.dumps(self._options, indent=1, ensure_ascii=False)

@@ -84,7 +84,10 @@ def test_all_problems_are_told_together():
         ("--model vgg", "invalid choice"),
         ("--train_crop_min_scale 1.5", "at most 1"),
         ("--n_epochs many", "invalid int value"),
-        ("--distributed", "one process"),
+        ("--batchnorm_sync --no_cuda", "works on GPUs alone"),
+        ("--world_size 2", "needs --distributed"),
+        ("--cache_features 2", "--ft_begin_module fc --freeze_bn"),
+        ("--accumulate 0", "at least 1"),
         ("--no_such_flag", "unrecognized"),
     ],
 )

@@ -1,0 +1,74 @@
+"""What a frozen trunk makes of clips, computed once: (N, D) features that stand in for clips.
+
+The trunk sees each training clip in a few views, drawn as those of the first epochs are; epoch e
+trains on view (e - 1) % n_views. Without a cache every epoch draws a new view.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.video_dataset import (
+    ClipBatch,
+    ClipLoader,
+    OrderedBatches,
+    SampleKey,
+    ShuffledBatches,
+)
+
+Trunk = Callable[[Tensor], Tensor]  # uint8 clips (B, C, T, H, W) -> features (B, D)
+
+
+def _features(loader: ClipLoader, trunk: Trunk, title: str) -> Iterator[ClipBatch]:
+    for batch in tqdm(loader, desc=title, leave=False, disable=None):
+        if len(batch.labels):
+            yield batch._replace(clips=trunk(batch.clips).cpu())
+
+
+class CachedTraining:
+    """Batches of features in the order in which the loader would give their clips."""
+
+    def __init__(self, loader: ClipLoader[ShuffledBatches], trunk: Trunk, n_views: int) -> None:
+        self.batches, self.video_id = loader.batches, loader.video_id
+        self.skipped: list[str] = []
+        self._views: list[dict[int, tuple[Tensor, Tensor]]] = []  # video -> features (D,), label
+        for view in range(1, n_views + 1):
+            loader.batches.begin(view)
+            found: dict[int, tuple[Tensor, Tensor]] = {}
+            for batch in _features(loader, trunk, f"features {view} of {n_views}"):
+                rows = zip(batch.videos.tolist(), batch.clips, batch.labels, strict=True)
+                found |= {video: (feature, label) for video, feature, label in rows}
+            self._views.append(found)
+            self.skipped += loader.skipped
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        return map(self._batch, self.batches)
+
+    def _batch(self, keys: list[SampleKey]) -> ClipBatch:
+        view = self._views[(self.batches.epoch - 1) % len(self._views)]
+        videos = [key.video for key in keys if key.video in view]
+        nothing = torch.empty(0, dtype=torch.int64)
+        if not videos:
+            return ClipBatch(torch.empty(0), nothing, nothing, [], [])
+        features, labels = zip(*(view[video] for video in videos), strict=True)
+        return ClipBatch(torch.stack(features), torch.stack(labels), torch.tensor(videos), [], [])
+
+
+class CachedValidation:
+    """The features of all validation clips, batch by batch."""
+
+    def __init__(self, loader: ClipLoader[OrderedBatches], trunk: Trunk) -> None:
+        self.video_id = loader.video_id
+        self._batches = list(_features(loader, trunk, "features of validation"))
+        self.skipped = loader.skipped
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        return iter(self._batches)

@@ -1,0 +1,219 @@
+"""The phases of a run: training with validation, inference."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import nn
+
+from datasets.annotation import UNLABELLED, Index
+from datasets.build import build_inference_loader, build_train_loader, build_val_loader
+from datasets.feature_cache import CachedTraining, CachedValidation
+from datasets.index_checks import by_kind, check_index, first_few
+from datasets.video_dataset import (
+    ClipLoader,
+    OrderedBatches,
+    ShuffledBatches,
+    TrainLoader,
+    ValLoader,
+)
+from errors import UserError
+from inference import infer
+from model import without_head
+from models.catalog import FAMILIES
+from opts import Options
+from progress import Position
+from results import accuracy_of, describe, write_results
+from runtime.checkpoint import Checkpoint
+from runtime.device import Device, Scorer
+from runtime.distributed import World
+from runtime.interruption import Interruption
+from runtime.keeper import CheckpointKeeper
+from runtime.profile import tracing
+from runtime.run_log import RunLog
+from trainer import Trainer, build_trainer
+from training import fit, validate
+
+log = logging.getLogger("main")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What all phases of a run use."""
+
+    options: Options
+    index: Index
+    model: nn.Module
+    device: Device
+    world: World
+    run_log: RunLog
+
+
+def run_phases(parts: Parts, checkpoint: Checkpoint | None, interruption: Interruption) -> None:
+    """Train and validate, or validate once; then infer. `checkpoint` is what is resumed."""
+    options, index, world = parts.options, parts.index, parts.world
+    # All loaders first: what is wrong with any of them is told before hours of training.
+    train_loader = None if options.no_train else build_train_loader(options, index, world)
+    val_loader = None if options.no_val else build_val_loader(options, index, world)
+    inference_loader = build_inference_loader(options, index, world) if options.inference else None
+    for loader in (train_loader, val_loader, inference_loader):
+        if loader is not None:
+            loader.probe()
+    with _tracing(options, world) as on_batch:
+        if train_loader is not None:
+            _tell_doubts(index)
+            _train(parts, train_loader, val_loader, checkpoint, interruption, on_batch)
+        elif val_loader is not None:
+            assert checkpoint is not None
+            epoch = checkpoint.epoch or 0
+            validate(parts.model, val_loader, parts.device, epoch, parts.run_log, world=world)
+        if inference_loader is not None:
+            _infer(parts, inference_loader, on_batch)
+
+
+def _train(
+    parts: Parts,
+    clips: ClipLoader[ShuffledBatches],
+    val_clips: ClipLoader[OrderedBatches] | None,
+    checkpoint: Checkpoint | None,
+    interruption: Interruption,
+    on_batch: Callable[[], None] | None,
+) -> None:
+    options = parts.options
+    trainer = build_trainer(options, parts.model, parts.device, checkpoint, parts.world)
+    start = _start(options, checkpoint)
+    keeper = _keeper(parts, interruption)
+    if checkpoint is not None:
+        keeper.mend_best(checkpoint)
+    train_loader: TrainLoader = clips
+    val_loader: ValLoader | None = val_clips
+    scorer = None
+    if options.cache_features and start.epoch <= options.n_epochs:
+        train_loader, val_loader, scorer = _cached(parts, trainer, clips, val_clips)
+    with interruption.deferred():
+        fit(
+            trainer,
+            train_loader,
+            val_loader,
+            start=start,
+            n_epochs=options.n_epochs,
+            run_log=parts.run_log,
+            keeper=keeper,
+            accumulate=options.accumulate,
+            scorer=scorer,
+            on_batch=on_batch,
+        )
+
+
+def _cached(
+    parts: Parts,
+    trainer: Trainer,
+    clips: ClipLoader[ShuffledBatches],
+    val_clips: ClipLoader[OrderedBatches] | None,
+) -> tuple[CachedTraining, CachedValidation | None, Callable[[nn.Module], Scorer]]:
+    """Features in the place of clips; steps and validation then go through the head alone."""
+    options, device = parts.options, parts.device
+    trunk = device.scorer(without_head(parts.model, options.model))
+    head = parts.model.get_submodule(FAMILIES[options.model].head)
+    cached = CachedTraining(clips, trunk, options.cache_features)
+    cached_val = None if val_clips is None else CachedValidation(val_clips, trunk)
+    trainer.forward, trainer.inputs = head, device.features
+    return cached, cached_val, lambda model: device.head_scorer(head)
+
+
+@contextmanager
+def _tracing(options: Options, world: World) -> Iterator[Callable[[], None] | None]:
+    if not options.profile or not world.is_first:
+        yield None
+        return
+
+    assert options.result_path is not None
+    with tracing(options.result_path / "profile") as on_batch:
+        yield on_batch
+
+
+def _tell_doubts(index: Index) -> None:
+    """What the index alone shows to be odd; util_scripts.check_dataset looks at the frames too."""
+    for kind, texts in by_kind(check_index(index)).items():
+        log.warning("index: %d %s: %s", len(texts), kind, "; ".join(first_few(texts)))
+
+
+def position_of(checkpoint: Checkpoint | None) -> Position:
+    """Where training goes on."""
+    if checkpoint is None:
+        return Position(1)
+    if "position" in checkpoint.extra:
+        return Position(**checkpoint.extra["position"])
+    return Position((checkpoint.epoch or 0) + 1)
+
+
+def _start(options: Options, checkpoint: Checkpoint | None) -> Position:
+    start = position_of(checkpoint)
+    if checkpoint is not None and start.epoch > options.n_epochs + 1:
+        raise UserError(
+            f"{checkpoint.path}: is at epoch {checkpoint.epoch}, past --n_epochs {options.n_epochs}"
+        )
+    if start.epoch == options.n_epochs + 1:
+        log.info("all %d epochs are trained already", options.n_epochs)
+    if start.batches and checkpoint is not None:
+        _check_batches(options, checkpoint)
+        log.info("going on in epoch %d after batch %d", start.epoch, start.batches)
+    return start
+
+
+def _check_batches(options: Options, checkpoint: Checkpoint) -> None:
+    """Inside an epoch the batches must be those of the interrupted run."""
+    for name in ("batch_size", "accumulate", "manual_seed"):
+        here = getattr(options, name)
+        saved = checkpoint.options.get(name, here)
+        if saved != here:
+            raise UserError(
+                f"--{name} {here}: {checkpoint.path} was saved inside an epoch with {saved}; "
+                "resume with that, or from a save_{epoch}.pth"
+            )
+
+
+def _keeper(parts: Parts, interruption: Interruption) -> CheckpointKeeper:
+    options = parts.options
+    assert options.result_path is not None
+    return CheckpointKeeper(
+        options.result_path,
+        every=options.checkpoint,
+        minutes=options.checkpoint_minutes,
+        keep=options.keep_checkpoints,
+        about={
+            "arch": options.arch,
+            "class_names": list(parts.index.labels),
+            "options": options.as_plain(),
+        },
+        interruption=interruption,
+        world=parts.world,
+    )
+
+
+def _infer(parts: Parts, loader: ClipLoader, on_batch: Callable[[], None] | None) -> None:
+    """Write {subset}.json and tell the accuracy."""
+    options, index = parts.options, parts.index
+    assert options.result_path is not None
+    results = infer(
+        parts.model,
+        loader,
+        device=parts.device,
+        labels=index.labels,
+        topk=options.output_topk,
+        average=not options.inference_no_average,
+        world=parts.world,
+        on_batch=on_batch,
+    )
+    if not parts.world.is_first:
+        return
+    parts.run_log.begin()
+    path = options.result_path / f"{options.inference_subset}.json"
+    write_results(path, results)
+    log.info("%s: scores of %d videos", path, len(results))
+    if all(record.label == UNLABELLED for record in loader.dataset.records):
+        log.info("the videos have no labels: no accuracy")
+        return
+    for line in describe(accuracy_of(index, results, options.inference_subset)):
+        log.info("%s", line)

@@ -1,0 +1,164 @@
+"""Processes that work together: who they are, what they agree on, what they gather.
+
+They are started by torchrun, SLURM or Open MPI, or by `launch` on the GPUs of one machine.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from errors import UserError
+
+# Launcher -> its variables: rank, number of processes, rank on the node, processes on the node.
+LAUNCHERS: Mapping[str, tuple[str, str, str, str]] = {
+    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    "SLURM": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+    "Open MPI": (
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """All processes of a run, as one of them sees them. Alone, every call answers at once."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1  # processes on this node
+    # Carries what is agreed on. A group of its own over gloo, so that a word between processes
+    # does not wait for a GPU.
+    control: Any = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the logs, the checkpoints and the results."""
+        return self.rank == 0
+
+    def share(self, n_items: int) -> range:
+        """The items of this process; all processes together have each item once."""
+        return range(self.rank, n_items, self.size)
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Sum over all processes, number by number."""
+        if self.size == 1:
+            return list(values)
+        import torch
+        import torch.distributed as dist
+
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self.control)
+        return tensor.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank, in every process."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+
+ALONE = World()
+
+
+def find_launcher(environ: Mapping[str, str]) -> tuple[str, World] | None:
+    """The launcher that the environment shows and our place in it, or None.
+
+    Raises UserError where its variables are no numbers.
+    """
+    for name, variables in LAUNCHERS.items():
+        *needed, n_local = variables
+        if all(variable in environ for variable in needed):
+            try:
+                rank, size, local = (int(environ[variable]) for variable in needed)
+                return name, World(rank, size, local, int(environ.get(n_local, size)))
+            except ValueError:
+                told = ", ".join(f"{v}={environ[v]}" for v in variables if v in environ)
+                raise UserError(f"--distributed: {told}: not the numbers of {name}") from None
+    return None
+
+
+def is_launched_by_torchrun(environ: Mapping[str, str]) -> bool:
+    """torchrun asks for many processes by itself; a SLURM job may run this in one of them."""
+    return "TORCHELASTIC_RUN_ID" in environ and int(environ.get("WORLD_SIZE", "1")) > 1
+
+
+def join(dist_url: str, *, use_cuda: bool) -> World:
+    """Meet the other processes. nccl moves gradients between GPUs, gloo between CPUs.
+
+    Raises UserError where no launcher is found or the processes can't meet.
+    """
+    import torch
+    import torch.distributed as dist
+
+    found = find_launcher(os.environ)
+    if found is None:
+        raise UserError(
+            "--distributed: no launcher; start with torchrun --nproc_per_node N main.py …, with "
+            "srun or mpirun, or on a machine with several GPUs"
+        )
+    launcher, world = found
+    if use_cuda:
+        if world.local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"--distributed: process {world.local_rank} of this node has no GPU of its own: "
+                f"{torch.cuda.device_count()} are visible"
+            )
+        torch.cuda.set_device(world.local_rank)
+    place = "env://" if launcher == "torchrun" else _meeting_place(dist_url, os.environ)
+    try:
+        dist.init_process_group(
+            "nccl" if use_cuda else "gloo",
+            init_method=place,
+            rank=world.rank,
+            world_size=world.size,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"--dist_url {place}: {str(error).splitlines()[0]}") from None
+    control = dist.new_group(backend="gloo") if use_cuda else None
+    return replace(world, control=control)
+
+
+def leave(world: World) -> None:
+    """Part from the other processes once all is done."""
+    if world.size > 1:
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
+def _meeting_place(dist_url: str, environ: Mapping[str, str]) -> str:
+    """--dist_url; under SLURM on several nodes, its default's host becomes the first node."""
+    host = environ.get("SLURM_LAUNCH_NODE_IPADDR")
+    several = int(environ.get("SLURM_NNODES", "1")) > 1
+    if several and host and "//127.0.0.1:" in dist_url:
+        return dist_url.replace("127.0.0.1", host)
+    return dist_url
+
+
+def launch(argv: Sequence[str], n_processes: int) -> int:
+    """Run main.py in `n_processes` on this machine, one per GPU, by torchrun; its exit status.
+
+    One that fails ends the others.
+    """
+    from pathlib import Path
+
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    script = str(Path(__file__).parent.parent / "main.py")
+    count = ["--standalone", "--nproc_per_node", str(n_processes)]
+    try:
+        torchrun([*count, script, *argv, "--distributed"])
+    except ChildFailedError as failed:
+        _, first = failed.get_first_failure()
+        return int(first.exitcode) if 0 < first.exitcode < 128 else 1
+    return 0

@@ -1,0 +1,213 @@
+"""A model with everything that changes while it is trained, and one step of that."""
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
+
+from datasets.video_dataset import ClipBatch
+from errors import UserError
+from model import frozen_batch_norms, wrap_for_distributed
+from opts import Options
+from runtime.checkpoint import Checkpoint, load_optimizer
+from runtime.device import Device
+from runtime.distributed import ALONE, World
+
+Scheduler = MultiStepLR | ReduceLROnPlateau
+
+log = logging.getLogger(__name__)
+
+NOBODY = -100  # the target of a clip that fills a gap
+OUT_OF_MEMORY = (
+    "out of memory: half the --batch_size with twice the --accumulate makes the same steps"
+)
+
+
+class StepSums(NamedTuple):
+    """What a step tells of its own clips; on the device, so that nothing waits for it."""
+
+    loss: Tensor
+    hits: Tensor
+
+
+@dataclass
+class Trainer:
+    """A model and everything that changes with it while it is trained."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler
+    scaler: torch.amp.GradScaler
+    device: Device
+    best: dict[str, float] | None = None  # {"epoch", "video_accuracy"} of best.pth
+    kept_statistics: Sequence[nn.Module] = ()  # batch norms that stay in evaluation mode
+    world: World = ALONE
+    clip_grad: float = 0.0
+    # What steps call: the model, or its wrapper that adds up gradients over processes, or its head
+    # alone; and how a batch's clips become its input.
+    forward: nn.Module | None = None
+    inputs: Callable[[Tensor], Tensor] | None = None
+    _shape: tuple[int, ...] = ()  # of one clip, once one has been seen
+
+    def set_modes(self) -> None:
+        """Training mode, but for the batch norms whose statistics are kept."""
+        self.model.train()
+        for module in self.kept_statistics:
+            module.eval()
+
+    def step(
+        self, batch: ClipBatch, *, n_clips: float, begins: bool = True, ends: bool = True
+    ) -> StepSums:
+        """Forward and backward; an update where the step `ends`.
+
+        The loss is the mean over `n_clips`, those of all processes and of all batches from the
+        one that `begins` a step on.
+        """
+        if begins:
+            self.optimizer.zero_grad(set_to_none=True)
+        clips, targets = self._whole(batch)
+        forward = self.forward or self.model
+        with _explained(), self._synchronised(ends):
+            with self.device.autocast():
+                logits = forward((self.inputs or self.device.model_input)(clips))  # (B, K)
+            losses = F.cross_entropy(logits.float(), targets, reduction="none", ignore_index=NOBODY)
+            loss = losses.sum()
+            self.scaler.scale(loss * (self.world.size / max(n_clips, 1))).backward()
+            if ends:
+                self._update()
+        hits = (logits.detach().argmax(dim=1) == targets).sum()
+        return StepSums(loss.detach(), hits)
+
+    def _whole(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """A batch's clips and targets; of a process that has none this time, a blank clip that
+        nobody counts, so that the others need not wait for its gradients."""
+        if len(batch.labels):
+            self._shape = tuple(batch.clips.shape[1:])
+            return batch.clips, batch.labels.to(self.device.device, non_blocking=True)
+        if not self._shape:
+            raise UserError("the first training batch of a process was left out as unreadable")
+        blank = torch.zeros((2, *self._shape), dtype=torch.uint8)
+        return blank, torch.full((2,), NOBODY, device=self.device.device)
+
+    def _synchronised(self, ends: bool) -> Any:
+        if isinstance(self.forward, DistributedDataParallel) and not ends:
+            return self.forward.no_sync()
+        return nullcontext()
+
+    def _update(self) -> None:
+        if self.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            trained = (p for group in self.optimizer.param_groups for p in group["params"])
+            nn.utils.clip_grad_norm_(trained, self.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def learning_rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it: tensors and plain values, the model's names as built."""
+        scheduler = self.scheduler.state_dict()
+        if "milestones" in scheduler:
+            scheduler["milestones"] = dict(scheduler["milestones"])  # a Counter is no plain value
+        return {
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": scheduler,
+            "scaler": self.scaler.state_dict(),
+            "best": self.best,
+            "versions": {"torch": str(torch.__version__)},
+        }
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Take over the optimiser and schedule of a file, if it holds them.
+
+        Raises UserError if they don't fit.
+        """
+        if checkpoint.optimizer is None or checkpoint.scheduler is None:
+            log.warning("%s: holds weights only: the optimiser starts afresh", checkpoint.path)
+            return
+        try:
+            load_optimizer(self.optimizer, checkpoint.optimizer)
+        except ValueError as error:
+            raise UserError(
+                f"{checkpoint.path}: {error}; resume with the --ft_begin_module it was saved with"
+            ) from None
+        state = dict(checkpoint.scheduler)
+        if "milestones" in state:
+            state["milestones"] = Counter(state["milestones"])
+        self.scheduler.load_state_dict(state)
+        self.scaler.load_state_dict(checkpoint.extra.get("scaler") or {})
+        self.best = checkpoint.extra.get("best")
+        if not checkpoint.is_ours and isinstance(self.scheduler, MultiStepLR):
+            with warnings.catch_warnings():  # it expects an optimiser step of this process first
+                warnings.simplefilter("ignore", UserWarning)
+                self.scheduler.step()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What torch complains of, where the user can do something about it."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UserError(OUT_OF_MEMORY) from None
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise UserError(OUT_OF_MEMORY) from None
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "a batch of one clip leaves batch norm a single value at this --sample_size and "
+            "--sample_duration: choose a --batch_size that does not leave one clip over"
+        ) from None
+
+
+def build_trainer(
+    options: Options,
+    model: nn.Module,
+    device: Device,
+    checkpoint: Checkpoint | None,
+    world: World = ALONE,
+) -> Trainer:
+    """SGD over the trained parameters with the schedule of the flags, resumed if asked."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    # Fine-tuning gets a group per parameter, as the original's: its resume expects the same.
+    grouped = bool(options.ft_begin_module)
+    optimizer = torch.optim.SGD(
+        [{"params": [p]} for p in parameters] if grouped else parameters,
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        dampening=options.dampening,
+        weight_decay=options.weight_decay,
+        nesterov=options.nesterov,
+        fused=True,
+    )
+    scheduler: Scheduler
+    if options.lr_scheduler == "plateau":
+        scheduler = ReduceLROnPlateau(optimizer, "min", patience=options.plateau_patience)
+    else:
+        scheduler = MultiStepLR(optimizer, options.multistep_milestones)
+    trainer = Trainer(model, optimizer, scheduler, device.grad_scaler(), device)
+    trainer.world, trainer.clip_grad = world, options.clip_grad
+    if options.freeze_bn:
+        trainer.kept_statistics = frozen_batch_norms(model)
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+        if options.overwrite_milestones and isinstance(scheduler, MultiStepLR):
+            scheduler.milestones = Counter(options.multistep_milestones)
+    if options.compile:
+        model.compile()
+    trainer.forward = wrap_for_distributed(model, device, world, sync_bn=options.batchnorm_sync)
+    return trainer
