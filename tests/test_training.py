@@ -1,0 +1,134 @@
+"""The ways to train that leave the arithmetic as it is, and those that change it on purpose."""
+
+import json
+
+import pytest
+import torch
+
+from datasets.video_dataset import ShuffledBatches
+from errors import UserError
+from tests.runs import make_dataset, read_table, small_run
+from trainer import OUT_OF_MEMORY, _explained
+
+
+def weights(run, epoch=2):
+    return torch.load(run / f"save_{epoch}.pth", weights_only=True)["state_dict"]
+
+
+def assert_near(one, two, atol):
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, two[name], rtol=0, atol=atol)
+
+
+def test_accumulated_batches_are_one_large_one(tmp_path):
+    """10 videos: 4, 4, 2 against twice 2, twice 2, one of 2."""
+    make_dataset(tmp_path, train=5, val=1)
+    assert small_run(tmp_path, "--freeze_bn", result="large") == 0
+    small = ("--batch_size", "2", "--accumulate", "2")
+    assert small_run(tmp_path, "--freeze_bn", *small, result="small") == 0
+    assert_near(weights(tmp_path / "large"), weights(tmp_path / "small"), 1e-6)
+    rows = read_table((tmp_path / "small/train_batch.log").read_text())
+    assert len(rows) == 10
+
+
+def test_clips_of_a_group_of_batches():
+    batches = ShuffledBatches(10, 2, 1)
+    assert [batches.clips_around(number, 2) for number in range(5)] == [4, 4, 4, 4, 2]
+    assert batches.clips_around(4, 10) == 10
+
+
+def test_clipped_gradients_move_the_weights_less(tmp_path):
+    make_dataset(tmp_path)
+    flags = ("--n_epochs", "1", "--momentum", "0", "--weight_decay", "0", "--freeze_bn")
+    for norm in ("0", "1e-3", "1e9"):
+        assert small_run(tmp_path, *flags, "--clip_grad", norm, result=norm) == 0
+    free, tight, loose = (weights(tmp_path / norm, 1) for norm in ("0", "1e-3", "1e9"))
+    assert_near(free, loose, 0)
+    n_steps = 2
+    moved = sum((free[name] - tight[name]).square().sum() for name in free).sqrt()
+    assert moved > 1e-3
+    start = small_run(tmp_path, *flags, "--learning_rate", "1e-12", result="start")
+    assert start == 0
+    origin = weights(tmp_path / "start", 1)
+    distance = sum((origin[name] - tight[name]).square().sum() for name in origin).sqrt()
+    assert distance <= 0.01 * 1e-3 * n_steps * 1.01
+
+
+def pretrained(root):
+    make_dataset(root, train=6, val=3)
+    assert small_run(root, "--n_epochs", "1", result="pre") == 0
+    return ("--pretrain_path", "pre/save_1.pth", "--ft_begin_module", "fc", "--freeze_bn")
+
+
+def test_cached_features_without_augmentation_train_as_clips_do(tmp_path):
+    flags = pretrained(tmp_path)
+    plain = ("--train_crop", "center", "--train_t_crop", "center", "--no_hflip")
+    assert small_run(tmp_path, *flags, *plain, result="clips") == 0
+    cached = ("--cache_features", "1", "--inference")
+    assert small_run(tmp_path, *flags, *plain, *cached, result="features") == 0
+    assert_near(weights(tmp_path / "clips"), weights(tmp_path / "features"), 1e-5)
+    for name in ("train.log", "val.log"):
+        rows, others = (
+            read_table((tmp_path / run / name).read_text()) for run in ("clips", "features")
+        )
+        for row, other in zip(rows, others, strict=True):
+            assert row == pytest.approx(other, abs=1e-4)
+    assert len(json.loads((tmp_path / "features/val.json").read_text())["results"]) == 6
+
+
+def test_cached_views_are_those_of_the_first_epochs(tmp_path):
+    """As many views as epochs: each epoch sees what it would see without the cache."""
+    flags = pretrained(tmp_path)
+    assert small_run(tmp_path, *flags, result="clips") == 0
+    assert small_run(tmp_path, *flags, "--cache_features", "2", result="features") == 0
+    assert_near(weights(tmp_path / "clips"), weights(tmp_path / "features"), 1e-5)
+    assert small_run(tmp_path, *flags, "--cache_features", "1", result="one") == 0
+    rows, others = (
+        read_table((tmp_path / run / "train.log").read_text()) for run in ("clips", "one")
+    )
+    assert rows[0]["loss"] == pytest.approx(others[0]["loss"], abs=1e-5)
+    assert rows[1]["loss"] != pytest.approx(others[1]["loss"], abs=1e-5)
+
+
+def test_a_run_on_cached_features_resumes(tmp_path):
+    flags = (*pretrained(tmp_path), "--cache_features", "2", "--checkpoint", "1")
+    assert small_run(tmp_path, *flags, result="whole") == 0
+    assert small_run(tmp_path, *flags, "--n_epochs", "1") == 0
+    resumed = ("--resume_path", "res/save_1.pth")
+    assert small_run(tmp_path, *flags[2:], *resumed) == 0
+    assert_near(weights(tmp_path / "whole"), weights(tmp_path / "res"), 0)
+
+
+def test_unreadable_clips_are_left_out_of_the_cache(tmp_path, capsys):
+    flags = pretrained(tmp_path)
+    for number in range(1, 21):
+        (tmp_path / f"jpg/a/a_0/image_{number:05d}.jpg").write_bytes(b"x")
+    skip = ("--on_bad_video", "skip", "--cache_features", "1")
+    assert small_run(tmp_path, *flags, *skip) == 0
+    assert "1 samples left out" in capsys.readouterr().out
+
+
+def test_a_trace_is_written(tmp_path, capsys):
+    make_dataset(tmp_path, train=12)
+    assert small_run(tmp_path, "--batch_size", "2", "--profile", "--n_epochs", "1") == 0
+    [trace] = (tmp_path / "res/profile").glob("*.json")
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert "convolution" in capsys.readouterr().out
+
+
+def test_the_epoch_tells_where_its_time_went(tmp_path, capsys):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path, "--n_epochs", "1") == 0
+    assert "of it waiting for clips (the limit is" in capsys.readouterr().out
+
+
+def test_out_of_memory_is_advice():
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    ):
+        with pytest.raises(UserError) as raised, _explained():
+            raise error
+        assert str(raised.value) == OUT_OF_MEMORY
+    with pytest.raises(RuntimeError, match="other"), _explained():
+        raise RuntimeError("other")
