@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import extraction, index, loading, steps
+from benchmarks import extraction, finetuning, index, inference, loading, steps
 from benchmarks.timing import Comparison
 
 SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
@@ -17,6 +17,8 @@ SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
     "index": index.comparisons,
     "loading": loading.comparisons,
     "steps": steps.comparisons,
+    "inference": inference.comparisons,
+    "finetuning": finetuning.comparisons,
 }
 
 
@@ -26,12 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="also written there")
     options = parser.parse_args(argv)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
-    print(f"{'':68} {'ours':>8} {'plain':>8} {'ratio':>6}")
+    print(f"{'':68} {'ours':>8} {'plain':>8} {'ratio':>6} {'of limit':>8}")
     rows = []
     for section in options.sections or SECTIONS:
         for row in SECTIONS[section]():
             rows.append(row._asdict())
-            print(f"{row.name:68} {row.ours:8.2f} {row.plain:8.2f} {row.ratio:6.2f} {row.unit}")
+            share = "" if row.of_limit is None else f"{row.of_limit:.0%}"
+            figures = f"{row.ours:8.2f} {row.plain:8.2f} {row.ratio:6.2f} {share:>8}"
+            print(f"{row.name:68} {figures} {row.unit}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0

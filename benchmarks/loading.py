@@ -1,6 +1,5 @@
 """JPG folders to clips, one thread: training, validation and inference, and the decoder alone."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,15 +8,14 @@ from random import Random
 import torch
 
 from benchmarks import plain
-from benchmarks.extraction import draw
-from benchmarks.timing import Comparison, compare
+from benchmarks.frames import frame_folders
+from benchmarks.timing import Comparison, compare, rate
 from datasets.annotation import count_frames
 from datasets.compact import CompactRecords, VideoRecord
 from datasets.frames import JpgFolder, default_decoder
 from datasets.video_dataset import Sample, SampleKey, SlidingWindows, SpatialTransform, VideoDataset
 from spatial_transforms import EvalView, TrainView
 from temporal_transforms import even_windows, random_window
-from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 
 SIZE, DURATION, N_VAL, STRIDE = 112, 16, 3, 16
 MOST_VIDEOS = 60
@@ -28,16 +26,8 @@ def comparisons() -> Iterator[Comparison]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a loader's worker
     with tempfile.TemporaryDirectory() as folder:
-        given = os.environ.get("BENCH_FRAMES")
-        frames = Path(given) if given else _extract(Path(folder))
-        records = _records(frames)
-        yield from _phases(records)
+        yield from _phases(_records(frame_folders(Path(folder))))
     torch.set_num_threads(threads)
-
-
-def _extract(folder: Path) -> Path:
-    generate_video_jpgs([str(draw(folder / "videos")), str(folder / "jpg"), "bench"])
-    return folder / "jpg"
 
 
 def _records(root: Path) -> CompactRecords:
@@ -76,17 +66,23 @@ def _phases(records: CompactRecords) -> Iterator[Comparison]:
     def even(n_frames: int, rng: Random | None = None) -> list[list[int]]:
         return even_windows(n_frames, size=DURATION, n_samples=N_VAL)
 
+    def decode() -> float:
+        return sum(len(source.read(r.path, range(1, 17))) / 16 for r in records)
+
+    limit = rate(decode)
     yield compare(
         "loading of training clips, one thread",
         "clips/s",
         ours(crop, TrainView(SIZE)),
         theirs(crop, plain.train_clip),
+        limit=limit,
     )
     yield compare(
         "loading of validation clips, one thread",
         "clips/s",
         ours(even, EvalView(SIZE)),
         theirs(even, plain.eval_clip),
+        limit=limit,
     )
     sliding = SlidingWindows(DURATION, STRIDE)
     yield compare(
@@ -94,10 +90,11 @@ def _phases(records: CompactRecords) -> Iterator[Comparison]:
         "clips/s",
         ours(sliding, EvalView(SIZE)),
         theirs(lambda n_frames: sliding(n_frames, Random()), plain.eval_clip),
+        limit=limit,
     )
     yield compare(
         "decoding of 16 frames alone, one thread",
         "clips/s",
-        lambda: sum(len(source.read(r.path, range(1, 17))) / 16 for r in records),
+        decode,
         lambda: sum(len(plain.load_clip(r.path, list(range(1, 17)))) / 16 for r in records),
     )

@@ -1,7 +1,9 @@
 """The original's way of working, written plainly: what `make bench` compares with."""
 
+import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as P
 
 from spatial_transforms import MEAN, STD
+from temporal_transforms import sliding_starts, window
 
 
 def model_input(clips: Tensor) -> Tensor:
@@ -60,3 +63,45 @@ def eval_clip(folder: Path, numbers: list[int], size: int = 112) -> Tensor:
 
 def _normalised(frame: Image.Image) -> Tensor:
     return P.normalize(P.to_tensor(frame), MEAN["kinetics"], STD["kinetics"])
+
+
+class PlainVideos(torch.utils.data.Dataset):
+    """All windows of a video as one item."""
+
+    def __init__(self, frames_dir: Path, index: Path, *, subset: str, stride: int = 16) -> None:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        self.labels = content["labels"]
+        self.videos = []
+        for name, entry in content["database"].items():
+            if entry["subset"] == subset:
+                label = entry["annotations"]["label"]
+                folder = frames_dir / entry.get("video_path", f"{label}/{name}")
+                end = entry["annotations"]["segment"][1]
+                self.videos.append((name, folder, end - 1, self.labels.index(label)))
+        self.stride = stride
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, number: int) -> tuple[str, Tensor, int]:
+        name, folder, n_frames, label = self.videos[number]
+        windows = sliding_starts(n_frames, 16, self.stride)
+        numbers = [[1 + i for i in window(n_frames, 16, start)] for start in windows]
+        return name, torch.stack([eval_clip(folder, clip) for clip in numbers]), label
+
+
+def infer(model: nn.Module, videos: PlainVideos, path: Path, *, n_workers: int = 2) -> int:
+    """Video by video, batch norm as it is, to a result file; how many windows there were."""
+    model.eval()
+    loader = torch.utils.data.DataLoader(videos, batch_size=None, num_workers=n_workers)
+    results: dict[str, Any] = {}
+    n_windows = 0
+    with torch.no_grad():
+        for name, clips, _ in loader:
+            scores = model(clips).softmax(dim=1).mean(dim=0)
+            top = scores.topk(min(5, len(videos.labels)))
+            pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+            results[name] = [{"label": videos.labels[i], "score": score} for i, score in pairs]
+            n_windows += len(clips)
+    path.write_text(json.dumps({"results": results}), encoding="utf-8")
+    return n_windows

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import plain
+from benchmarks.limits import clips_per_second
 from benchmarks.timing import Comparison, compare
 from datasets.video_dataset import ClipBatch
 from model import freeze_before
@@ -27,7 +28,7 @@ def comparisons(*, batch_size: int = 8, depth: int = 50, side: int = 112) -> Ite
             )
             ours = _our_step(depth, begin, clips, labels, device)
             name = f"training step, R3D-{depth}, batch {batch_size}, {title}, {precision}"
-            yield compare(name, "clips/s", ours, theirs)
+            yield compare(name, "clips/s", ours, theirs, limit=_limit(depth, begin, clips, device))
     device = choose_device(
         no_cuda=True, precision="fp32", normalization=Normalization.of("kinetics")
     )
@@ -37,6 +38,13 @@ def comparisons(*, batch_size: int = 8, depth: int = 50, side: int = 112) -> Ite
         _our_step(depth, "fc", clips, labels, device),
         _our_step(depth, "", clips, labels, device),
     )
+
+
+def _limit(depth: int, begin: str, clips: Tensor, device: Device) -> float:
+    """Matrix products of the forward pass, and twice as many where all weights are trained."""
+    model = build("resnet", depth, n_classes=N_CLASSES).eval()
+    dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
+    return clips_per_second(model, clips[0].float(), dtype) / (1 if begin else 3)
 
 
 def _trained(model: nn.Module, begin: str) -> list[nn.Parameter]:

@@ -14,6 +14,7 @@ class Comparison(NamedTuple):
     ours: float
     plain: float
     ratio: float  # median over the rounds, so that one disturbed round does not decide
+    of_limit: float | None = None  # ours as a share of what the machine allows
 
 
 def compare(
@@ -23,20 +24,31 @@ def compare(
     plain: Callable[[], float],
     *,
     rounds: int = 5,
+    limit: float | None = None,
 ) -> Comparison:
-    """Run both in turns; each call returns how many units it did. One round warms up."""
+    """Run both in turns; each call returns how many units it did. One round warms up.
+
+    `limit` is the rate that the machine allows.
+    """
     rates: list[tuple[float, float]] = []
     for number in range(rounds + 1):
         rate = _rate(ours), _rate(plain)
         if number:
             rates.append(rate)
+    ours_rate = statistics.median(a for a, _ in rates)
     return Comparison(
         name,
         unit,
-        statistics.median(a for a, _ in rates),
+        ours_rate,
         statistics.median(b for _, b in rates),
         statistics.median(a / b for a, b in rates),
+        None if limit is None else ours_rate / limit,
     )
+
+
+def rate(work: Callable[[], float], *, rounds: int = 5) -> float:
+    """Units per second, the median of some rounds after one that warms up."""
+    return statistics.median([_rate(work) for _ in range(rounds + 1)][1:])
 
 
 def _rate(work: Callable[[], float]) -> float:

@@ -1,0 +1,77 @@
+"""Inference of an R3D-50: the model alone, and from JPG folders to val.json."""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import main
+from benchmarks import plain
+from benchmarks.frames import frame_folders, index_of
+from benchmarks.limits import clips_per_second
+from benchmarks.timing import Comparison, compare
+from models.build import build
+from runtime.device import Normalization, choose_device
+
+DEPTH, BATCH, CLASSES = 50, 16, 101
+
+
+def comparisons() -> Iterator[Comparison]:
+    clips = torch.randint(0, 256, (BATCH, 3, 16, 112, 112), dtype=torch.uint8)
+    model = build("resnet", DEPTH, n_classes=CLASSES).eval()
+
+    def theirs() -> float:
+        with torch.no_grad():
+            model(plain.model_input(clips)).softmax(dim=1)
+        return len(clips)
+
+    for precision in ("fp32", "auto"):
+        device = choose_device(
+            no_cuda=True, precision=precision, normalization=Normalization.of("kinetics")
+        )
+        score = device.scorer(model)
+        dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
+
+        def ours() -> float:
+            score(clips).softmax(dim=1)  # noqa: B023  called in this round of the loop
+            return len(clips)
+
+        name = f"inference, R3D-{DEPTH} alone, {precision}"
+        limit = clips_per_second(model, clips[0].float(), dtype)
+        yield compare(name, "clips/s", ours, theirs, rounds=3, limit=limit)
+    with tempfile.TemporaryDirectory() as folder:
+        yield _whole_program(Path(folder))
+
+
+def _whole_program(work: Path) -> Comparison:
+    frames = frame_folders(work)
+    index = index_of(frames, work)
+    videos = plain.PlainVideos(frames, index, subset="validation")
+    n_classes = len(videos.labels)
+    model = build("resnet", DEPTH, n_classes=n_classes)
+    content = {"epoch": 1, "arch": f"resnet-{DEPTH}", "state_dict": model.state_dict()}
+    torch.save(content, work / "save_1.pth")
+    n_windows = plain.infer(model, videos, work / "plain.json")
+
+    def theirs() -> float:
+        loaded = build("resnet", DEPTH, n_classes=n_classes)
+        loaded.load_state_dict(torch.load(work / "save_1.pth")["state_dict"])
+        return plain.infer(loaded, videos, work / "plain.json")
+
+    def ours() -> float:
+        arguments = [
+            "--video_path", str(frames), "--annotation_path", str(index),
+            "--result_path", str(work / "res"), "--dataset", "folder",
+            "--n_classes", str(n_classes), "--resume_path", str(work / "save_1.pth"),
+            "--no_train", "--no_val", "--inference", "--no_cuda", "--n_threads", "2",
+        ]  # fmt: skip
+        logging.disable()
+        status = main.main(arguments)
+        logging.disable(logging.NOTSET)
+        assert status == 0
+        return n_windows
+
+    name = f"inference, R3D-{DEPTH}, JPG folders to val.json, auto"
+    return compare(name, "clips/s", ours, theirs, rounds=2)
