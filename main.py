@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from datasets.annotation import Index
     from runtime.checkpoint import Checkpoint
-    from runtime.device import Device
     from runtime.distributed import World
     from runtime.run_log import RunLog
 
@@ -90,9 +89,10 @@ def run(options: Options, interruption: Interruption, world: "World") -> None:
     import torch
 
     from datasets.activitynet import read_any_index
-    from model import settle
+    from model import build_device, settle
     from phases import Parts, run_phases
     from runtime.checkpoint import check_class_names
+    from runtime.device import describe_device
 
     assert options.annotation_path is not None and options.result_path is not None
     index = read_any_index(options.annotation_path)
@@ -105,7 +105,8 @@ def run(options: Options, interruption: Interruption, world: "World") -> None:
     if resumed is not None:
         check_class_names(resumed, index.labels, index.path)
     torch.manual_seed(options.manual_seed)
-    device = _choose_device(options, world)
+    device = build_device(options, number=world.local_rank)
+    log.info("%s on %s", options.arch, describe_device(device))
     model = device.place(_prepare_model(options, index, resumed, pretrained))
     run_log = _open_log(options, resumed, world)
     parts = Parts(options, index, model, device, world, run_log)
@@ -145,26 +146,6 @@ def _make_writable(folder: Path) -> None:
         raise UserError(
             f"--result_path {folder}: can't be written: {error.strerror or error}"
         ) from None
-
-
-def _choose_device(options: Options, world: "World") -> "Device":
-    from runtime.device import Normalization, choose_device, describe_device
-
-    normalization = Normalization.of(
-        options.mean_dataset,
-        value_scale=options.value_scale,
-        use_mean=not options.no_mean_norm,
-        use_std=not options.no_std_norm,
-        n_channels=options.n_input_channels,
-    )
-    device = choose_device(
-        no_cuda=options.no_cuda,
-        precision=options.precision,
-        normalization=normalization,
-        number=world.local_rank,
-    )
-    log.info("%s on %s", options.arch, describe_device(device))
-    return device
 
 
 def _read_checkpoints(options: Options) -> "tuple[Checkpoint | None, Checkpoint | None]":

@@ -14,7 +14,7 @@ from models.build import build
 from models.catalog import FAMILIES
 from opts import Options, fill_in
 from runtime.checkpoint import Checkpoint, check_class_names, load_weights, n_classes_of
-from runtime.device import Device
+from runtime.device import Device, Normalization, choose_device
 from runtime.distributed import World
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,24 @@ log = logging.getLogger(__name__)
 def build_model(options: Options) -> nn.Module:
     """A freshly initialised model with a head of --n_classes."""
     return _build(options, options.n_classes)
+
+
+def build_device(options: Options, *, number: int = 0) -> Device:
+    """Where and how to compute; `number` is that of the GPU. Raises UserError for a precision that
+    is not to be had there."""
+    normalization = Normalization.of(
+        options.mean_dataset,
+        value_scale=options.value_scale,
+        use_mean=not options.no_mean_norm,
+        use_std=not options.no_std_norm,
+        n_channels=options.n_input_channels,
+    )
+    return choose_device(
+        no_cuda=options.no_cuda,
+        precision=options.precision,
+        normalization=normalization,
+        number=number,
+    )
 
 
 # Leave no trace in the tensors; only our own files tell them.

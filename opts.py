@@ -6,7 +6,7 @@ fields. Nothing here imports torch, so that -h and a wrong flag answer at once.
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,18 @@ def parse_opts(argv: Sequence[str] | None = None) -> Options:
     return options
 
 
+def options_of(given: Mapping[str, Any]) -> Options:
+    """The options of a program that takes only some of the flags: those given, else the defaults.
+
+    Raises UserError with a line for every value that is out of range.
+    """
+    options = _resolve(Options(**given, given=frozenset(given)))
+    problems = list(_bad_ranges(options))
+    if problems:
+        raise UserError("\n".join(problems))
+    return options
+
+
 def fill_in(options: Options, found: Mapping[str, Any]) -> Options:
     """Take values that a checkpoint tells for flags that were not given, and check again.
 
@@ -237,22 +249,30 @@ def _build_parser() -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=98),
         usage="main.py --video_path DIR --annotation_path JSON --result_path DIR [flags]",
     )
-    groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
-    absent = argparse.SUPPRESS  # the defaults are the fields', so that `given` can be told
-    for field in FLAGS:
-        meta = dict(field.metadata)
-        group, text = groups[meta.pop("group")], meta.pop("help")
+    for group, title in GROUPS.items():
+        names = [field.name for field in FLAGS if field.metadata["group"] == group]
+        add_flags(parser.add_argument_group(title), names)
+    return parser
+
+
+def add_flags(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
+    """Add some of the flags of `Options` to a parser. One that is not given leaves no trace in what
+    is parsed: its default is the field's, so that `given` can be told."""
+    absent = argparse.SUPPRESS
+    for name in names:
+        field = Options.__dataclass_fields__[name]
+        meta = {key: value for key, value in field.metadata.items() if key != "group"}
+        text = meta.pop("help")
         if isinstance(field.default, bool):
-            group.add_argument(f"--{field.name}", action="store_true", default=absent, help=text)
+            parser.add_argument(f"--{name}", action="store_true", default=absent, help=text)
             continue
-        group.add_argument(
-            f"--{field.name}",
+        parser.add_argument(
+            f"--{name}",
             default=absent,
             type=_type_of(field.default),
             help=text + _default_text(field.default),
             **_metavar(field.default, meta),
         )
-    return parser
 
 
 def _type_of(default: Any) -> Callable[[str], Any]:

@@ -1,5 +1,5 @@
 """Fine-tuning the head of an R3D-50 for 50 epochs, with 4 cached views of each clip: the whole
-program. Of the plain way one epoch is run and the time of 50 told, as every epoch costs the same."""
+program. Of the plain way one epoch is run and 50 times as long told: every epoch costs the same."""
 
 import logging
 import os
