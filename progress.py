@@ -115,8 +115,13 @@ class Stopwatch:
                 return
             yield item
 
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.monotonic() - self.started
+
     def __str__(self) -> str:
-        total = time.monotonic() - self.started
+        total = self.seconds
         share = self.waited / max(total, 1e-9)
         limit = "loading: try more --n_threads" if share > WAITS_TOO_LONG else "computing"
         return f"{total:.0f} s, {share:.0%} of it waiting for clips (the limit is {limit})"

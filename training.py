@@ -40,22 +40,21 @@ def fit(
     """
     for epoch in range(start.epoch, n_epochs + 1):
         rate, watch = trainer.learning_rate(), Stopwatch()
-        position = start if epoch == start.epoch else Position(epoch)
+        begin = start if epoch == start.epoch else Position(epoch)
         position = train_one_epoch(
             trainer,
             train_loader,
-            position=position,
+            position=begin,
             accumulate=accumulate,
             on_step=lambda step: _log_step(step, trainer.learning_rate(), run_log),
             on_batch=on_batch,
             pauses=keeper,
             watch=watch,
         )
-        loss, accuracy = position.loss_sum / position.n_clips, position.n_hits / position.n_clips
-        run_log.write("train", {"epoch": epoch, "loss": loss, "acc": accuracy, "lr": rate})
-        text = "epoch %d of %d: train loss %.4f, clip accuracy %.4f, rate %g, %s"
-        log.info(text, epoch, n_epochs, loss, accuracy, rate, watch)
-        evaluation = None
+        _log_epoch(position, n_epochs, rate, watch, run_log)
+        seconds = {"train": watch.seconds, "waiting": watch.waited}
+        seconds["clips_per_second"] = (position.n_clips - begin.n_clips) / watch.seconds
+        evaluation, watch = None, Stopwatch()
         if val_loader is not None:
             pause = partial(keeper.inside_epoch, trainer.state, position._asdict())
             evaluation = validate(
@@ -69,9 +68,21 @@ def fit(
                 # Only all processes together can save a state and end; their batches differ here.
                 on_batch=pause if trainer.world.size == 1 else None,
             )
+        seconds["validation"] = watch.seconds if evaluation is not None else 0.0
+        rounded = {name: round(value, 3) for name, value in seconds.items()}
+        run_log.write("time", {"epoch": epoch} | rounded)
         _step_schedule(trainer.scheduler, evaluation)
         is_best = _note_best(trainer, epoch, evaluation)
         keeper.at_end_of_epoch(trainer.state, epoch, is_last=epoch == n_epochs, is_best=is_best)
+
+
+def _log_epoch(
+    position: Position, n_epochs: int, rate: float, watch: Stopwatch, run_log: RunLog
+) -> None:
+    loss, accuracy = position.loss_sum / position.n_clips, position.n_hits / position.n_clips
+    run_log.write("train", {"epoch": position.epoch, "loss": loss, "acc": accuracy, "lr": rate})
+    text = "epoch %d of %d: train loss %.4f, clip accuracy %.4f, rate %g, %s"
+    log.info(text, position.epoch, n_epochs, loss, accuracy, rate, watch)
 
 
 def _log_step(step: Step, rate: float, run_log: RunLog) -> None:

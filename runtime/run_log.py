@@ -14,11 +14,14 @@ COLUMNS = {
     "train": ("epoch", "loss", "acc", "lr"),
     "train_batch": ("epoch", "batch", "iter", "loss", "acc", "lr"),
     "val": ("epoch", "loss", "acc", "video_acc"),
+    # Seconds of the epoch's training, of which waiting for clips, and of its validation. A log of
+    # its own: the others are the same however fast a machine is.
+    "time": ("epoch", "train", "waiting", "validation", "clips_per_second"),
 }
 
 
 class RunLog:
-    """train.log, train_batch.log, val.log, opts.json and, on request, TensorBoard's events.
+    """train.log, train_batch.log, val.log, time.log, opts.json and, if asked, TensorBoard's events.
 
     With `keep_before` above 1 the logs go on: rows of that epoch and later ones, which an
     interrupted run may have left, are cut off, but for the first `keep_batches` of that epoch in
@@ -46,7 +49,7 @@ class RunLog:
         self._writer: Any = None
 
     def write(self, log: str, row: Mapping[str, Any]) -> None:
-        """Append a row to train, train_batch or val. Values are written as str() shows them."""
+        """Append a row to one of COLUMNS. Values are written as str() shows them."""
         if self.is_silent:
             return
         self.begin()

@@ -13,7 +13,7 @@ def run_files(folder):
     """What a run computed, without what tells where and when it ran."""
     return {
         p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in (".log", ".json")
-        and p.name != "opts.json"
+        and p.name not in ("opts.json", "time.log")
     }  # fmt: skip
 
 
@@ -47,6 +47,9 @@ def test_all_phases(data, tmp_path, capsys):
     assert [row["epoch"] for row in read_table((tmp_path / "train.log").read_text())] == [1, 2]
     assert len(read_table((tmp_path / "train_batch.log").read_text())) == 4
     assert len(read_table((tmp_path / "val.log").read_text())) == 2
+    for row in read_table((tmp_path / "time.log").read_text()):
+        assert 0 < row["waiting"] < row["train"] and row["validation"] > 0
+        assert row["clips_per_second"] * row["train"] == pytest.approx(6, rel=0.05)
     checkpoint = torch.load(tmp_path / "save_2.pth", weights_only=True)
     assert set(checkpoint) >= {"epoch", "arch", "state_dict", "optimizer", "scheduler"}
     assert checkpoint["arch"] == "resnet-10" and checkpoint["class_names"] == ["a", "b"]
