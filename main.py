@@ -108,7 +108,7 @@ def run(options: Options, interruption: Interruption, world: "World") -> None:
     device = build_device(options, number=world.local_rank)
     log.info("%s on %s", options.arch, describe_device(device))
     model = device.place(_prepare_model(options, index, resumed, pretrained))
-    run_log = _open_log(options, resumed, world)
+    run_log = _open_log(options, resumed, world, index.labels)
     parts = Parts(options, index, model, device, world, run_log)
     try:
         run_phases(parts, resumed, interruption)
@@ -188,7 +188,9 @@ def _prepare_model(
     return model
 
 
-def _open_log(options: Options, checkpoint: "Checkpoint | None", world: "World") -> "RunLog":
+def _open_log(
+    options: Options, checkpoint: "Checkpoint | None", world: "World", labels: Sequence[str]
+) -> "RunLog":
     from phases import position_of
     from runtime.run_log import RunLog
 
@@ -197,6 +199,7 @@ def _open_log(options: Options, checkpoint: "Checkpoint | None", world: "World")
     return RunLog(
         options.result_path,
         options=options.as_plain(),
+        labels=labels,
         keep_before=sys.maxsize if options.no_train else start.epoch,
         keep_batches=start.batches,
         tensorboard=options.tensorboard,

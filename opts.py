@@ -102,6 +102,12 @@ class Options:
     clip_grad: float = _flag("training", 0.0, "largest norm of the gradient; 0: any")
     weight_decay: float = _flag("training", 1e-3, "weight decay")
     nesterov: bool = _flag("training", False, "Nesterov momentum; forces dampening 0")
+    class_weights: str = _flag(
+        "training",
+        "none",
+        "balanced: a clip counts in the training loss the more, the fewer videos its class has",
+        choices=("none", "balanced"),
+    )
     lr_scheduler: str = _flag(
         "training", "multistep", "learning rate schedule", choices=("multistep", "plateau")
     )

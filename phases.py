@@ -5,15 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from datasets.annotation import UNLABELLED, Index
 from datasets.build import build_inference_loader, build_train_loader, build_val_loader
+from datasets.class_balance import balanced_weights, class_counts, describe_counts
 from datasets.feature_cache import CachedTraining, CachedValidation
 from datasets.index_checks import by_kind, check_index, first_few
 from datasets.video_dataset import (
     ClipLoader,
     OrderedBatches,
+    Sample,
     ShuffledBatches,
     TrainLoader,
     ValLoader,
@@ -34,6 +37,8 @@ from runtime.profile import tracing
 from runtime.run_log import RunLog
 from trainer import Trainer, build_trainer
 from training import fit, validate
+
+SHOWN_CLIPS = 8  # of the sheet in TensorBoard
 
 log = logging.getLogger("main")
 
@@ -60,16 +65,20 @@ def run_phases(parts: Parts, checkpoint: Checkpoint | None, interruption: Interr
     for loader in (train_loader, val_loader, inference_loader):
         if loader is not None:
             loader.probe()
+    results: dict[str, float] = {}
     with _tracing(options, world) as on_batch:
         if train_loader is not None:
             _tell_doubts(index)
-            _train(parts, train_loader, val_loader, checkpoint, interruption, on_batch)
+            best = _train(parts, train_loader, val_loader, checkpoint, interruption, on_batch)
+            results |= {f"best_{name}": value for name, value in (best or {}).items()}
         elif val_loader is not None:
             assert checkpoint is not None
             epoch = checkpoint.epoch or 0
             validate(parts.model, val_loader, parts.device, epoch, parts.run_log, world=world)
         if inference_loader is not None:
-            _infer(parts, inference_loader, on_batch)
+            results |= _infer(parts, inference_loader, on_batch)
+    if results and parts.run_log.board is not None:
+        parts.run_log.board.outcome(options.as_plain(), results)
 
 
 def _train(
@@ -79,9 +88,15 @@ def _train(
     checkpoint: Checkpoint | None,
     interruption: Interruption,
     on_batch: Callable[[], None] | None,
-) -> None:
+) -> dict[str, float] | None:
+    """Train to the last epoch; the best epoch and its accuracy, if there was validation."""
     options = parts.options
-    trainer = build_trainer(options, parts.model, parts.device, checkpoint, parts.world)
+    counts = class_counts(clips.dataset.records, options.n_classes)
+    log.info("training videos: %s", describe_counts(counts, parts.index.labels))
+    weights = balanced_weights(counts) if options.class_weights == "balanced" else None
+    trainer = build_trainer(
+        options, parts.model, parts.device, checkpoint, parts.world, class_weights=weights
+    )
     start = _start(options, checkpoint)
     keeper = _keeper(parts, interruption)
     if checkpoint is not None:
@@ -91,6 +106,8 @@ def _train(
     scorer = None
     if options.cache_features and start.epoch <= options.n_epochs:
         train_loader, val_loader, scorer = _cached(parts, trainer, clips, val_clips)
+    if options.tensorboard and start == Position(1):
+        _show_clips(parts, clips)
     with interruption.deferred():
         fit(
             trainer,
@@ -104,6 +121,24 @@ def _train(
             scorer=scorer,
             on_batch=on_batch,
         )
+    return trainer.best
+
+
+def _show_clips(parts: Parts, clips: ClipLoader[ShuffledBatches]) -> None:
+    """The first training clips, cropped and flipped as the model will get them."""
+    parts.run_log.begin()
+    if parts.run_log.board is None:
+        return
+    clips.batches.begin(1)
+    keys = next(iter(clips.batches))[:SHOWN_CLIPS]
+    samples = [s for key in keys if isinstance(s := clips.dataset[key], Sample)]
+    if samples:
+        names = [
+            f"{clips.video_id(s.video)} ({parts.index.labels[s.label]}), frames "
+            + ", ".join(f"{first} to {end - 1}" for first, end in s.segments)
+            for s in samples
+        ]
+        parts.run_log.board.clips(torch.cat([s.clips for s in samples]), names)
 
 
 def _cached(
@@ -192,8 +227,10 @@ def _keeper(parts: Parts, interruption: Interruption) -> CheckpointKeeper:
     )
 
 
-def _infer(parts: Parts, loader: ClipLoader, on_batch: Callable[[], None] | None) -> None:
-    """Write {subset}.json and tell the accuracy."""
+def _infer(
+    parts: Parts, loader: ClipLoader, on_batch: Callable[[], None] | None
+) -> dict[str, float]:
+    """Write {subset}.json and tell the accuracy, which is returned by name where it is known."""
     options, index = parts.options, parts.index
     assert options.result_path is not None
     results = infer(
@@ -207,13 +244,15 @@ def _infer(parts: Parts, loader: ClipLoader, on_batch: Callable[[], None] | None
         on_batch=on_batch,
     )
     if not parts.world.is_first:
-        return
+        return {}
     parts.run_log.begin()
     path = options.result_path / f"{options.inference_subset}.json"
     write_results(path, results)
     log.info("%s: scores of %d videos", path, len(results))
     if all(record.label == UNLABELLED for record in loader.dataset.records):
         log.info("the videos have no labels: no accuracy")
-        return
-    for line in describe(accuracy_of(index, results, options.inference_subset)):
+        return {}
+    accuracy = accuracy_of(index, results, options.inference_subset)
+    for line in describe(accuracy):
         log.info("%s", line)
+    return {f"{options.inference_subset}_top_{k}": share for k, share in accuracy.top.items()}

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,6 +53,7 @@ class Trainer:
     kept_statistics: Sequence[nn.Module] = ()  # batch norms that stay in evaluation mode
     world: World = ALONE
     clip_grad: float = 0.0
+    class_weights: Tensor | None = None  # (K,) on the device: how much a class's clips count
     # What steps call: the model, or its wrapper that adds up gradients over processes, or its head
     # alone; and how a batch's clips become its input.
     forward: nn.Module | None = None
@@ -70,7 +72,8 @@ class Trainer:
         """Forward and backward; an update where the step `ends`.
 
         The loss is the mean over `n_clips`, those of all processes and of all batches from the
-        one that `begins` a step on.
+        one that `begins` a step on; `class_weights`, whose mean over the training videos is 1,
+        weigh its terms.
         """
         if begins:
             self.optimizer.zero_grad(set_to_none=True)
@@ -79,8 +82,13 @@ class Trainer:
         with _explained(), self._synchronised(ends):
             with self.device.autocast():
                 logits = forward((self.inputs or self.device.model_input)(clips))  # (B, K)
-            losses = F.cross_entropy(logits.float(), targets, reduction="none", ignore_index=NOBODY)
-            loss = losses.sum()
+            loss = F.cross_entropy(
+                logits.float(),
+                targets,
+                weight=self.class_weights,
+                reduction="sum",
+                ignore_index=NOBODY,
+            )
             self.scaler.scale(loss * (self.world.size / max(n_clips, 1))).backward()
             if ends:
                 self._update()
@@ -180,6 +188,8 @@ def build_trainer(
     device: Device,
     checkpoint: Checkpoint | None,
     world: World = ALONE,
+    *,
+    class_weights: np.ndarray | None = None,
 ) -> Trainer:
     """SGD over the trained parameters with the schedule of the flags, resumed if asked."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -201,6 +211,10 @@ def build_trainer(
         scheduler = MultiStepLR(optimizer, options.multistep_milestones)
     trainer = Trainer(model, optimizer, scheduler, device.grad_scaler(), device)
     trainer.world, trainer.clip_grad = world, options.clip_grad
+    if class_weights is not None:
+        trainer.class_weights = torch.tensor(
+            class_weights, dtype=torch.float32, device=device.device
+        )
     if options.freeze_bn:
         trainer.kept_statistics = frozen_batch_norms(model)
     if checkpoint is not None:

@@ -167,6 +167,8 @@ def validate(
     )
     row = {"epoch": epoch, "loss": evaluation.loss, "acc": evaluation.clip_accuracy}
     run_log.write("val", row | {"video_acc": evaluation.video_accuracy})
+    if run_log.board is not None:
+        run_log.board.confusion(evaluation.targets, evaluation.predictions, epoch)
     log.info(
         "epoch %d: val loss %.4f, clip accuracy %.4f of %d, video accuracy %.4f of %d",
         epoch,

@@ -22,7 +22,12 @@ class Evaluation(NamedTuple):
     clip_accuracy: float
     video_accuracy: float
     n_clips: int
-    n_videos: int
+    targets: np.ndarray  # (N,) class numbers of the videos
+    predictions: np.ndarray  # (N,) those of their highest scores
+
+    @property
+    def n_videos(self) -> int:
+        return len(self.targets)
 
 
 class ClipScores(NamedTuple):
@@ -79,10 +84,12 @@ def _summarise(clips: ClipScores) -> Evaluation:
     video_scores = np.zeros((len(first_clip), scores.shape[1]))
     np.add.at(video_scores, video_of_clip, scores)
     video_scores /= clips_per_video[:, None]
+    targets = labels[first_clip]
     return Evaluation(
         loss=float(losses.mean(dtype=np.float64)),
         clip_accuracy=float(topk_hits(scores, labels, 1).mean()),
-        video_accuracy=float(topk_hits(video_scores, labels[first_clip], 1).mean()),
+        video_accuracy=float(topk_hits(video_scores, targets, 1).mean()),
         n_clips=len(labels),
-        n_videos=len(first_clip),
+        targets=targets,
+        predictions=video_scores.argmax(axis=1),
     )

@@ -6,9 +6,12 @@ the files of an earlier run as they were.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runtime.board import Board
 
 COLUMNS = {
     "train": ("epoch", "loss", "acc", "lr"),
@@ -21,7 +24,7 @@ COLUMNS = {
 
 
 class RunLog:
-    """train.log, train_batch.log, val.log, time.log, opts.json and, if asked, TensorBoard's events.
+    """train.log, train_batch.log, val.log, time.log, opts.json and, if asked, TensorBoard's file.
 
     With `keep_before` above 1 the logs go on: rows of that epoch and later ones, which an
     interrupted run may have left, are cut off, but for the first `keep_batches` of that epoch in
@@ -34,6 +37,7 @@ class RunLog:
         folder: Path,
         *,
         options: Mapping[str, Any],
+        labels: Sequence[str] = (),
         keep_before: int = 1,
         keep_batches: int = 0,
         tensorboard: bool = False,
@@ -44,9 +48,10 @@ class RunLog:
         self.keep_before = keep_before
         self.keep_batches = keep_batches
         self._options = dict(options)
+        self._labels = labels
         self._tensorboard = tensorboard
         self._begun: set[str] = set()
-        self._writer: Any = None
+        self.board: Board | None = None
 
     def write(self, log: str, row: Mapping[str, Any]) -> None:
         """Append a row to one of COLUMNS. Values are written as str() shows them."""
@@ -58,8 +63,8 @@ class RunLog:
             self._begin_log(log, path)
         with path.open("a", encoding="utf-8") as file:
             file.write(_line([row[column] for column in COLUMNS[log]]))
-        if self._writer is not None and log != "train_batch":
-            self._write_events(log, row)
+        if self.board is not None and log != "train_batch":
+            self.board.scalars(log, row)
 
     def begin(self) -> None:
         """Write opts.json and open the event files, once."""
@@ -69,13 +74,13 @@ class RunLog:
         text = json.dumps(self._options, indent=1, ensure_ascii=False)
         _replace(self.folder / "opts.json", text + "\n")
         if self._tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            from runtime.board import Board
 
-            self._writer = SummaryWriter(str(self.folder), purge_step=self.keep_before)
+            self.board = Board(self.folder, labels=self._labels, purge_from=self.keep_before)
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self.board is not None:
+            self.board.close()
 
     def _begin_log(self, log: str, path: Path) -> None:
         self._begun.add(log)
@@ -89,11 +94,6 @@ class RunLog:
             n_batches = self.keep_batches if log == "train_batch" else 0
             kept = _rows_before(path, (self.keep_before, n_batches), len(COLUMNS[log]))
             _replace(path, header + kept)
-
-    def _write_events(self, log: str, row: Mapping[str, Any]) -> None:
-        for column in COLUMNS[log][1:]:
-            self._writer.add_scalar(f"{log}/{column}", row[column], row["epoch"])
-        self._writer.flush()
 
 
 def _rows_before(path: Path, position: tuple[int, int], n_columns: int) -> str:

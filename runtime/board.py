@@ -1,0 +1,93 @@
+"""What a run shows in TensorBoard: scalars, pictures, and its options with what came of them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from metrics import confusion_matrix
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_NAMED = 40  # classes whose names fit beside a confusion matrix
+SHOWN_FRAMES = 8  # of each clip of the sheet, evenly spaced
+
+
+class Board:
+    """An event file in `folder`; what an interrupted run left of epoch `purge_from` on is void.
+
+    `labels` name the classes.
+    """
+
+    def __init__(self, folder: Path, *, labels: Sequence[str], purge_from: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._labels = labels
+        self._writer = SummaryWriter(str(folder), purge_step=purge_from)
+
+    def scalars(self, log: str, row: Mapping[str, Any]) -> None:
+        """Every value of a log's row but its epoch, as LOG/COLUMN."""
+        for column, value in row.items():
+            if column != "epoch":
+                self._writer.add_scalar(f"{log}/{column}", value, row["epoch"])
+        self._writer.flush()
+
+    def confusion(self, targets: np.ndarray, predictions: np.ndarray, epoch: int) -> None:
+        """The confusion matrix of (N,) videos."""
+        n_classes = max(len(self._labels), int(predictions.max(initial=0)) + 1)
+        matrix = confusion_matrix(targets, predictions, n_classes)
+        self._writer.add_figure("val/confusion", confusion_figure(matrix, self._labels), epoch)
+
+    def clips(self, clips: Tensor, names: Sequence[str]) -> None:
+        """A sheet of training clips, uint8 (N, C, T, H, W), as the model gets them: a row each."""
+        self._writer.add_image("train/clips", sheet(clips), 1, dataformats="HWC")
+        rows = "\n".join(f"{number}. {name}" for number, name in enumerate(names, start=1))
+        self._writer.add_text("train/clips", rows, 1)
+        self._writer.flush()
+
+    def outcome(self, options: Mapping[str, Any], results: Mapping[str, float]) -> None:
+        """The options of the run beside its results: a row in TensorBoard's table of runs."""
+        plain = {k: v if isinstance(v, bool | int | float | str) else str(v)
+                 for k, v in options.items()}  # fmt: skip
+        named = {f"result/{name}": value for name, value in results.items()}
+        self._writer.add_hparams(plain, named, run_name=".")
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def sheet(clips: Tensor) -> np.ndarray:
+    """uint8 (N, C, T, H, W) -> uint8 (N x H, frames x W, 3), some frames of each clip in a row.
+
+    Of flow, two channels, the first is shown.
+    """
+    pixels = clips if clips.shape[1] == 3 else clips[:, :1].expand(-1, 3, -1, -1, -1)
+    n_frames = pixels.shape[2]
+    shown = np.linspace(0, n_frames - 1, min(SHOWN_FRAMES, n_frames)).round().astype(int)
+    rows = pixels[:, :, shown].permute(0, 3, 2, 4, 1)  # (N, H, T, W, C)
+    n, height, n_shown, width, channels = rows.shape
+    return rows.reshape(n * height, n_shown * width, channels).numpy()
+
+
+def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> "Figure":
+    """Shares of each true class, (K, K); the numbers and names too where they are legible."""
+    from matplotlib.figure import Figure
+
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.5 * len(matrix), 4, 14))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(matrix) <= MOST_NAMED:
+        names = [*labels, *("?" for _ in range(len(matrix) - len(labels)))]
+        axes.set_xticks(range(len(matrix)), names, rotation=90)
+        axes.set_yticks(range(len(matrix)), names)
+    if len(matrix) <= MOST_NAMED // 2:
+        for (row, column), count in np.ndenumerate(matrix):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour)
+    return figure

@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from datasets.class_balance import balanced_weights, class_counts, describe_counts
+from datasets.compact import VideoRecord
+from datasets.video_dataset import ClipBatch
+from opts import parse_opts
+from runtime.device import Normalization, choose_device
+from tests.runs import make_dataset, small_run
+from trainer import build_trainer
+
+PATHS = ["--video_path", "v", "--annotation_path", "a", "--result_path", "r"]
+
+
+def test_counts_and_weights_even_the_classes_out():
+    records = [VideoRecord("v", Path("p"), 1, 9, label) for label in (0, 0, 0, 2, -1)]
+    counts = class_counts(records, 4)
+    assert counts.tolist() == [3, 0, 1, 0]
+    weights = balanced_weights(counts)
+    assert weights[0] * 3 == pytest.approx(weights[2] * 1)  # each class weighs the same in all
+    assert weights[[0, 0, 0, 2]].mean() == pytest.approx(1)
+    assert weights[1] == 1
+
+
+def test_a_few_classes_are_counted_one_by_one_and_many_by_the_extremes():
+    assert describe_counts(np.array([3, 1, 9]), ("a", "b")) == "a 3, b 1"
+    counts = np.arange(1, 31)[::-1]
+    text = describe_counts(counts, [f"c{i}" for i in range(30)])
+    assert text == (
+        "30 classes, 15.5 videos in the middle; fewest c29 1, c28 2, c27 3; "
+        "most c0 30, c1 29, c2 28"
+    )
+
+
+class Fixed(torch.nn.Module):
+    """Logits that do not depend on the clip."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor([1.0, -0.5]))
+
+    def forward(self, clips):
+        return self.logits.expand(len(clips), 2)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_weighs_each_clip_by_its_class(accumulate):
+    device = choose_device(
+        no_cuda=True, precision="fp32", normalization=Normalization.of("kinetics")
+    )
+    options = parse_opts([*PATHS, "--learning_rate", "1", "--momentum", "0", "--weight_decay", "0"])
+    model, labels = Fixed(), torch.tensor([0, 0, 0, 1])
+    weights = balanced_weights(np.array([3, 1]))
+    trainer = build_trainer(options, model, device, None, class_weights=weights)
+    expected = torch.nn.Parameter(model.logits.detach().clone())
+    each = F.cross_entropy(expected.expand(4, 2), labels, reduction="none")
+    (each * torch.tensor(weights)[labels]).mean().backward()
+    size = 4 // accumulate
+    for number in range(accumulate):
+        part = labels[number * size : (number + 1) * size]
+        batch = ClipBatch(torch.zeros(size, 3, 2, 4, 4, dtype=torch.uint8), part, part, [], [])
+        trainer.step(batch, n_clips=4, begins=number == 0, ends=number == accumulate - 1)
+    torch.testing.assert_close(
+        model.logits.data, expected.data - expected.grad, check_dtype=False, atol=1e-6, rtol=0
+    )
+
+
+def test_the_flag_changes_training_of_an_uneven_set_alone(tmp_path, capfd):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path, "--n_epochs", "1") == 0
+    assert small_run(tmp_path, "--n_epochs", "1", "--class_weights", "balanced", result="even") == 0
+    assert "training videos: a 3, b 3" in capfd.readouterr().out
+    first, even = ((tmp_path / name / "train.log").read_text() for name in ("res", "even"))
+    assert first == even  # three videos of each class: every weight is 1
