@@ -50,3 +50,15 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def mcnemar_p(only_a: int, only_b: int) -> float:
+    """The exact two-sided p of McNemar's test (1947, doi:10.1007/BF02295996): of two classifiers on
+    the same samples, how often chance alone would part the samples that just one of them has right
+    as unevenly as into `only_a` and `only_b`, or more so. 1 where there are none."""
+    n = only_a + only_b
+    coefficient = total = 1  # in whole numbers: no rounding, however many samples
+    for i in range(min(only_a, only_b)):
+        coefficient = coefficient * (n - i) // (i + 1)
+        total += coefficient
+    return min(1.0, 2 * total / 2**n)

@@ -98,9 +98,7 @@ def accuracy_of(
 ) -> Accuracy:
     """Compare results with the index. Raises UserError if not one video can be compared."""
     subset = canonical_subset(subset)
-    targets = {
-        e.video_id: e.label for e in index.entries.of_subset(subset) if e.label != UNLABELLED
-    }
+    targets = labelled(index, subset)
     rankings = {video: _ranking(results[video]) for video in targets if video in results}
     if not rankings:
         raise UserError(
@@ -125,6 +123,20 @@ def accuracy_of(
         mean_class=mean_class_accuracy(ranks == 1, np.array([targets[v] for v in counted])),
         interval=wilson_interval(n_hits, len(counted)),
     )
+
+
+def labelled(index: Index, subset: str) -> dict[str, int]:
+    """The class numbers of a subset's labelled videos, in the index's order."""
+    entries = index.entries.of_subset(canonical_subset(subset))
+    return {entry.video_id: entry.label for entry in entries if entry.label != UNLABELLED}
+
+
+def top1_hits(
+    index: Index, results: Mapping[str, Entries], targets: Mapping[str, int]
+) -> dict[str, bool]:
+    """Whether the first label is the right one, of each video of `targets` that has a result."""
+    rankings = {video: _ranking(results[video]) for video in targets if video in results}
+    return {v: _rank(index.labels[targets[v]], ranking) == 1 for v, ranking in rankings.items()}
 
 
 def _is_windowed(entries: Entries) -> bool:
