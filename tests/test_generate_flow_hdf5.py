@@ -68,7 +68,7 @@ def test_no_frames(tmp_path):
 def test_a_two_channel_model_trains_and_infers_from_generated_flow(tmp_path):
     database = {}
     for label, dx in (("left", -3), ("right", 3)):
-        for number in range(7):
+        for number in range(9):
             video = f"{label}_{number}"
             moving_frames(tmp_path / "jpg" / label / video, 10, dx=dx, dy=0, seed=number)
             subset = "training" if number < 6 else "validation"
@@ -81,9 +81,13 @@ def test_a_two_channel_model_trains_and_infers_from_generated_flow(tmp_path):
     (tmp_path / "index.json").write_text(json.dumps(index))
     flags = ["--input_type", "flow", "--file_type", "hdf5", "--video_path", "flow", "--inference"]
     # A mirror turns left into right, and the flow with it: without flips that is learnt at once.
-    assert small_run(tmp_path, *flags, "--no_hflip", "--batch_size", "3", "--n_epochs", "20") == 0
+    # Validation's batch norm goes by running averages, which trail weights that still move fast:
+    # at a constant rate accuracy jumped from epoch to epoch. The last half at a tenth lets them
+    # settle; so every one of 24 seeds ended with all six videos right, by a wide margin.
+    settle = ["--no_hflip", "--train_crop", "center", "--n_epochs", "16"]
+    settle += ["--multistep_milestones", "8"]
+    assert small_run(tmp_path, *flags, *settle) == 0
     results = json.loads((tmp_path / "res/val.json").read_text())["results"]
-    assert {video: found[0]["label"] for video, found in results.items()} == {
-        "left_6": "left",
-        "right_6": "right",
-    }
+    assert len(results) == 6
+    for video, (best, _) in results.items():
+        assert best["label"] == video.split("_")[0], results
