@@ -11,8 +11,10 @@ import copy
 import logging
 import os
 import pickle
+import re
 import tarfile
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
@@ -28,6 +30,9 @@ from models.identity import Identity, identify
 ORIGINAL_KEYS = {"epoch", "arch", "state_dict", "optimizer", "scheduler"}
 SAFETENSORS = ".safetensors"
 UNREADABLE = "is no checkpoint that torch can read, or only a part of one"
+# What torch says of a file that names a class or function beyond those that tensors need.
+REFUSED = re.compile(r"GLOBAL (\S+)|unrecognized function (.+)|but got (<class .+>)", re.IGNORECASE)
+PICKLE = b"\x80"  # and the protocol; torch.save writes protocol 2
 WRAPPER_PREFIX = "module."  # what DataParallel puts before every name
 
 log = logging.getLogger(__name__)
@@ -159,13 +164,15 @@ def _all_tensors(weights: Mapping[Any, Any]) -> bool:
 
 def _read(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of pickle protocols, told below in a line of our own
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, not a checkpoint") from None
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: {_unpickling_cause(str(error))}") from None
+        raise UserError(f"{path}: {_unpickling_cause(path, str(error))}") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     except Exception:  # torch has no one error for a file cut short or of another kind
@@ -185,9 +192,17 @@ def _is_old_tar(path: Path) -> bool:
         return False
 
 
-def _unpickling_cause(message: str) -> str:
-    if "Unsupported global" in message or "Unsupported class" in message:
-        return "wants to run code when loaded, which checkpoints have no need of; refused"
+def _unpickling_cause(path: Path, message: str) -> str:
+    if refused := REFUSED.search(message):
+        name = next(group for group in refused.groups() if group)
+        return (
+            f"wants to run code when loaded ({name.rstrip('.')}), which checkpoints have no need "
+            "of; refused. If you trust it, load it with weights_only=False and save its state_dict"
+        )
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start[:1] == PICKLE and start[1:] > b"\x02":
+        return "is a pickle that torch.save did not write, which could run code; refused"
     return UNREADABLE
 
 

@@ -1,3 +1,4 @@
+import os
 import pickle
 import resource
 from collections import OrderedDict
@@ -60,12 +61,38 @@ class Bomb:
 def test_code_in_a_file_does_not_run(tmp_path):
     target = tmp_path / "created"
     torch.save({"state_dict": Bomb(target)}, tmp_path / "zip.pth")
-    with pytest.raises(UserError, match=r"zip\.pth: wants to run code"):
+    with pytest.raises(UserError, match=r"zip\.pth: wants to run code when loaded \(getattr\)"):
         load_checkpoint(tmp_path / "zip.pth")
-    (tmp_path / "raw.pth").write_bytes(pickle.dumps({"state_dict": Bomb(target)}))
-    with pytest.raises(UserError, match=r"raw\.pth"):
-        load_checkpoint(tmp_path / "raw.pth")
     assert not target.exists()
+
+
+class Shell:
+    """torch has another message for modules that it blocks."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.target}",))
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_shell_commands_in_a_file_do_not_run(tmp_path, as_zip):
+    path, target = tmp_path / "c.pth", tmp_path / "created"
+    content = {"state_dict": {"a": torch.ones(1)}, "x": Shell(target)}
+    torch.save(content, path, _use_new_zipfile_serialization=as_zip)
+    with pytest.raises(UserError, match=r"wants to run code when loaded \((posix|nt)\.system\)"):
+        load_checkpoint(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_plain_pickles_do_not_run(tmp_path, protocol, recwarn):
+    path, target = tmp_path / "c.pth", tmp_path / "created"
+    path.write_bytes(pickle.dumps({"state_dict": Shell(target)}, protocol))
+    with pytest.raises(UserError, match=r"c\.pth: .* run code.*refused"):
+        load_checkpoint(path)
+    assert not target.exists() and not recwarn.list
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04 nonsense", bytes(1000)])
