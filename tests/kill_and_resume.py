@@ -1,8 +1,8 @@
 """Kill a run at random moments, resume it each time, and compare with an undisturbed one.
 
-python -m tests.kill_and_resume --kills 20 --workers 0 1 3 --signal KILL
+python -m tests.kill_and_resume --kills 20 --workers 0 1 3 --signal KILL --variant plain
 
-Every run is a fork of this process, which has imported torch but computed nothing.
+Every run is a fork of this process, which has imported what a run needs but computed nothing.
 """
 
 import argparse
@@ -18,15 +18,25 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+import torch._dynamo  # noqa: F401  the optimiser would import it, in every fork again
 
 import main as program
+import phases  # noqa: F401  which main.py imports late
 from tests.runs import make_dataset
 
 LOGS = ("train.log", "train_batch.log", "val.log", "val.json")
 LAST_EPOCH = 4
+TUNE = ("--pretrain_path", "pretrained/save_1.pth", "--freeze_bn")
+VARIANTS = {
+    "plain": (),
+    "plateau": ("--lr_scheduler", "plateau", "--plateau_patience", "0"),
+    "accumulate": ("--accumulate", "3", "--clip_grad", "1"),  # of 4 batches: 3 and 1
+    "cached": (*TUNE, "--ft_begin_module", "fc", "--cache_features", "2"),
+    "frozen": (*TUNE, "--ft_begin_module", "layer4", "--keep_checkpoints", "1"),
+}
 
 
-def arguments(root, result, workers):
+def arguments(root, result, flags):
     return [
         "--root_path", str(root), "--video_path", "jpg", "--annotation_path", "index.json",
         "--result_path", result, "--dataset", "folder", "--n_classes", "2",
@@ -34,23 +44,23 @@ def arguments(root, result, workers):
         "--sample_duration", "8", "--batch_size", "4", "--n_epochs", str(LAST_EPOCH),
         "--no_cuda", "--precision", "fp32", "--learning_rate", "0.01", "--n_val_samples", "2",
         "--multistep_milestones", "2", "--checkpoint", "2", "--checkpoint_minutes", "0.0005",
-        "--inference_stride", "1", "--n_threads", str(workers),
-        "--inference", "--resume_path", "auto",
+        "--inference_stride", "1", "--inference", "--resume_path", "auto", *flags,
     ]  # fmt: skip
 
 
-def start(root, result, workers):
+def start(root, result, flags):
     """Fork a run; its process id. What it prints goes to root/RESULT.out."""
+    out = os.open(root / f"{result}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     child = os.fork()
     if child:
+        os.close(out)
         return child
     status = 70
     try:
-        out = os.open(root / f"{result}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
         torch.set_num_threads(1)
-        status = program.main(arguments(root, result, workers))
+        status = program.main(arguments(root, result, flags))
         sys.stdout.flush()
     except BaseException:
         traceback.print_exc()
@@ -69,31 +79,35 @@ def wait(child, seconds):
     return None
 
 
-def finish(root, result, workers):
-    status = wait(start(root, result, workers), 600)
+def finish(root, result, flags):
+    status = wait(start(root, result, flags), 600)
     if status != 0:
         raise SystemExit(f"a run ended with {status}:\n{(root / f'{result}.out').read_text()}")
 
 
 def outcome(folder):
-    """Everything that must be equal: logs, results, weights, optimiser and schedule."""
+    """Everything that must be equal: logs, results, checkpoints and what is in them."""
     found = {name: (folder / name).read_text(encoding="utf-8") for name in LOGS}
-    saved = torch.load(folder / f"save_{LAST_EPOCH}.pth", weights_only=True)
-    tensors = dict(saved["state_dict"])
-    for number, state in saved["optimizer"]["state"].items():
-        tensors[f"momentum {number}"] = state["momentum_buffer"]
-    found |= {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
-    rest = {"scheduler": saved["scheduler"], "best": saved["best"]}
-    return found | {"rest": json.dumps(rest, sort_keys=True)}
+    saved = sorted([*folder.glob("save_*.pth"), folder / "best.pth"])
+    assert folder / f"save_{LAST_EPOCH}.pth" in saved
+    for path in saved:
+        content = torch.load(path, weights_only=True)
+        tensors = dict(content["state_dict"])
+        for number, state in content["optimizer"]["state"].items():
+            tensors[f"momentum {number}"] = state["momentum_buffer"]
+        found |= {f"{path.name} {n}": tensor.numpy().tobytes() for n, tensor in tensors.items()}
+        rest = {name: content[name] for name in ("epoch", "scheduler", "best")}
+        found[f"{path.name} rest"] = json.dumps(rest, sort_keys=True)
+    return found
 
 
 def check_equal(expected, got):
     differing = [name for name in expected if expected[name] != got.get(name)]
     if differing or expected.keys() != got.keys():
-        raise SystemExit(f"differs from the undisturbed run: {differing}")
+        raise SystemExit(f"differs from the undisturbed run: {differing or got.keys()}")
 
 
-def trial(root, expected, duration, *, workers, kills, number, draw):
+def trial(root, name, expected, duration, *, flags, kills, number, draw):
     """Disturb runs until `kills` of them were hit past their start; returns where they were."""
     hits = Counter()
     run = 0
@@ -103,9 +117,9 @@ def trial(root, expected, duration, *, workers, kills, number, draw):
 
     while not is_done():
         run += 1
-        result = f"{number.name}_{workers}_{run}"
+        result = f"{name}_{run}"
         while not is_done():
-            child = start(root, result, workers)
+            child = start(root, result, flags)
             status = wait(child, draw.uniform(0.01, duration))
             if status is not None:
                 break
@@ -114,8 +128,8 @@ def trial(root, expected, duration, *, workers, kills, number, draw):
             if status not in (-number, 128 + number, 0):
                 text = (root / f"{result}.out").read_text()
                 raise SystemExit(f"after {number.name} a run ended with {status}:\n{text}")
-            hits[where(root / f"{result}.out")] += 1
-        finish(root, result, workers)
+            hits[where(root / f"{result}.out", root / result)] += 1
+        finish(root, result, flags)
         check_equal(expected, outcome(root / result))
         leftovers = list((root / result).glob(".*.pth.*.tmp"))
         if leftovers and number != signal.SIGKILL:
@@ -123,19 +137,39 @@ def trial(root, expected, duration, *, workers, kills, number, draw):
     return hits
 
 
-def where(path):
+def where(out, folder):
     """The phase of a run that ended, by the last line it printed."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if any(folder.glob(".*.pth.*.tmp")):
+        return "saving"
+    lines = out.read_text(encoding="utf-8").splitlines()
     last = lines[-1] if lines else ""
-    if last.startswith(f"epoch {LAST_EPOCH}: val"):
-        return "saving or inference"
+    if last.startswith((f"epoch {LAST_EPOCH}: val", f"all {LAST_EPOCH} epochs")):
+        return "inference"
     if last.startswith("epoch") and " of " in last.split(":")[0]:
         return "validation"
     if last.startswith(("epoch", "validation:", "going on")):
-        return "training or saving"
+        return "training"
     if "interrupted" in last:
         return "as it asked for"
     return "start" if "video" not in last else "the end"
+
+
+def check_variant(root, variant, workers, first, *, kills, number, draw):
+    """All trials of one variant with one number of workers; returns the undisturbed outcome."""
+    flags = (*VARIANTS[variant], "--n_threads", str(workers))
+    name = f"{variant}_{number.name}_{workers}"
+    began = time.monotonic()
+    finish(root, f"undisturbed_{name}", flags)
+    duration = time.monotonic() - began
+    expected = outcome(root / f"undisturbed_{name}")
+    check_equal(first or expected, expected)
+    hits = trial(root, name, expected, duration, flags=flags, kills=kills, number=number, draw=draw)
+    told = ", ".join(f"{count} in {phase}" for phase, count in sorted(hits.items()))
+    print(
+        f"{variant}, {workers} workers, {number.name}: {hits.total()} kills ({told}): equal",
+        flush=True,
+    )
+    return expected
 
 
 def main(argv=None):
@@ -143,28 +177,22 @@ def main(argv=None):
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 3])
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
+    parser.add_argument("--variant", choices=VARIANTS, nargs="+", default=["plain"])
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(argv)
     number = signal.Signals[f"SIG{options.signal}"]
     draw = random.Random(options.seed)
-    first = None
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         make_dataset(root, train=8, val=4)
-        for workers in options.workers:
-            began = time.monotonic()
-            undisturbed = f"undisturbed_{number.name}_{workers}"
-            finish(root, undisturbed, workers)
-            duration = time.monotonic() - began
-            expected = outcome(root / undisturbed)
-            first = first or expected
-            check_equal(first, expected)
-            hits = trial(
-                root, expected, duration, workers=workers, kills=options.kills, number=number,
-                draw=draw,
-            )  # fmt: skip
-            told = ", ".join(f"{count} in {phase}" for phase, count in sorted(hits.items()))
-            print(f"{workers} workers, {number.name}: {hits.total()} kills ({told}): equal")
+        if any("pretrained" in " ".join(VARIANTS[variant]) for variant in options.variant):
+            finish(root, "pretrained", ("--n_epochs", "1", "--checkpoint", "1"))
+        for variant in options.variant:
+            first = None
+            for workers in options.workers:
+                first = check_variant(
+                    root, variant, workers, first, kills=options.kills, number=number, draw=draw
+                )
     return 0
 
 
