@@ -1,12 +1,14 @@
 """What a run shows in TensorBoard: scalars, pictures, and its options with what came of them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
+from errors import writing
 from metrics import confusion_matrix
 
 if TYPE_CHECKING:
@@ -19,44 +21,55 @@ SHOWN_FRAMES = 8  # of each clip of the sheet, evenly spaced
 class Board:
     """An event file in `folder`; what an interrupted run left of epoch `purge_from` on is void.
 
-    `labels` name the classes.
+    `labels` name the classes. On a full disk everything here raises UserError.
     """
 
     def __init__(self, folder: Path, *, labels: Sequence[str], purge_from: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._labels = labels
-        self._writer = SummaryWriter(str(folder), purge_step=purge_from)
+        self._folder = folder
+        with self._writing():
+            self._writer = SummaryWriter(str(folder), purge_step=purge_from)
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self._folder, "TensorBoard's events")
 
     def scalars(self, log: str, row: Mapping[str, Any]) -> None:
         """Every value of a log's row but its epoch, as LOG/COLUMN."""
-        for column, value in row.items():
-            if column != "epoch":
-                self._writer.add_scalar(f"{log}/{column}", value, row["epoch"])
-        self._writer.flush()
+        with self._writing():
+            for column, value in row.items():
+                if column != "epoch":
+                    self._writer.add_scalar(f"{log}/{column}", value, row["epoch"])
+            self._writer.flush()
 
     def confusion(self, targets: np.ndarray, predictions: np.ndarray, epoch: int) -> None:
         """The confusion matrix of (N,) videos."""
         n_classes = max(len(self._labels), int(predictions.max(initial=0)) + 1)
         matrix = confusion_matrix(targets, predictions, n_classes)
-        self._writer.add_figure("val/confusion", confusion_figure(matrix, self._labels), epoch)
+        figure = confusion_figure(matrix, self._labels)
+        with self._writing():
+            self._writer.add_figure("val/confusion", figure, epoch)
 
     def clips(self, clips: Tensor, names: Sequence[str]) -> None:
         """A sheet of training clips, uint8 (N, C, T, H, W), as the model gets them: a row each."""
-        self._writer.add_image("train/clips", sheet(clips), 1, dataformats="HWC")
         rows = "\n".join(f"{number}. {name}" for number, name in enumerate(names, start=1))
-        self._writer.add_text("train/clips", rows, 1)
-        self._writer.flush()
+        with self._writing():
+            self._writer.add_image("train/clips", sheet(clips), 1, dataformats="HWC")
+            self._writer.add_text("train/clips", rows, 1)
+            self._writer.flush()
 
     def outcome(self, options: Mapping[str, Any], results: Mapping[str, float]) -> None:
         """The options of the run beside its results: a row in TensorBoard's table of runs."""
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v)
                  for k, v in options.items()}  # fmt: skip
         named = {f"result/{name}": value for name, value in results.items()}
-        self._writer.add_hparams(plain, named, run_name=".")
+        with self._writing():
+            self._writer.add_hparams(plain, named, run_name=".")
 
     def close(self) -> None:
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
 
 
 def sheet(clips: Tensor) -> np.ndarray:

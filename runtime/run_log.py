@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from errors import writing
+
 if TYPE_CHECKING:
     from runtime.board import Board
 
@@ -54,25 +56,30 @@ class RunLog:
         self.board: Board | None = None
 
     def write(self, log: str, row: Mapping[str, Any]) -> None:
-        """Append a row to one of COLUMNS. Values are written as str() shows them."""
+        """Append a row to one of COLUMNS. Values are written as str() shows them.
+
+        Raises UserError where the disk is full.
+        """
         if self.is_silent:
             return
         self.begin()
         path = self.folder / f"{log}.log"
-        if log not in self._begun:
-            self._begin_log(log, path)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(_line([row[column] for column in COLUMNS[log]]))
+        with writing(path, "the log"):
+            if log not in self._begun:
+                self._begin_log(log, path)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(_line([row[column] for column in COLUMNS[log]]))
         if self.board is not None and log != "train_batch":
             self.board.scalars(log, row)
 
     def begin(self) -> None:
-        """Write opts.json and open the event files, once."""
+        """Write opts.json and open the event files, once. Raises UserError on a full disk."""
         if self.is_silent or "opts" in self._begun:
             return
         self._begun.add("opts")
         text = json.dumps(self._options, indent=1, ensure_ascii=False)
-        _replace(self.folder / "opts.json", text + "\n")
+        with writing(self.folder / "opts.json", "the options"):
+            _replace(self.folder / "opts.json", text + "\n")
         if self._tensorboard:
             from runtime.board import Board
 
@@ -98,9 +105,10 @@ class RunLog:
 
 def _rows_before(path: Path, position: tuple[int, int], n_columns: int) -> str:
     """The rows of earlier epochs, and of that epoch up to the batch of `position`; columns that
-    an older program did not write stay empty."""
+    an older program did not write stay empty. A full disk may have cut the last row short."""
     epoch, n_batches = position
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    rows = [line.split("\t") for line in whole.split("\n")[1:]]
     kept = [row for row in rows if _is_before(row, epoch, n_batches)]
     return "".join(_line([*row, *[""] * (n_columns - len(row))]) for row in kept)
 
@@ -118,5 +126,8 @@ def _line(values: Any) -> str:
 
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

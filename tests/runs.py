@@ -1,6 +1,9 @@
 """Helpers of the tests that run main.py: small frame folders, indexes, and the golden runs."""
 
 import json
+import resource
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +54,19 @@ def small_run(root, *flags, result="res"):
             "--n_threads", "0", "--precision", "fp32", "--learning_rate", "0.01", *flags,
         ]
     )  # fmt: skip
+
+
+@contextmanager
+def limit_file_size(size):
+    """Inside, writes past `size` bytes of a file fail as on a full disk."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def write_golden_checkpoint(spec, path):

@@ -1,6 +1,5 @@
 import os
 import pickle
-import resource
 from collections import OrderedDict
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from runtime.checkpoint import (
     n_classes_of,
     save_checkpoint,
 )
+from tests.runs import limit_file_size
 
 
 def small(depth=10, n_classes=3, **options):
@@ -170,25 +170,12 @@ def test_class_names(tmp_path):
         check_class_names(checkpoint, ("a", "b"), Path("i.json"))
 
 
-def limit_file_size(size):
-    """Until undone, writes past `size` bytes fail as on a full disk."""
-    import signal
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, old)
-
-
 def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path):
     path = tmp_path / "save_1.pth"
     save_checkpoint(path, content(small(), epoch=1))
-    undo = limit_file_size(100_000)
-    try:
-        with pytest.raises(UserError, match="can't be saved.*earlier file of that name is whole"):
-            save_checkpoint(path, content(small(), epoch=2))
-    finally:
-        undo()
+    message = "can't be saved.*earlier file of that name is whole"
+    with limit_file_size(100_000), pytest.raises(UserError, match=message):
+        save_checkpoint(path, content(small(), epoch=2))
     assert load_checkpoint(path).epoch == 1
     assert [p.name for p in tmp_path.iterdir()] == ["save_1.pth"]
 

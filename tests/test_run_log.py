@@ -1,6 +1,10 @@
 import json
 
+import pytest
+
+from errors import UserError
 from runtime.run_log import RunLog
+from tests.runs import limit_file_size
 
 OPTIONS = {"model": "resnet"}
 
@@ -61,3 +65,33 @@ def test_tensorboard_lr_is_the_learning_rate(tmp_path):
     events = EventAccumulator(str(tmp_path)).Reload()
     assert events.Scalars("train/lr")[0].value == 0.03125
     assert events.Scalars("train/acc")[0].value == 0.25
+
+
+def test_a_full_disk_is_one_line_and_the_earlier_rows_go_on(tmp_path):
+    log = RunLog(tmp_path, options=OPTIONS)
+    log.write("train", row(1))
+    size = (tmp_path / "train.log").stat().st_size
+    with limit_file_size(size + 3), pytest.raises(UserError, match=r"train.log: the log can't be"):
+        log.write("train", row(12))
+    assert (tmp_path / "train.log").read_text().endswith("\n12\t")  # a part of the row
+    RunLog(tmp_path, options=OPTIONS, keep_before=12, keep_batches=1).write("train", row(12))
+    rows = (tmp_path / "train.log").read_text().splitlines()
+    assert [line.split("\t")[0] for line in rows[1:]] == ["1", "12"]
+
+
+def test_options_that_find_no_room_leave_the_earlier_ones(tmp_path):
+    RunLog(tmp_path, options=OPTIONS).begin()
+    with limit_file_size(5), pytest.raises(UserError, match=r"opts.json: .* can't be written"):
+        RunLog(tmp_path, options={"model": "densenet"}).begin()
+    assert json.loads((tmp_path / "opts.json").read_text()) == OPTIONS
+    assert [path.name for path in tmp_path.iterdir()] == ["opts.json"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_events_that_find_no_room_are_one_line(tmp_path):
+    log = RunLog(tmp_path, options=OPTIONS, tensorboard=True)
+    log.write("train", row(1))
+    (events,) = tmp_path.glob("events*")
+    with limit_file_size(events.stat().st_size), pytest.raises(UserError, match="TensorBoard"):
+        log.board.scalars("train", row(2))
+        log.board.scalars("train", row(3))  # it writes in a thread, and complains late
