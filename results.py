@@ -117,7 +117,7 @@ def accuracy_of(
         strangers=tuple(video for video in results if video not in targets),
         unknown_labels=tuple(sorted({*chain(*rankings.values())} - {*index.labels})),
         ignore_missing=ignore_missing,
-        averaged=any(_is_windowed(results[video]) for video in rankings),
+        averaged=any(is_windowed(results[video]) for video in rankings),
         n_hits=n_hits,
         top={k: float((ranks <= k).mean()) for k in sorted({1, *ks}) if k == 1 or k <= largest_k},
         mean_class=mean_class_accuracy(ranks == 1, np.array([targets[v] for v in counted])),
@@ -139,31 +139,39 @@ def top1_hits(
     return {v: _rank(index.labels[targets[v]], ranking) == 1 for v, ranking in rankings.items()}
 
 
-def _is_windowed(entries: Entries) -> bool:
+def is_windowed(entries: Entries) -> bool:
+    """Whether a video's entries are windows, as --inference_no_average writes them."""
     return bool(entries) and "result" in entries[0]
 
 
 def _n_kept(videos: Iterable[Entries]) -> int:
     """The fewest entries that a video, or a window of one, was saved with."""
     lists = chain.from_iterable(
-        [window["result"] for window in entries] if _is_windowed(entries) else [entries]
+        [window["result"] for window in entries] if is_windowed(entries) else [entries]
         for entries in videos
     )
     return min((len(entries) for entries in lists if entries), default=0)
 
 
-def _ranking(entries: Entries) -> list[str]:
-    """The labels of one video, best first; a NaN score is no prediction.
+def averaged(entries: Entries) -> list[tuple[str, float]]:
+    """The labels of one video with their scores, best first; a NaN score is no prediction.
 
     The scores of windows (--inference_no_average) are averaged. A label that a window leaves out
     counts 0 there, so a small --output_topk makes this differ from averaging all scores.
     """
-    windows = [entry["result"] for entry in entries] if _is_windowed(entries) else [entries]
+    windows = [entry["result"] for entry in entries] if is_windowed(entries) else [entries]
     sums: dict[str, float] = {}
     for entry in chain.from_iterable(windows):
         sums[entry["label"]] = sums.get(entry["label"], 0.0) + entry["score"]
     numbers = {label: score for label, score in sums.items() if not math.isnan(score)}
-    return sorted(numbers, key=lambda label: -numbers[label])
+    return [
+        (label, numbers[label] / len(windows))
+        for label in sorted(numbers, key=lambda label: -numbers[label])
+    ]
+
+
+def _ranking(entries: Entries) -> list[str]:
+    return [label for label, _ in averaged(entries)]
 
 
 def _rank(label: str, ranking: Sequence[str]) -> float:

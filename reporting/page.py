@@ -1,0 +1,242 @@
+"""The page of a report: facts, charts and strips -> one HTML file that needs nothing else."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.annotation import SUBSETS, canonical_subset
+from errors import UserError
+from metrics import calibration
+from reporting import charts
+from reporting.facts import Facts
+from reporting.tables import (
+    SHOWN_CLASSES,
+    class_rows,
+    confused_pairs,
+    shown_matrix,
+    two_classes,
+)
+from results import describe
+from runtime.provenance import versions
+
+TEMPLATE = "report.html.j2"
+N_PAIRS = 15
+N_ENDS = 10  # best and worst classes that are shown without being asked
+N_BINS = 10
+NOT_TOLD = ("root_path", "given")
+
+
+def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = None) -> str:
+    """The whole page. `strips` is what reporting.strips made, or {"reason": why there are none}.
+
+    Raises UserError for a `positive` that is no class.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    if positive is not None and positive not in facts.labels:
+        raise UserError(f"--positive {positive}: the classes are {', '.join(facts.labels[:10])} …")
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "count": count}
+    return environment.get_template(TEMPLATE).render(
+        title=_title(facts),
+        facts=facts,
+        headline=_headline(facts),
+        curves=charts.curves(facts),
+        confusion=_confusion(facts),
+        classes=_classes(facts),
+        reliability=_reliability(facts),
+        two=_two_classes(facts, positive),
+        strips=strips,
+        time=_time(facts),
+        made_by=_made_by(facts),
+        options=_options(facts),
+    )
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def count(n: int) -> str:
+    """1234567 -> 1 234 567, with thin spaces that no line breaks at."""
+    return f"{n:,}".replace(",", "\u202f")
+
+
+def _title(facts: Facts) -> str:
+    options = facts.provenance.options
+    data = Path(options["annotation_path"]).stem if options.get("annotation_path") else None
+    if facts.index is not None:
+        data = facts.index.path.stem
+    arch = options.get("arch")
+    return " on ".join(filter(None, (arch, data))) or facts.folder.absolute().name
+
+
+def _headline(facts: Facts) -> dict[str, Any]:
+    accuracy = facts.accuracy
+    if accuracy is None:
+        return {"reason": facts.reasons.get("accuracy", "the videos have no labels")}
+    return {
+        "accuracy": accuracy,
+        "subset": canonical_subset(facts.subset),
+        "notes": [line for line in describe(accuracy) if not line.startswith(("video", "mean"))],
+    }
+
+
+def _confusion(facts: Facts) -> dict[str, Any] | None:
+    matrix = facts.confusion()
+    if not matrix.sum():
+        return None
+    shown, names = shown_matrix(matrix, facts.labels)
+    totals = shown.sum(axis=1)
+    rows = [
+        [(int(n), float(n / total) if total else 0.0) for n in row]
+        for row, total in zip(shown, totals, strict=True)
+    ]
+    return {
+        "names": names,
+        "rows": rows,
+        "totals": totals.tolist(),
+        "picture": charts.whole_matrix(matrix) if len(matrix) > SHOWN_CLASSES else None,
+        "pairs": confused_pairs(matrix, facts.labels, N_PAIRS),
+        "n_wrong": int(matrix.sum() - matrix.trace()),
+    }
+
+
+def _classes(facts: Facts) -> dict[str, Any] | None:
+    if facts.accuracy is None:
+        return None
+    rows = class_rows(facts)
+    n_empty = len(facts.labels) - len(rows)
+    if len(rows) <= 2 * N_ENDS:
+        return {"all": rows, "worst": [], "best": [], "n_empty": n_empty}
+    best = rows[: -N_ENDS - 1 : -1]
+    return {"all": rows, "worst": rows[:N_ENDS], "best": best, "n_empty": n_empty}
+
+
+def _reliability(facts: Facts) -> dict[str, Any] | None:
+    videos = facts.videos
+    known = videos.is_labelled
+    if not known.any():
+        return None
+    scores = videos.scores[known].clip(0, 1)
+    found = calibration(scores, videos.hits[known], N_BINS)
+    return {
+        "chart": charts.reliability(found),
+        "error": found.error,
+        "mean_score": float(scores.mean()),
+        "accuracy": float(videos.hits[known].mean()),
+        "n_bins": N_BINS,
+        "n": int(known.sum()),
+    }
+
+
+def _two_classes(facts: Facts, positive: str | None) -> dict[str, Any] | None:
+    if len(facts.labels) != 2 or facts.accuracy is None:
+        return None
+    try:
+        two = two_classes(facts, positive)
+    except ValueError as error:
+        return {"reason": str(error)}
+    return {"two": two, "charts": [charts.roc(two), charts.precision_recall(two)]}
+
+
+def _time(facts: Facts) -> dict[str, Any] | None:
+    table = facts.logs.get("time")
+    if table is None or "waiting" not in table:
+        return None
+    train, waiting = float(table["train"].sum()), float(table["waiting"].sum())
+    return {
+        "chart": charts.times(table),
+        "total": duration(train + float(table["validation"].sum())),
+        "waiting_share": waiting / train if train > 0 else 0.0,
+        "clips_per_second": float(table["clips_per_second"].mean()),
+        "n_epochs": len(table["epoch"]),
+    }
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 75 -> 1 min 15 s."""
+    for size, unit, smaller, small in ((3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            rest = int(seconds % size // smaller)
+            return f"{int(seconds // size)} {unit} {rest} {small}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def _made_by(facts: Facts) -> list[tuple[str, str]]:
+    """What made the result, as rows of a name and a text."""
+    made, options = facts.provenance, facts.provenance.options
+    checkpoint = "not known" if made.checkpoint is None else str(made.checkpoint)
+    if made.epoch is not None:
+        checkpoint += f", epoch {made.epoch}"
+    if made.checkpoint_changed:
+        checkpoint += " (that file has changed since)"
+    rows = [
+        ("result", f"{facts.folder.absolute() / facts.subset}.json, {_counts(facts)}"),
+        ("index", str(facts.index.path.absolute()) if facts.index else "not known"),
+        ("frames", str(options.get("video_path", "not known"))),
+        ("checkpoint", checkpoint),
+        ("model", str(options.get("arch", "not known"))),
+        ("input", _input(options)),
+        ("windows", _windows(options)),
+        ("computed on", made.device or "not known"),
+        ("took", "not known" if made.seconds is None else duration(made.seconds)),
+        ("finished", made.finished or "not known"),
+        ("versions", _listed(made.versions) or "not known"),
+        ("report by", _listed(versions())),
+    ]
+    return [row for row in rows if row[1] != "not known"]
+
+
+def _counts(facts: Facts) -> str:
+    n = f"{count(len(facts.results))} videos"
+    if facts.index is None:
+        return n
+    entries = facts.index.entries
+    sizes = {
+        name: sum(1 for _ in entries.of_subset(name)) for name in dict.fromkeys(SUBSETS.values())
+    }
+    told = ", ".join(f"{count(size)} {name}" for name, size in sizes.items() if size)
+    return f"{n}; the index has {told}"
+
+
+def _input(options: Mapping[str, Any]) -> str:
+    names = ("sample_size", "sample_duration", "sample_t_stride", "input_type")
+    if any(name not in options for name in names):
+        return "not known"
+    size, frames, stride, kind = (options[name] for name in names)
+    every = "" if stride == 1 else f", every {stride}th frame"
+    return f"{frames} frames of {size} × {size} pixels{every}, {kind}"
+
+
+def _windows(options: Mapping[str, Any]) -> str:
+    if "inference_stride" not in options:
+        return "not known"
+    crop = "the centre square" if options.get("inference_crop") == "center" else "whole frames"
+    return f"one every {options['inference_stride']} kept frames, of {crop}"
+
+
+def _listed(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _options(facts: Facts) -> Sequence[tuple[str, str, bool]]:
+    """(name, value, whether it is another one than the default), those first."""
+    from opts import FLAGS
+
+    defaults = {field.name: field.default for field in FLAGS}
+    rows = []
+    for name, value in facts.provenance.options.items():
+        if name in NOT_TOLD or name not in defaults:
+            continue
+        default = defaults[name]
+        plain = list(default) if isinstance(default, tuple) else default
+        shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append((name, shown, value != plain))
+    return sorted(rows, key=lambda row: not row[2])

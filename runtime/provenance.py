@@ -1,0 +1,115 @@
+"""{subset}.run.json: what made a {subset}.json. A file of its own, since results are the same
+wherever and however fast they were computed."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from datasets.annotation import write_json
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is known of how a result came about; files of other programs tell nothing."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    checkpoint_stamp: tuple[int, float] | None = None  # bytes and time of its last change
+    epoch: int | None = None
+    device: str | None = None
+    seconds: float | None = None  # of the inference alone
+    finished: str | None = None  # local time
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def checkpoint_changed(self) -> bool:
+        """Whether another file lies where the checkpoint was."""
+        if self.checkpoint is None or self.checkpoint_stamp is None:
+            return False
+        return self.checkpoint.exists() and _stamp(self.checkpoint) != self.checkpoint_stamp
+
+
+def write_provenance(
+    result: Path,
+    *,
+    options: Mapping[str, Any],
+    checkpoint: Path | None,
+    epoch: int | None,
+    device: str,
+    seconds: float,
+) -> None:
+    """Write it beside {subset}.json, `result`; an index, frames and checkpoint are found again
+    from any working directory. Raises UserError where it can't be written."""
+    there = checkpoint is not None and checkpoint.exists()
+    paths = {
+        name: str(Path(value).absolute())
+        for name in ("annotation_path", "video_path")
+        if (value := options.get(name)) is not None
+    }
+    content = {
+        "options": dict(options) | paths,
+        "checkpoint": str(checkpoint.absolute()) if checkpoint and there else None,
+        "checkpoint_stamp": _stamp(checkpoint) if checkpoint and there else None,
+        "epoch": epoch,
+        "device": device,
+        "seconds": round(seconds, 3),
+        "finished": datetime.now().isoformat(" ", "seconds"),
+        "versions": versions(),
+    }
+    write_json(_beside(result), content)
+
+
+def read_provenance(result: Path) -> Provenance:
+    """What lies beside a result file; else what opts.json tells of the folder's last run."""
+    content = _read(_beside(result))
+    if content:
+        checkpoint, stamp = content.get("checkpoint"), content.get("checkpoint_stamp")
+        return Provenance(
+            content.get("options") or {},
+            None if checkpoint is None else Path(checkpoint),
+            None if stamp is None else (int(stamp[0]), float(stamp[1])),
+            content.get("epoch"),
+            content.get("device"),
+            content.get("seconds"),
+            content.get("finished"),
+            content.get("versions") or {},
+        )
+    options = _read(result.parent / "opts.json")
+    resumed = options.get("resume_path") if options.get("no_train") else None
+    return Provenance(options, Path(resumed) if resumed and resumed != "auto" else None)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _beside(result: Path) -> Path:
+    return result.with_suffix(".run.json")
+
+
+def _stamp(path: Path) -> tuple[int, float]:
+    status = path.stat()
+    return status.st_size, round(status.st_mtime, 3)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one: a report does without."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

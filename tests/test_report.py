@@ -1,0 +1,284 @@
+"""The page of a results folder: what it counts, what it says where material is missing."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from datasets.annotation import entry_of, write_index
+from errors import UserError
+from metrics import thresholds_of
+from reporting.charts import draw
+from reporting.facts import read_facts, read_log
+from reporting.tables import (
+    class_rows,
+    confused_pairs,
+    most_unsure,
+    shown_matrix,
+    two_classes,
+    worst_mistakes,
+)
+from results import write_results
+from util_scripts import report
+
+
+def make_results(folder, labels, truths, answers, *, kept=5, subset="validation"):
+    """An index and val.json: video i is of class truths[i]; answers[i] is {class: score}."""
+    database, results = {}, {}
+    for number, (truth, scores) in enumerate(zip(truths, answers, strict=True)):
+        database[f"v{number}"] = entry_of(subset, labels[truth], 9)
+        ranking = sorted(scores.items(), key=lambda pair: -pair[1])[:kept]
+        results[f"v{number}"] = [{"label": labels[c], "score": s} for c, s in ranking]
+    write_index(folder / "index.json", labels, database)
+    write_results(folder / "val.json", results)
+    return read_facts(folder, "val", index_path=folder / "index.json")
+
+
+def random_results(folder, labels, n, *, seed=0, kept=5):
+    draw_from = np.random.default_rng(seed)
+    truths = draw_from.integers(0, len(labels), n)
+    answers = []
+    for truth in truths:
+        classes = [truth, *draw_from.integers(0, len(labels), 6)]
+        scores = np.round(draw_from.dirichlet(np.full(7, 0.7)), 2)
+        answers.append({int(c): float(s) for c, s in zip(classes, scores, strict=True)})
+    return make_results(folder, labels, truths.tolist(), answers, kept=kept)
+
+
+def write_logs(folder):
+    (folder / "train.log").write_text("epoch\tloss\tacc\tlr\n1\t0.7\t0.5\t0.1\n2\t0.6\t0.6\t0.01\n")
+    (folder / "val.log").write_text(
+        "epoch\tloss\tacc\tvideo_acc\n1\t0.8\t0.5\t\n2\t0.7\t0.5\t0.6\n"
+    )
+    (folder / "time.log").write_text(
+        "epoch\ttrain\twaiting\tvalidation\tclips_per_second\n1\t8.0\t2.0\t1.0\t5.0\n"
+    )
+
+
+class Page(HTMLParser):
+    """What a browser would see of it: headings, texts, ids, and where it points to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.headings, self.ids, self.targets, self.unnamed = [], [], [], []
+        self.text, self._tag = "", ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        told = dict(attributes)
+        self._tag = tag
+        self.ids += [told["id"]] if "id" in told else []
+        self.targets += [told[name] for name in ("src", "href", "xlink:href") if name in told]
+        if (tag == "svg" and not told.get("aria-label")) or (tag == "img" and not told.get("alt")):
+            self.unnamed.append(tag)
+
+    def handle_data(self, data):
+        if self._tag not in ("style", "script"):
+            self.text += data
+        if self._tag in ("h2", "h3") and data.strip():
+            self.headings.append(data.strip())
+
+
+def page_of(folder, *flags):
+    assert report.main([str(folder), "--index", str(folder / "index.json"), *flags]) == 0
+    return Page(folder / "report.html")
+
+
+def test_two_classes_get_every_part(tmp_path):
+    truths = [0, 0, 0, 1, 1, 1]
+    shares = [0.9, 0.8, 0.3, 0.4, 0.2, 0.1]
+    make_results(tmp_path, ["fight", "rest"], truths, [{0: s, 1: 1 - s} for s in shares])
+    write_logs(tmp_path)
+    page = page_of(tmp_path)
+    assert page.headings == [
+        "Training", "What is taken for what", "Accuracy of each class",
+        "Can the scores be relied on?", "Which threshold for fight?", "Videos", "Time",
+        "What made it",
+    ]  # fmt: skip
+    assert "83.3%" in page.text and "5 of 6 videos" in page.text
+    assert len(page.ids) == len(set(page.ids))
+    assert not page.unnamed
+    assert all(target.startswith(("#", "data:")) for target in page.targets)
+
+
+def test_many_classes_stay_a_small_page(tmp_path):
+    labels = [f"class {number} of many" for number in range(700)]
+    random_results(tmp_path, labels, 3000)
+    page = page_of(tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000
+    assert "all others" in page.text and "find" in page.ids
+
+
+def test_names_can_hold_anything(tmp_path):
+    labels = ["<script>alert(1)</script>", '$x^2$ & "more"']
+    make_results(tmp_path, labels, [0, 1], [{0: 0.7, 1: 0.3}, {0: 0.6, 1: 0.4}])
+    page = page_of(tmp_path)
+    assert "alert(1)</script>" not in (tmp_path / "report.html").read_text()
+    assert page.text.count(labels[0]) > 2 and page.text.count(labels[1]) > 2
+
+
+def test_what_is_missing_is_left_out_and_named(tmp_path):
+    make_results(tmp_path, ["a", "b"], [0, 1], [{0: 0.7, 1: 0.3}, {0: 0.6, 1: 0.4}])
+    assert report.main([str(tmp_path)]) == 0
+    page = Page(tmp_path / "report.html")
+    assert page.headings == ["Training", "Videos", "What made it"]
+    assert "nothing tells which index" in page.text and "holds no train.log" in page.text
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_the_threshold_needs_the_scores_of_both_classes(tmp_path, kept):
+    scores = [{0: 0.7, 1: 0.3}, {0: 0.4, 1: 0.6}]
+    facts = make_results(tmp_path, ["a", "b"], [1, 1], scores, kept=kept)
+    with pytest.raises(ValueError, match="both classes must occur|set --output_topk"):
+        two_classes(facts, "a")
+    assert "Left out: " in page_of(tmp_path).text
+
+
+def test_bad_arguments_are_one_line(tmp_path):
+    with pytest.raises(UserError, match="val.json: no such result file"):
+        report.main([str(tmp_path)])
+    make_results(tmp_path, ["a", "b"], [0, 1], [{0: 0.7, 1: 0.3}, {0: 0.6, 1: 0.4}])
+    index = ["--index", str(tmp_path / "index.json")]
+    with pytest.raises(UserError, match="--positive c: the classes are a, b"):
+        report.main([str(tmp_path), *index, "--positive", "c"])
+    with pytest.raises(UserError, match="can't be written"):
+        report.main([str(tmp_path), *index, "--out", str(tmp_path / "none" / "r.html")])
+
+
+def test_columns_of_windows_unknown_labels_and_strangers(tmp_path):
+    write_index(
+        tmp_path / "index.json",
+        ["a", "b"],
+        {name: entry_of("validation", "b", 9) for name in ("one", "two", "lacking")}
+        | {"other": entry_of("training", "a", 9)},
+    )
+    windows = [
+        {"segment": [1, 9], "result": [{"label": "a", "score": 0.6}, {"label": "b", "score": 0.4}]},
+        {"segment": [9, 17], "result": [{"label": "b", "score": 0.9}]},
+    ]
+    plain = [{"label": "z", "score": 0.5}, {"label": "b", "score": 0.5}]
+    write_results(tmp_path / "val.json", {"other": plain, "two": plain, "one": windows})
+    facts = read_facts(tmp_path, "val", index_path=tmp_path / "index.json")
+    videos = facts.videos
+    assert videos.ids == ("one", "two", "other")
+    assert videos.targets.tolist() == [1, 1, -1] and videos.predictions.tolist() == [1, -1, -1]
+    assert videos.scores == pytest.approx([0.65, 0.5, 0.5])
+    assert videos.margins == pytest.approx([0.35, 0, 0])
+    assert facts.confusion().tolist() == [[0, 0], [0, 1]]
+    [row] = class_rows(facts)  # the video without a result counts as wrong
+    assert (row.label, row.n, row.n_right) == ("b", 3, 1)
+
+
+def test_mistakes_and_unsure_videos_are_the_extreme_ones(tmp_path):
+    facts = random_results(tmp_path, list("abcd"), 60)
+    videos = facts.videos
+    mistakes = worst_mistakes(videos, 5)
+    others = set(np.flatnonzero(~videos.hits)) - set(mistakes)
+    assert not videos.hits[mistakes].any()
+    assert min(videos.scores[mistakes]) >= max(videos.scores[list(others)])
+    unsure = most_unsure(videos, 5, but=mistakes)
+    left = set(range(60)) - set(mistakes) - set(unsure)
+    assert not set(unsure) & set(mistakes)
+    assert max(videos.margins[unsure]) <= min(videos.margins[list(left)])
+
+
+def test_confused_pairs_come_by_their_number():
+    matrix = np.array([[5, 3, 0], [1, 0, 3], [0, 0, 2]])
+    pairs = confused_pairs(matrix, "abc", 10)
+    assert [(p.truth, p.answer, p.n) for p in pairs] == [
+        ("b", "c", 3),
+        ("a", "b", 3),
+        ("b", "a", 1),
+    ]
+    assert pairs[0].share == 0.75 and len(confused_pairs(matrix, "abc", 2)) == 2
+
+
+def test_of_many_classes_the_rest_is_one(tmp_path):
+    matrix = np.random.default_rng(1).integers(0, 4, (50, 50))
+    shown, names = shown_matrix(matrix, [str(number) for number in range(50)])
+    assert shown.shape == (20, 20) and shown.sum() == matrix.sum()
+    for row, one in enumerate(names[:-1]):
+        for column, other in enumerate(names[:-1]):
+            assert shown[row, column] == matrix[int(one), int(other)]
+        assert shown[row].sum() == matrix[int(one)].sum()
+    assert names[-1] == "all others"
+    small = matrix[:3, :3]
+    assert shown_matrix(small, list("abc")) == (pytest.approx(small), list("abc"))
+
+
+def test_each_choice_is_the_best_that_does_what_it_says(tmp_path):
+    draw_from = np.random.default_rng(5)
+    truths = draw_from.integers(0, 2, 120)
+    scores = np.clip(
+        np.round(0.3 + 0.25 * (truths == 0) + 0.2 * draw_from.normal(size=120), 2), 0, 1
+    )
+    answers = [{0: float(s), 1: float(1 - s)} for s in scores]
+    facts = make_results(tmp_path, ["yes", "no"], truths.tolist(), answers)
+    two = two_classes(facts, "yes")
+    positive = truths == 0
+    found = {choice.what: choice for choice in two.choices}
+
+    def outcome(threshold):
+        called = scores >= threshold
+        return {
+            "recall": called[positive].mean(), "false_alarms": called[~positive].mean(),
+            "accuracy": (called == positive).mean(),
+            "precision": positive[called].mean() if called.any() else 1.0,
+        }  # fmt: skip
+
+    everywhere = [outcome(threshold) for threshold in np.unique(scores)]
+    for choice in two.choices:
+        told = outcome(choice.threshold)
+        assert told == pytest.approx({name: getattr(choice, name) for name in told})
+    assert found["most videos right"].accuracy == max(o["accuracy"] for o in everywhere)
+    quiet = found["at most 5% false alarms"]
+    assert quiet.false_alarms <= 0.05
+    assert quiet.recall == max(o["recall"] for o in everywhere if o["false_alarms"] <= 0.05)
+    thorough = found["finds at least 95%"]
+    assert thorough.recall >= 0.95
+    least = min(o["false_alarms"] for o in everywhere if o["recall"] >= 0.95)
+    assert thorough.false_alarms == least
+    f1 = found["best F1"]
+    assert 2 * f1.precision * f1.recall / (f1.precision + f1.recall) == pytest.approx(
+        thresholds_of(positive, scores).f1.max()
+    )
+
+
+def test_the_rarer_class_is_looked_for(tmp_path):
+    facts = make_results(tmp_path, ["a", "b"], [0, 0, 1], [{0: 0.7, 1: 0.3}] * 3)
+    assert two_classes(facts, None).positive == "b"
+    assert two_classes(facts, "a").positive == "a"
+
+
+def test_logs_cut_short_or_with_columns_missing(tmp_path):
+    path = tmp_path / "val.log"
+    assert read_log(path) is None
+    path.write_text("epoch\tloss\tacc\tvideo_acc\n")
+    assert read_log(path) is None
+    path.write_text("epoch\tloss\tacc\tvideo_acc\n1\t0.5\t0.5\t\n2\t0.4\n1\t0.6\t0.5\t0.5\n")
+    table = read_log(path)
+    assert table["epoch"].tolist() == [1, 2] and table["loss"].tolist() == [0.6, 0.4]
+    assert np.isnan(table["video_acc"]).tolist() == [False, True]
+
+
+def test_charts_take_the_colours_of_the_page():
+    chart = draw("x", 'a "quoted" <text>', lambda axes: axes.set(title="of $money$"))
+    assert "currentColor" in chart.svg and "of $money$" in chart.svg
+    assert not re.findall(r"#0[01]0[0-9a-f]{3}", chart.svg)
+    assert 'aria-label="a &quot;quoted&quot; &lt;text>"' in chart.svg
+
+
+def test_an_index_of_activitynet_will_do(tmp_path):
+    from datasets.activitynet import read_any_index
+    from datasets.annotation import write_json
+
+    taxonomy = [{"nodeName": "Root", "parentName": None}] + [
+        {"nodeName": name, "parentName": "Root"} for name in ("Jump", "Run")
+    ]
+    part = {"label": "Run", "segment": [0.0, 2.0]}
+    entry = {"subset": "validation", "fps": 25.0, "annotations": [part]}
+    write_json(tmp_path / "index.json", {"taxonomy": taxonomy, "database": {"v": entry}})
+    assert read_any_index(tmp_path / "index.json").labels == ("Jump", "Run")
+    write_results(tmp_path / "val.json", {"v": [{"label": "Run", "score": 0.8}]})
+    assert "100.0%" in page_of(tmp_path).text
