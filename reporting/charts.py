@@ -52,6 +52,7 @@ STYLE: Any = {  # matplotlib types the names of its settings one by one
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": FAINT,
     "grid.alpha": 0.35,
     "legend.frameon": False,

@@ -69,11 +69,10 @@ def count(n: int) -> str:
 
 
 def _title(facts: Facts) -> str:
-    options = facts.provenance.options
-    data = Path(options["annotation_path"]).stem if options.get("annotation_path") else None
-    if facts.index is not None:
-        data = facts.index.path.stem
-    arch = options.get("arch")
+    told = facts.provenance.options.get("annotation_path")
+    index = facts.index.path if facts.index is not None else Path(told) if told else None
+    data = None if index is None else f"{index.absolute().parent.name}/{index.stem}"
+    arch = facts.provenance.options.get("arch")
     return " on ".join(filter(None, (arch, data))) or facts.folder.absolute().name
 
 
