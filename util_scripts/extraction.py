@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,6 +15,7 @@ from util_scripts.manifest import DONE, FAILED, LEFT_OUT, PARTIAL, Arguments, Kn
 
 THERE, NOT_TRIED = "already there", "not tried"
 FRAME_PATTERN = "image_%05d.jpg"
+EVERY_FRAME = ("-map", "0:V:0", "-fps_mode", "passthrough")  # V leaves cover pictures out
 SNIFFED = 4096  # bytes that tell text from video
 TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b")
 
@@ -153,12 +154,12 @@ class Extraction:
             shutil.rmtree(work, ignore_errors=True)
 
     def _command(self, source: Path) -> list[str]:
-        """One image per decoded frame; V leaves cover pictures out; rotation is applied."""
+        """One image per decoded frame; rotation is applied."""
         size, fps, quality, interpolate = self.arguments
-        filters = f"scale=w='if(gt(iw,ih),-1,{size})':h='if(gt(iw,ih),{size},-1)'"
+        filters = scaling(size)
         if fps is not None:
             filters = f"{'minterpolate=fps' if interpolate else 'fps'}={fps},{filters}"
-        output = ["-map", "0:V:0", "-vf", filters, "-fps_mode", "passthrough", "-threads", "1"]
+        output = [*EVERY_FRAME, "-vf", filters, "-threads", "1"]
         if quality is not None:
             output += ["-q:v", str(quality)]
         return [*input_of(source), *output]
@@ -175,6 +176,28 @@ class Extraction:
                 return Verdict(THERE)
             return Verdict(FAILED, f"{target}: {error.strerror}")
         return verdict
+
+
+def walk_files(
+    folder: Path, excluded: Path | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """(folder, its files, its folders) from `folder` on, in name order, without `excluded` and
+    hidden ones."""
+    seen: set[Path] = set() if excluded is None else {excluded.resolve()}
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = Path(root)
+        if here.resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(here.resolve())
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = (name for name in sorted(names) if not name.startswith("."))
+        yield here, [name for name in files if (here / name).is_file()], folders
+
+
+def scaling(size: int) -> str:
+    """The filter that brings the shorter side to `size` pixels."""
+    return f"scale=w='if(gt(iw,ih),-1,{size})':h='if(gt(iw,ih),{size},-1)'"
 
 
 def judge(ran: FfmpegRun, *, n_frames: int, timeout: float = 0) -> Verdict:

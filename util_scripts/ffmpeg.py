@@ -1,16 +1,19 @@
 """ffmpeg: where it is, and how it is run. The only place that starts a process."""
 
+import fcntl
+import io
 import os
+import queue
 import re
 import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from errors import UserError
 
@@ -24,7 +27,16 @@ FACTS = {  # of the line that tells each; the first such line counts
 }
 INPUT_STREAM = re.compile(r"^\[info\]   Stream #0:(\d+)\D.*Video: .*")
 RATE = re.compile(r" (\d+(?:\.\d+)?k?) fps")
+FRAME_TIME = re.compile(r" n: *\d+ pts: *\S+ pts_time:(\S+)")  # the filter showinfo's line
 KEPT = 100  # complaints of one run: a damaged film has millions
+PIPE_BYTES = 1 << 20  # as much as Linux gives to anyone; a frame is 230 kB
+QUIET = ("-nostdin", "-nostats", "-loglevel", "repeat+level+info")
+# What a URL may lead to, a playlist's entries included: the network, never a file of this machine.
+NETWORK = (
+    "crypto,data,hls,http,httpproxy,https,rtmp,rtmpe,rtmps,rtmpt,rtmpte,rtmpts,rtp,rtsp,srt,srtp,"
+    "tcp,tls,udp"
+)
+NETWORK_TIMEOUT = 15_000_000  # microseconds without a byte, after which a source counts as gone
 
 
 class Stopped(Exception):
@@ -48,7 +60,7 @@ class Ffmpeg:
 
     def __init__(self) -> None:
         self.binary = find_ffmpeg()
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -65,8 +77,7 @@ class Ffmpeg:
         It reads no terminal input and leaves the terminal alone; what it writes goes to the file
         descriptor `stdout`. Raises Stopped after stop().
         """
-        command = [self.binary, "-nostdin", "-nostats", "-loglevel", "repeat+level+info"]
-        process = self._start([*command, *arguments], cwd, stdout)
+        process = self._start(arguments, cwd, stdout)
         late = threading.Event()
 
         def end() -> None:
@@ -77,34 +88,52 @@ class Ffmpeg:
         if timeout:
             timer.start()
         try:
-            assert process.stderr is not None
-            with process.stderr:
-                log = _read_log(process.stderr)
+            log = Log()
+            with _lines(process) as lines:
+                for line in lines:
+                    log.add(line)
             process.wait()
         finally:
             timer.cancel()
-            with self._lock:
-                self._running.discard(process)
+            self._forget(process)
         if self._stopped:
             raise Stopped
-        return log._replace(returncode=process.returncode, timed_out=late.is_set())
+        return log.told(process.returncode)._replace(timed_out=late.is_set())
 
-    def _start(self, command: list[str], cwd: Path | None, stdout: int) -> subprocess.Popen[str]:
+    def stream(self, arguments: Sequence[str]) -> "Stream":
+        """Start ffmpeg on `arguments`, whose output goes to a pipe that the caller reads."""
+        return Stream(self._start(arguments, None, subprocess.PIPE), self._forget)
+
+    def feed(self, arguments: Sequence[str]) -> "Stream":
+        """Start ffmpeg on `arguments`, whose input is a pipe that the caller writes."""
+        process = self._start(arguments, None, subprocess.DEVNULL, stdin=subprocess.PIPE)
+        return Stream(process, self._forget)
+
+    def _start(
+        self,
+        arguments: Sequence[str],
+        cwd: Path | None,
+        stdout: int,
+        *,
+        stdin: int = subprocess.DEVNULL,
+    ) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._stopped:
                 raise Stopped
             process = subprocess.Popen(
-                command,
+                [self.binary, *QUIET, *arguments],
                 cwd=cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end it
             )
             self._running.add(process)
         return process
+
+    def _forget(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._running.discard(process)
 
     def stop(self) -> None:
         """End all running processes; later calls of run raise Stopped."""
@@ -114,39 +143,105 @@ class Ffmpeg:
                 _kill(process)
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
+class Stream:
+    """An ffmpeg at work: its pipe, and what it tells meanwhile, which a thread reads so that
+    ffmpeg never waits for us."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], forget: Callable[[subprocess.Popen[bytes]], None]
+    ) -> None:
+        self._process, self._forget = process, forget
+        pipe = process.stdout or process.stdin
+        assert pipe is not None
+        self.pipe: IO[bytes] = pipe
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            with suppress(OSError):  # a user's share of pipes may be used up: slower, no worse
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self.log = Log()
+        self._times: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        with _lines(self._process) as lines:
+            for line in lines:
+                if match := FRAME_TIME.search(line):
+                    self._times.put(_number(match[1]))
+                else:
+                    self.log.add(line)
+        self._times.put(None)
+
+    def next_time(self) -> float | None:
+        """When the next frame is shown, seconds: once per frame read, if the filters end in
+        SHOWINFO. None where it has no time, or ffmpeg has ended."""
+        return self._times.get()
+
+    def finish(self) -> FfmpegRun:
+        """Close the pipe, let ffmpeg come to its end, and tell how it ended."""
+        with suppress(BrokenPipeError):  # it ended before all was written: its log says why
+            self.pipe.close()
+        self._process.wait()
+        self._thread.join()
+        self._forget(self._process)
+        return self.log.told(self._process.returncode)
+
+    def kill(self) -> None:
+        """End ffmpeg now, from any thread; whoever has the pipe comes to its end and finishes."""
+        _kill(self._process)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:  # NOPTS
+        return None
+
+
+def _lines(process: subprocess.Popen[bytes]) -> io.TextIOWrapper:
+    assert process.stderr is not None
+    return io.TextIOWrapper(process.stderr, encoding="utf-8", errors="replace")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a process and what it started; one that is over and reaped is left alone."""
     if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _read_log(lines: Iterable[str]) -> FfmpegRun:
-    """What ffmpeg's log tells, line by line; the status is not known yet."""
-    complaints: list[str] = []
-    facts: dict[str, str] = {}
-    rates: dict[str, str] = {}  # of the input's video streams
-    for line in lines:
+class Log:
+    """What ffmpeg's log tells, line by line."""
+
+    def __init__(self) -> None:
+        self._complaints: list[str] = []
+        self._facts: dict[str, str] = {}
+        self._rates: dict[str, str] = {}  # of the input's video streams
+
+    def add(self, line: str) -> None:
         if match := COMPLAINT.match(line):
-            complaints.append(match[1].strip())
-            if len(complaints) > KEPT:
-                del complaints[KEPT // 2]
-            continue
+            self._complaints.append(match[1].strip())
+            if len(self._complaints) > KEPT:
+                del self._complaints[KEPT // 2]
+            return
         for name, pattern in FACTS.items():
-            if name not in facts and (match := pattern.match(line)):
-                facts[name] = match[1]
-        if "stream" not in facts and (match := INPUT_STREAM.match(line)):
+            if name not in self._facts and (match := pattern.match(line)):
+                self._facts[name] = match[1]
+        if "stream" not in self._facts and (match := INPUT_STREAM.match(line)):
             if rate := RATE.search(line):
-                rates[match[1]] = rate[1].replace("k", "000")
-    told = rates.get(facts.get("stream", ""))
-    return FfmpegRun(
-        0,
-        facts.get("input_format"),
-        complaints,
-        version=facts.get("version"),
-        seconds=_in_seconds(facts["duration"]) if "duration" in facts else None,
-        rate=None if told is None else float(told),
-    )
+                self._rates[match[1]] = rate[1].replace("k", "000")
+
+    def told(self, returncode: int = 0) -> FfmpegRun:
+        """What was told until now."""
+        facts = self._facts
+        rate = self._rates.get(facts.get("stream", ""))
+        return FfmpegRun(
+            returncode,
+            facts.get("input_format"),
+            list(self._complaints),
+            version=facts.get("version"),
+            seconds=_in_seconds(facts["duration"]) if "duration" in facts else None,
+            rate=None if rate is None else float(rate),
+        )
 
 
 def _in_seconds(clock: str) -> float:
@@ -180,3 +275,18 @@ def find_ffmpeg() -> str:
 def input_of(path: Path) -> list[str]:
     """The arguments that open a file and nothing else, whatever its name holds."""
     return ["-protocol_whitelist", "file", "-threads", "1", "-i", f"file:{path.absolute()}"]
+
+
+def input_of_url(url: str) -> list[str]:
+    """The arguments that open a source on the network; it leads to no file of this machine."""
+    scheme = url.partition("://")[0].lower()
+    timeout = "-timeout" if scheme in ("rtsp", "rtsps") else "-rw_timeout"
+    arguments = ["-protocol_whitelist", f"{NETWORK},{scheme}", timeout, str(NETWORK_TIMEOUT)]
+    if scheme in ("rtsp", "rtsps"):
+        arguments += ["-rtsp_flags", "prefer_tcp"]  # UDP passes few firewalls, and loses packets
+    return [*arguments, "-threads", "1", "-i", url]
+
+
+def input_of_device(path: Path) -> list[str]:
+    """The arguments that open a camera of this machine (video4linux2)."""
+    return ["-f", "v4l2", "-threads", "1", "-i", str(path.absolute())]

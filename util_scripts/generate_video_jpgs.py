@@ -31,6 +31,7 @@ from util_scripts.extraction import (
     JpgFolders,
     Outcome,
     Verdict,
+    walk_files,
 )
 from util_scripts.ffmpeg import Ffmpeg
 from util_scripts.manifest import DONE, FAILED, LEFT_OUT, PARTIAL, Arguments, Manifest
@@ -45,21 +46,6 @@ SHOWN = {LEFT_OUT: "left out"}  # statuses that read otherwise in the summary
 NAMED = 200  # videos of one status that are named before "and N more"; the manifest has all
 WORK_PREFIX = ".extracting-"  # one such folder per running extraction, below JPG_DIR
 QUEUED = 4  # jobs per worker that wait, so that memory does not grow with the number of videos
-
-
-def walk_files(folder: Path, excluded: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """(folder, its files, its folders) from `folder` on, in name order, without `excluded` and
-    hidden ones."""
-    seen: set[Path] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        here = Path(root)
-        if here.resolve() in seen or here.resolve() == excluded.resolve():
-            folders.clear()
-            continue
-        seen.add(here.resolve())
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = (name for name in sorted(names) if not name.startswith("."))
-        yield here, [name for name in files if (here / name).is_file()], folders
 
 
 def plan(
