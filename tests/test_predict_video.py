@@ -1,0 +1,253 @@
+"""predict_video against main.py --inference on extracted frames, and what it says of bad input."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import main as main_program
+from errors import UserError
+from models.build import build
+from opts import options_of
+from tests.test_containers import COPY, convert, plain  # noqa: F401
+from tests.videos import SHARED, draw, draw_sound
+from util_scripts.generate_video_jpgs import main as generate_video_jpgs
+from util_scripts.predict_video import main as predict_video
+from util_scripts.video_inputs import find_inputs
+
+LABELS = ("a", "b", "c")
+SAME = 0.02  # what JPEG may change of a score
+CPU = ("--no_cuda", "--precision", "fp32")
+MODEL = {
+    "model_depth": 10, "resnet_widen_factor": 0.25, "sample_size": 32, "sample_duration": 8,
+    "sample_t_stride": 2, "n_classes": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A model of random weights whose head is large, so that videos differ in their scores."""
+    path = tmp_path_factory.mktemp("model") / "best.pth"
+    write_checkpoint(path, **MODEL)
+    return path
+
+
+def write_checkpoint(path, **given):
+    torch.manual_seed(1)
+    options = options_of(given)
+    model = build("resnet", 10, n_classes=3, n_input_channels=options.n_input_channels,
+                  resnet_widen_factor=0.25)  # fmt: skip
+    with torch.no_grad():
+        model.fc.weight *= 10
+    about = {"arch": options.arch, "class_names": list(LABELS), "options": options.as_plain()}
+    torch.save({"epoch": 1, "state_dict": model.state_dict(), **about}, path)
+
+
+def predict(checkpoint, *arguments):
+    return predict_video([*map(str, arguments), "--checkpoint", str(checkpoint), *CPU])
+
+
+def predicted(checkpoint, root, *arguments):
+    """(status, {name: video of the JSON file})"""
+    status = predict(checkpoint, *arguments, "--json", root / "out.json", "--topk", "0")
+    content = json.loads((root / "out.json").read_text(encoding="utf-8"))
+    assert content["labels"] == list(LABELS)
+    return status, {Path(video["video"]).name: video for video in content["videos"]}
+
+
+def inferred(checkpoint, root, videos, *flags):
+    """{file name without extension: main.py's entries} from extracted frames."""
+    generate_video_jpgs([str(videos), str(root / "jpg"), "own"])
+    database = {}
+    for folder in (root / "jpg").iterdir():
+        if folder.is_dir():
+            segment = [1, len(list(folder.iterdir())) + 1]
+            annotations = {"label": "a", "segment": segment}
+            database[folder.name] = {
+                "subset": "validation", "annotations": annotations, "video_path": folder.name
+            }  # fmt: skip
+    index = {"labels": LABELS, "database": database}
+    (root / "index.json").write_text(json.dumps(index))
+    arguments = [
+        "--root_path", str(root), "--video_path", "jpg", "--annotation_path", "index.json",
+        "--result_path", "res", "--dataset", "folder", "--n_classes", "3", "--no_train",
+        "--no_val", "--inference", "--resume_path", str(checkpoint), "--n_threads", "0",
+        "--output_topk", "0", *CPU, *flags,
+    ]  # fmt: skip
+    assert main_program.main(arguments) == 0
+    return json.loads((root / "res/val.json").read_text())["results"]
+
+
+def check_equal(videos, results):
+    """The same videos have scores, which differ by what JPEG loses."""
+    scored = {Path(name).stem: video for name, video in videos.items() if video["results"]}
+    assert scored.keys() == results.keys()
+    for name, entries in results.items():
+        ours = {entry["label"]: entry["score"] for entry in scored[name]["results"]}
+        assert scored[name]["results"][0]["label"] == entries[0]["label"], name
+        for entry in entries:
+            assert ours[entry["label"]] == pytest.approx(entry["score"], abs=SAME), name
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / "videos"
+    draw(folder / "long.mp4", seconds=5, size="320x240", extra=("-c:v", "libx264", "-bf", "3"))
+    draw(folder / "hd.mkv", seconds=2, size="640x360", extra=("-colorspace", "bt709"))
+    draw(folder / "tall.avi", seconds=1, size="96x322", extra=("-q:v", "2"))
+    draw(folder / "one.avi", seconds=0.1, size="64x48", extra=("-q:v", "2"))
+    draw(folder / "odd.mp4", seconds=1, size="66x50", extra=("-vf", "setsar=16/9"))
+    return folder
+
+
+@pytest.mark.parametrize("stride", ["3", "16"])
+def test_scores_are_those_of_inference(checkpoint, videos, tmp_path, stride):
+    status, ours = predicted(checkpoint, tmp_path, videos, "--stride", stride)
+    assert status == 0
+    check_equal(ours, inferred(checkpoint, tmp_path, videos, "--inference_stride", stride))
+    firsts = [video["results"][0]["score"] for video in ours.values()]
+    assert max(firsts) - min(firsts) > SAME  # or any score would do
+    assert len(ours["long.mp4"]["windows"]) == (7 if stride == "3" else 2)
+
+
+def test_windows_have_their_place_in_frames_and_seconds(checkpoint, videos, tmp_path, capsys):
+    table = tmp_path / "out.csv"
+    arguments = ("--stride", "0", "--csv", table, "--timeline")
+    _, ours = predicted(checkpoint, tmp_path, videos / "long.mp4", *arguments)
+    windows = ours["long.mp4"]["windows"]
+    segments = [[1, 16], [17, 32], [33, 48], [49, 50]]  # 8 of every 2nd frame of 50
+    assert [[w["segment"][0], w["segment"][1] - 1] for w in windows] == [
+        [1, 15], [17, 31], [33, 47], [49, 49]
+    ]  # fmt: skip
+    assert [w["start"] for w in windows] == [(first - 1) / 10 for first, _ in segments]
+    assert [w["end"] for w in windows] == [1.5, 3.1, 4.7, 4.9]
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["end"]) for row in rows] == [1.5, 3.1, 4.7, 4.9]
+    assert [[float(row[label]) for label in LABELS] for row in rows] == [
+        w["scores"] for w in windows
+    ]
+    assert "0:00:03.20 - 0:00:04.70" in capsys.readouterr().out
+
+
+def test_seconds_are_the_video_s_own(checkpoint, tmp_path):
+    """A pause of three seconds in a phone's video is there in the times."""
+    pause = ("-vf", "setpts=PTS+gt(N\\,9)*3/TB", "-fps_mode", "passthrough", "-c:v", "libx264")
+    path = draw(tmp_path / "a.mp4", seconds=2, rate=10, extra=pause)
+    _, ours = predicted(checkpoint, tmp_path, path)
+    (window,) = ours["a.mp4"]["windows"]  # up to frame 15
+    assert window["end"] == pytest.approx(4.5, abs=0.3)  # the pause slows the rate
+
+
+def test_what_can_t_be_decoded_is_told_and_the_others_come_out(
+    checkpoint, tmp_path, videos, capsys
+):
+    (videos / "noise.mp4").write_bytes(b"\x00\x01" * 5000)
+    (videos / "empty.avi").write_bytes(b"")
+    (videos / "readme.txt").write_text("not a video")
+    draw(videos / "picture.png", extra=("-frames:v", "1"))
+    draw(videos / "still.gif", seconds=0.1)
+    draw_sound(videos / "sound.wav")
+    status, ours = predicted(checkpoint, tmp_path, videos)
+    told = capsys.readouterr().err
+    assert status == 1
+    for name, reason in {"sound.wav": "no video stream", "empty.avi": "an empty file",
+                         "noise.mp4": ""}.items():  # fmt: skip
+        assert f"{videos / name}: {reason}" in told
+    assert "left out: 3 files that are no videos" in told
+    assert "3 of 11 videos gave no scores" in told
+    check_equal(ours, inferred(checkpoint, tmp_path, videos))
+
+
+def test_a_picture_that_is_named_is_no_video(checkpoint, tmp_path, capsys):
+    picture = draw(tmp_path / "picture.png", extra=("-frames:v", "1"))
+    assert predict(checkpoint, picture) == 1
+    assert f"{picture}: a picture, not a video" in capsys.readouterr().err
+
+
+def test_rotation_and_a_change_of_size(checkpoint, plain, tmp_path):  # noqa: F811
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    convert(plain, "turned.mp4", *COPY, inputs=["-display_rotation:v:0", "90"])(videos)
+    parts = [draw(tmp_path / f"{s}.ts", size=s, rate=10) for s in ("64x48", "48x96")]
+    (videos / "changing.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    _, ours = predicted(checkpoint, tmp_path, videos)
+    check_equal(ours, inferred(checkpoint, tmp_path, videos))
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
+def test_awkward_files_and_real_clips(checkpoint, tmp_path):
+    videos = tmp_path / "videos"
+    shutil.copytree(SHARED / "awkward", videos)
+    for label in ("fight", "noFight"):
+        for clip in sorted((SHARED / "fight/val" / label).iterdir())[:2]:
+            shutil.copy(clip, videos)
+    status, ours = predicted(checkpoint, tmp_path, videos)
+    assert status == 1
+    assert sum(bool(video["results"]) for video in ours.values()) >= 24
+    check_equal(ours, inferred(checkpoint, tmp_path, videos))
+
+
+def test_inputs_are_found_by_kind(tmp_path):
+    for name in ("d/b.avi", "d/sub/a.mp4", "d/.hidden", "x[1].mp4", "y1.mp4", "y2.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+
+    def found(*texts):
+        inputs = find_inputs([str(tmp_path / text) for text in texts])
+        return [str(Path(i.name).relative_to(tmp_path)) for i in inputs]
+
+    assert found("d") == ["d/b.avi", "d/sub/a.mp4"]
+    assert found("y*.mp4", "x[1].mp4") == ["y1.mp4", "y2.mp4", "x[1].mp4"]
+    for text in ("z*.mp4", "gone.mp4"):
+        with pytest.raises(UserError, match="no such file or folder"):
+            found(text)
+
+
+def test_urls_hide_their_passwords_and_lead_to_no_file():
+    (camera,) = find_inputs(["rtsp://me:secret@10.0.0.2:554/live?x=1"])
+    assert camera.name == "rtsp://10.0.0.2:554/live?x=1" and camera.is_live
+    assert camera.told(f"{camera.url}: gone") == f"{camera.name}: gone"
+    (page,) = find_inputs(["https://example.org/a.mp4"])
+    assert not page.is_live and find_inputs([page.url], live=True)[0].is_live
+    allowed = page.arguments[page.arguments.index("-protocol_whitelist") + 1].split(",")
+    assert "https" in allowed and "file" not in allowed
+    (device,) = find_inputs(["/dev/null"])
+    assert device.is_live and "v4l2" in device.arguments
+    with pytest.raises(UserError, match="give it alone"):
+        find_inputs(["rtsp://a/b", "https://example.org/a.mp4"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--stride", "-1"), "--stride -1"),
+        (("--threshold", "1.5"), "--threshold 1.5"),
+        (("--alert", "d"), "--alert d: the model has no such class; near: "),
+        (("--csv", "/no/such/folder/a.csv"), "/no/such/folder/a.csv: can't be written"),
+        (("--json", "/no/such/folder/a.json"), "/no/such/folder/a.json: can't be written"),
+    ],
+)
+def test_wrong_flags_are_one_line(checkpoint, tmp_path, arguments, complaint):
+    video = draw(tmp_path / "a.avi")
+    with pytest.raises(UserError, match=complaint):
+        predict(checkpoint, video, *arguments)
+
+
+def test_a_model_of_flow_is_refused(tmp_path):
+    write_checkpoint(tmp_path / "flow.pth", input_type="flow", **MODEL)
+    with pytest.raises(UserError, match="optical flow"):
+        predict(tmp_path / "flow.pth", draw(tmp_path / "a.avi"))
+
+
+def test_events_of_a_file(checkpoint, tmp_path, capsys):
+    video = draw(tmp_path / "a.avi", seconds=3)
+    _, ours = predicted(checkpoint, tmp_path, video, "--threshold", "0.0001", "--alert", "b")
+    (event,) = ours["a.avi"]["events"]
+    windows = ours["a.avi"]["windows"]
+    assert (event["start"], event["end"]) == (windows[0]["start"], windows[-1]["end"])
+    assert event["score"] == pytest.approx(max(w["scores"][1] for w in windows), abs=1e-5)
+    assert capsys.readouterr().out.startswith("event  0:00:00.00 - 0:00:0")

@@ -1,0 +1,220 @@
+"""What a trained model sees in videos: files, folders, patterns, URLs, a camera (/dev/video0).
+
+    python -m util_scripts.predict_video holiday.mp4 --checkpoint results/best.pth
+    python -m util_scripts.predict_video videos 'more/*.avi' --checkpoint best.pth --csv all.csv
+    python -m util_scripts.predict_video rtsp://camera/stream --checkpoint best.pth --alert fight
+
+Prints the highest scores of each video, the mean over its windows, and when which label is first.
+Scores are those of main.py --inference on extracted frames, up to the loss of JPEG. Of a live
+stream every window is told at once, or with --threshold or --alert every event; Ctrl-C ends it.
+Exit status 1 where a video gave no scores.
+"""
+
+import argparse
+import difflib
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from errors import UserError
+from util_scripts.cli import add_classifier_flags, classifier_of, run
+from util_scripts.ffmpeg import Ffmpeg
+from util_scripts.manifest import LEFT_OUT
+from util_scripts.prediction_output import (
+    CsvWriter,
+    JsonWriter,
+    Printer,
+    ScoredWindow,
+    Sink,
+    VideoResult,
+    Watch,
+    clock,
+    say,
+)
+from util_scripts.video_inputs import VideoInput, find_inputs
+
+if TYPE_CHECKING:
+    from classifier import Classifier
+    from util_scripts.prediction import Scorer
+
+STRIDE, LIVE_STRIDE = 16, 8  # kept frames between windows
+THRESHOLD = 0.5
+
+
+class Interrupted(Exception):
+    """Ctrl-C; what came until then is in the outputs."""
+
+
+@dataclass
+class Predictor:
+    """Scores one input after the other into sinks, and counts what became of them."""
+
+    scorer: "Scorer"
+    sinks: Sequence[Sink]
+    ffmpeg: Ffmpeg = field(default_factory=Ffmpeg)
+    n_failed: int = 0
+    n_left_out: int = 0
+
+    def run(self, source: VideoInput, on_window: Callable[[ScoredWindow], None]) -> VideoResult:
+        """Score one input. Raises Interrupted, with its results until then told."""
+        result = VideoResult(source.name)
+        for sink in self.sinks:
+            sink.begin(source.name)
+        try:
+            self._score(source, result, on_window)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+        finally:
+            for sink in self.sinks:
+                sink.end(result)
+        return result
+
+    def _score(
+        self, source: VideoInput, result: VideoResult, on_window: Callable[[ScoredWindow], None]
+    ) -> None:
+        from util_scripts.prediction import FOR_MODEL, FrameReader, NoVideo
+
+        try:
+            reader = FrameReader(self.ffmpeg, source, FOR_MODEL)
+            with closing(self.scorer.windows(reader, result, is_live=source.is_live)) as windows:
+                for window in windows:
+                    for sink in self.sinks:
+                        sink.window(window)
+                    on_window(window)
+            result.problem = reader.verdict.reason
+        except NoVideo as no_video:
+            result.problem = no_video.verdict.reason
+            if source.is_found and no_video.verdict.status == LEFT_OUT:
+                self.n_left_out += 1
+                return
+            self.n_failed += 1
+        if result.problem:
+            damaged = "" if result.total is None else "damaged: "
+            say(f"{_printable(source.name)}: {damaged}{result.problem}", error=True)
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _make_parser().parse_args(argv)
+    inputs = find_inputs(options.inputs, live=options.live)
+    _check(options, inputs)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    classifier = classifier_of(options)
+    if classifier.options.input_type == "flow":
+        raise UserError(f"{options.checkpoint}: sees optical flow, which videos do not hold")
+    with ExitStack() as files:
+        return _predict(options, inputs, classifier, files)
+
+
+def _predict(
+    options: argparse.Namespace,
+    inputs: Sequence[VideoInput],
+    classifier: "Classifier",
+    files: ExitStack,
+) -> int:
+    from util_scripts.prediction import Scorer
+
+    is_live = inputs[0].is_live
+    stride = options.stride if options.stride is not None else LIVE_STRIDE if is_live else STRIDE
+    scorer = Scorer(classifier, stride or classifier.options.sample_duration)
+    sinks = _sinks(options, classifier.labels, scorer.stride, is_live, files)
+    predictor = Predictor(scorer, sinks)
+    try:
+        with tqdm(inputs, unit="video", disable=is_live or None, miniters=0, leave=False) as bar:
+            for source in bar:
+
+                def show(window: ScoredWindow, name: str = Path(source.name).name) -> None:
+                    bar.set_postfix_str(f"{name} {clock(window.end)}", refresh=False)
+                    bar.update(0)
+
+                predictor.run(source, show)
+    except Interrupted:
+        say("interrupted: these are the results until then", error=True)
+        return 0 if is_live else 130
+    if predictor.n_left_out:
+        say(f"left out: {predictor.n_left_out} files that are no videos", error=True)
+    if predictor.n_failed:
+        say(f"{predictor.n_failed} of {len(inputs)} videos gave no scores", error=True)
+    nothing = predictor.n_left_out == len(inputs)
+    return 1 if predictor.n_failed or nothing else 0
+
+
+def _sinks(
+    options: argparse.Namespace,
+    labels: Sequence[str],
+    stride: int,
+    is_live: bool,
+    files: ExitStack,
+) -> list[Sink]:
+    """Where predictions go; `files` closes them."""
+    watches = options.threshold is not None or bool(options.alert)
+    timeline = options.timeline or (is_live and not watches)
+    sinks: list[Sink] = []
+    if watches:
+        for label in options.alert:
+            _check_label(label, labels)
+        threshold = THRESHOLD if options.threshold is None else options.threshold
+        sinks.append(Watch(labels, options.alert, threshold, is_live=is_live))
+    sinks.append(Printer(labels, options.topk, timeline=timeline, quiet=is_live))
+    if options.csv is not None:
+        sinks.append(files.enter_context(CsvWriter(options.csv, labels)))
+    if options.json is not None:
+        about = {"checkpoint": str(options.checkpoint), "stride": stride}
+        sinks.append(files.enter_context(JsonWriter(options.json, labels, options.topk, about)))
+    return sinks
+
+
+def _check_label(label: str, labels: Sequence[str]) -> None:
+    if label in labels:
+        return
+    near = difflib.get_close_matches(label, labels, n=3, cutoff=0) or labels[:3]
+    raise UserError(f"--alert {label}: the model has no such class; near: {', '.join(near)}")
+
+
+def _check(options: argparse.Namespace, inputs: Sequence[VideoInput]) -> None:
+    if options.stride is not None and options.stride < 0:
+        raise UserError(f"--stride {options.stride}: must not be negative")
+    if options.threshold is not None and not 0 < options.threshold <= 1:
+        raise UserError(f"--threshold {options.threshold:g}: must be above 0 and at most 1")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="util_scripts.predict_video",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="VIDEO", help="file, folder, pattern, URL or /dev/video0")
+    add("--topk", type=int, default=5, help="labels per video (5); 0: all")
+    add(
+        "--stride",
+        type=int,
+        help="frames from window to window (16; live: 8); 0: a window's length",
+    )
+    add("--timeline", action="store_true", help="print every window, as soon as it is known")
+    add("--json", type=Path, metavar="FILE", help="write all windows and results")
+    add("--csv", type=Path, metavar="FILE", help="write all windows, a row each")
+    add("--live", action="store_true", help="VIDEO comes in its own time, which its kind hides")
+    watching = parser.add_argument_group("watching for events")
+    watching.add_argument(
+        "--threshold", type=float, help=f"score from which on a label is an event ({THRESHOLD})"
+    )
+    watching.add_argument(
+        "--alert", action="append", default=[], metavar="LABEL", help="only this one; repeatable"
+    )
+    add_classifier_flags(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

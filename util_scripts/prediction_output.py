@@ -1,0 +1,284 @@
+"""What is written of predictions as they come: lines to read, a JSON file, a CSV file.
+
+None of it grows with the length of a stream, but for the events.
+"""
+
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from errors import UserError
+from results import ranked
+from util_scripts.events import Event, EventFinder
+
+SHOWN_PARTS = 20  # lines of a timeline, before "and N more"
+DIGITS = 6  # of scores in files
+
+
+class ScoredWindow(NamedTuple):
+    """A window's softmax over the labels, float64 (K,), and its place in frames and seconds."""
+
+    segment: tuple[int, int]  # first frame number from 1, last + 1
+    start: float
+    end: float
+    scores: np.ndarray
+
+
+@dataclass
+class VideoResult:
+    """What was made of one video, so far: the sum of its windows' scores, (K,), and the rest."""
+
+    name: str
+    frames: int = 0
+    seconds: float = 0.0
+    rate: float = 0.0
+    n_windows: int = 0
+    n_skipped: int = 0  # windows of a live stream that were not scored
+    total: np.ndarray | None = None
+    events: list[Event] = field(default_factory=list)
+    problem: str = ""  # why there are no scores, or what is wrong with the video all the same
+
+    def add(self, window: ScoredWindow) -> None:
+        self.n_windows += 1
+        self.total = window.scores if self.total is None else self.total + window.scores
+
+    def ranked(self, labels: Sequence[str], topk: int) -> list[dict[str, Any]]:
+        """The mean over the windows, as results.ranked gives it; nothing without windows."""
+        return [] if self.total is None else ranked(self.total / self.n_windows, labels, topk)
+
+
+class Sink(Protocol):
+    """Takes the predictions of one video after the other."""
+
+    def begin(self, name: str) -> None: ...
+
+    def window(self, window: ScoredWindow) -> None: ...
+
+    def end(self, result: VideoResult) -> None: ...
+
+
+def clock(seconds: float) -> str:
+    """Seconds as H:MM:SS.cc."""
+    hundredths = round(seconds * 100)
+    minutes, hundredths = divmod(hundredths, 6000)
+    return f"{minutes // 60}:{minutes % 60:02}:{hundredths // 100:02}.{hundredths % 100:02}"
+
+
+def say(line: str, *, error: bool = False) -> None:
+    """One line at once, past a progress bar."""
+    stream = sys.stderr if error else sys.stdout
+    tqdm.write(line, file=stream)
+    stream.flush()
+
+
+class Part(NamedTuple):
+    """Neighbouring windows of one top label."""
+
+    label: int
+    start: float
+    end: float
+    total: float  # sum of its scores
+    n_windows: int
+
+
+class Timeline:
+    """The parts of a video in which one label is first, the first SHOWN_PARTS of them."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.n_more = 0
+
+    def add(self, window: ScoredWindow) -> None:
+        label = int(window.scores.argmax())
+        score = float(window.scores[label])
+        last = self.parts[-1] if self.parts else None
+        if last is not None and last.label == label:
+            n_windows, total = last.n_windows + 1, last.total + score
+            self.parts[-1] = Part(label, last.start, window.end, total, n_windows)
+            return
+        if len(self.parts) > SHOWN_PARTS:  # the last one is kept to tell its neighbours by
+            self.parts.pop()
+            self.n_more += 1
+        self.parts.append(Part(label, window.start, window.end, score, 1))
+
+    def lines(self, labels: Sequence[str]) -> list[str]:
+        shown = [
+            _line(part.start, part.end, part.total / part.n_windows, labels[part.label])
+            for part in self.parts[:SHOWN_PARTS]
+        ]
+        n_more = self.n_more + max(0, len(self.parts) - SHOWN_PARTS)
+        return [*shown, *([f"  and {n_more} more parts (--timeline, --csv)"] if n_more else [])]
+
+
+def _line(start: float, end: float, score: float, label: str) -> str:
+    return f"  {clock(start)} - {clock(end)}  {score:.3f}  {label}"
+
+
+class Printer:
+    """Lines to read on stdout: every window at once with `timeline`, else merged at the end."""
+
+    def __init__(self, labels: Sequence[str], topk: int, *, timeline: bool, quiet: bool) -> None:
+        self._labels, self._topk = labels, topk
+        self._each, self._quiet = timeline, quiet
+        self._timeline = Timeline()
+
+    def begin(self, name: str) -> None:
+        self._timeline = Timeline()
+        if self._each:
+            say(f"{name}:")
+
+    def window(self, window: ScoredWindow) -> None:
+        if self._each:
+            best = int(window.scores.argmax())
+            say(_line(window.start, window.end, window.scores[best], self._labels[best]))
+        elif not self._quiet:
+            self._timeline.add(window)
+
+    def end(self, result: VideoResult) -> None:
+        if not result.n_windows:
+            return
+        n_frames, n_windows = result.frames, result.n_windows
+        say(f"{result.name}: {n_frames} frames, {result.seconds:.2f} s, {n_windows} windows")
+        for entry in result.ranked(self._labels, self._topk):
+            say(f"  {entry['score']:.3f}  {entry['label']}")
+        for line in self._timeline.lines(self._labels):
+            say(line)
+
+
+class Watch:
+    """Tells events: one line on stdout when one is over, and a line on stderr when it begins."""
+
+    def __init__(
+        self, labels: Sequence[str], alerts: Sequence[str], threshold: float, *, is_live: bool
+    ) -> None:
+        self._arguments = (labels, alerts, threshold)
+        self._is_live = is_live
+        self._finder = EventFinder(*self._arguments)
+        self._events: list[Event] = []
+        self._zero = 0.0  # the time of day when the stream began, as seconds since 1970
+
+    def begin(self, name: str) -> None:
+        self._finder, self._events = EventFinder(*self._arguments), []
+
+    def window(self, window: ScoredWindow) -> None:
+        self._zero = self._zero or time.time() - window.end
+        began, ended = self._finder.add(window.start, window.end, window.scores.tolist())
+        for event in began if self._is_live else ():
+            say(f"{self._day(event)}{event.label} begins ({event.score:.3f})", error=True)
+        self._tell(ended)
+
+    def end(self, result: VideoResult) -> None:
+        self._tell(self._finder.finish())
+        result.events = self._events
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        self._events += events
+        for event in events:
+            line = _line(event.start, event.end, event.score, event.label)
+            say(f"{self._day(event)}event{line}")
+
+    def _day(self, event: Event) -> str:
+        """The time of day of an event's start, of a live stream."""
+        if not self._is_live:
+            return ""
+        moment = time.localtime(self._zero + event.start)
+        return time.strftime("%Y-%m-%dT%H:%M:%S ", moment)
+
+
+class CsvWriter:
+    """A row per window with the scores of all labels, there at once."""
+
+    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+        self._file = _opened(path, path)
+        self._rows = csv.writer(self._file)
+        self._name = ""
+        self._rows.writerow(["video", "start", "end", "first_frame", "last_frame", *labels])
+
+    def begin(self, name: str) -> None:
+        self._name = name
+
+    def window(self, window: ScoredWindow) -> None:
+        first, end = window.segment
+        place = [f"{window.start:.3f}", f"{window.end:.3f}", first, end - 1]
+        self._rows.writerow([self._name, *place, *_rounded(window.scores)])
+        self._file.flush()
+
+    def end(self, result: VideoResult) -> None:
+        pass
+
+    def __enter__(self) -> "CsvWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+
+class JsonWriter:
+    """{"labels": […], …, "videos": [{"video", "windows": […], "results": […], …}, …]}, written
+    beside as it comes and put in its place at the end."""
+
+    def __init__(self, path: Path, labels: Sequence[str], topk: int, about: dict[str, Any]) -> None:
+        self._path, self._labels, self._topk = path, labels, topk
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._file = _opened(self._temporary, path)
+        header = json.dumps(about | {"labels": list(labels)}, ensure_ascii=False)
+        self._file.write(header[:-1] + ', "videos": [')
+        self._before_video = self._before_window = "\n"
+
+    def begin(self, name: str) -> None:
+        name = json.dumps(name)
+        self._file.write(f'{self._before_video}{{"video": {name}, "windows": [')
+        self._before_video, self._before_window = ",\n", "\n"
+
+    def window(self, window: ScoredWindow) -> None:
+        content = {
+            "segment": list(window.segment),
+            "start": round(window.start, 3),
+            "end": round(window.end, 3),
+            "scores": _rounded(window.scores),
+        }
+        self._file.write(f"{self._before_window}  {json.dumps(content)}")
+        self._before_window = ",\n"
+
+    def end(self, result: VideoResult) -> None:
+        content = {
+            "frames": result.frames,
+            "seconds": round(result.seconds, 3),
+            "rate": result.rate,
+            "skipped_windows": result.n_skipped,
+            "results": result.ranked(self._labels, self._topk),
+            "events": [vars(event) for event in result.events],
+            "problem": result.problem or None,
+        }
+        self._file.write(f"], {json.dumps(content, ensure_ascii=False)[1:]}")
+
+    def __enter__(self) -> "JsonWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._file.write("]}\n")
+        self._file.close()
+        if kind is None:
+            os.replace(self._temporary, self._path)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _rounded(scores: np.ndarray) -> list[float]:
+    return [round(score, DIGITS) for score in scores.tolist()]
+
+
+def _opened(path: Path, shown: Path) -> IO[str]:
+    try:
+        return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    except OSError as error:
+        raise UserError(f"{shown}: can't be written: {error.strerror}") from None
