@@ -11,7 +11,7 @@ from PIL import Image
 from errors import UserError
 from tests.videos import SHARED, draw, draw_sound, names
 from util_scripts.extraction import judge
-from util_scripts.ffmpeg import Ffmpeg, FfmpegRun, input_of
+from util_scripts.ffmpeg import FfmpegRun
 from util_scripts.generate_video_jpgs import main
 
 ROOT = Path(__file__).parent.parent
@@ -164,30 +164,6 @@ def test_a_full_disk_ends_the_run():
     ran = FfmpegRun(1, "avi", ["av_interleaved_write_frame(): No space left on device"])
     with pytest.raises(UserError, match="the disk is full"):
         judge(ran, n_frames=7)
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="the awkward videos are not here")
-def test_awkward_videos_give_the_frames_that_ffmpeg_decodes(tmp_path):
-    assert extract(SHARED / "awkward", tmp_path / "jpg") == 1
-    ffmpeg = Ffmpeg()
-    n_videos = 0
-    for path in sorted((SHARED / "awkward").iterdir()):
-        folder = tmp_path / "jpg" / path.stem
-        sums = tmp_path / "sums"
-        output = ["-map", "0:V:0", "-fps_mode", "passthrough", "-f", "framecrc", str(sums)]
-        ffmpeg.run(["-y", *input_of(path), *output])
-        lines = sums.read_text().splitlines() if sums.exists() else []
-        expected = sum(not line.startswith("#") for line in lines)
-        sums.unlink(missing_ok=True)
-        if path.suffix == ".txt" or expected == 0:
-            assert not folder.exists(), path.name
-            continue
-        n_videos += 1
-        assert len(names(folder)) == expected, path.name
-    assert n_videos == 23
-    turned = Image.open(tmp_path / "jpg/video_90/image_00001.jpg").size
-    upright = Image.open(tmp_path / "jpg/video_0/image_00001.jpg").size
-    assert (turned[0] < turned[1]) != (upright[0] < upright[1])
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the UCF-101 clips are not here")

@@ -159,7 +159,9 @@ class Extraction:
         filters = scaling(size)
         if fps is not None:
             filters = f"{'minterpolate=fps' if interpolate else 'fps'}={fps},{filters}"
-        output = [*EVERY_FRAME, "-vf", filters, "-threads", "1"]
+        # Without times the encoder numbers the frames itself. It ends at a time that goes back, as
+        # where damage or another stream follows, and loses all frames from there on.
+        output = [*EVERY_FRAME, "-vf", f"{filters},setpts=NAN", "-threads", "1"]
         if quality is not None:
             output += ["-q:v", str(quality)]
         return [*input_of(source), *output]
