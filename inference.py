@@ -1,6 +1,6 @@
 """Windows of videos -> scores per video."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -11,38 +11,47 @@ from tqdm import tqdm
 from datasets.video_dataset import ClipLoader
 from errors import UserError
 from results import ranked
-from runtime.device import Device
+from runtime.device import Device, Scorer
 from runtime.distributed import ALONE, World
 
 
-class WindowScores(NamedTuple):
-    """One window's softmax over all outputs, (K,), and its place in the video."""
+class WindowValues(NamedTuple):
+    """What one window gave, (K,), and its place in the video."""
 
     video: int
     segment: tuple[int, int]  # first frame number, last + 1
-    scores: np.ndarray
+    values: np.ndarray
 
 
-def score_windows(
-    model: nn.Module,
+def over_windows(
+    compute: Scorer,
     loader: ClipLoader,
     *,
-    device: Device,
     on_batch: Callable[[], None] | None = None,
     is_silent: bool = False,
-) -> Iterator[WindowScores]:
-    """Run the model over every window, in the loader's order."""
-    score = device.scorer(model)
+    task: str = "inference",
+) -> Iterator[WindowValues]:
+    """What `compute` makes of every window, in the loader's order."""
     hidden = True if is_silent else None
-    for batch in tqdm(loader, desc="inference", leave=False, disable=hidden):
+    for batch in tqdm(loader, desc=task, leave=False, disable=hidden):
         if not len(batch.labels):
             continue
-        logits = score(batch.clips)  # (B, C, T, H, W) -> (B, K)
-        scores = logits.softmax(dim=1).cpu().numpy()
-        for video, segment, row in zip(batch.videos.tolist(), batch.segments, scores, strict=True):
-            yield WindowScores(video, segment, row)
+        rows = compute(batch.clips).cpu().numpy()  # (B, C, T, H, W) -> (B, K)
+        for video, segment, row in zip(batch.videos.tolist(), batch.segments, rows, strict=True):
+            yield WindowValues(video, segment, row)
         if on_batch is not None:
             on_batch()
+
+
+def by_video(windows: Iterable[WindowValues]) -> Iterator[WindowValues]:
+    """The mean of each video's windows, float64 (K,), over all that they cover of it."""
+    for video, group in groupby(windows, key=lambda window: window.video):
+        total, segments = np.zeros(()), []
+        for window in group:
+            total = total + window.values.astype(np.float64)
+            segments.append(window.segment)
+        covered = segments[0][0], segments[-1][1]
+        yield WindowValues(video, covered, total / len(segments))
 
 
 def infer(
@@ -64,21 +73,23 @@ def infer(
     Raises UserError if no video could be read.
     """
     results: dict[int, list[dict[str, Any]]] = {}
-    windows = score_windows(
-        model, loader, device=device, on_batch=on_batch, is_silent=not world.is_first
+    logits = device.scorer(model)
+    windows = over_windows(
+        lambda clips: logits(clips).softmax(dim=1),
+        loader,
+        on_batch=on_batch,
+        is_silent=not world.is_first,
     )
-    for video, group in groupby(windows, key=lambda scored: scored.video):
-        if average:
-            total, count = np.zeros(()), 0
-            for scored in group:
-                total, count = total + scored.scores.astype(np.float64), count + 1
-            entries = ranked(total / count, labels, topk)
-        else:
-            entries = [
-                {"segment": list(scored.segment), "result": ranked(scored.scores, labels, topk)}
-                for scored in group
-            ]
-        results[video] = entries
+    if average:
+        for mean in by_video(windows):
+            results[mean.video] = ranked(mean.values, labels, topk)
+    else:
+        for window in windows:
+            entry = {
+                "segment": list(window.segment),
+                "result": ranked(window.values, labels, topk),
+            }
+            results.setdefault(window.video, []).append(entry)
     for others in world.gather(results):
         results |= others
     if not results:

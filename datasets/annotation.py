@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from datasets.compact import CompactEntries, CompactRecords, Entry, Row, VideoRecord
 from datasets.hdf5 import HDF5_SUFFIX
 from errors import UserError
+from runtime.files import written_whole
 
 SUBSETS = {
     "train": "training",
@@ -296,13 +297,5 @@ def write_index(path: Path, labels: Iterable[str], entries: Mapping[str, Any]) -
 def write_json(path: Path, content: Any) -> None:
     """Write JSON beside `path` and rename it there, making its folder. Raises UserError."""
     text = json.dumps(content)  # ASCII, so that names that are not valid UTF-8 survive
-    temporary = path.parent / f".{path.name}.{os.getpid()}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written: {error.strerror or error}") from None
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")

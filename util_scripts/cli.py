@@ -4,14 +4,17 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasets.annotation import SUBSETS, Index
 from errors import UserError
 from opts import add_flags
 
 if TYPE_CHECKING:
     from classifier import Classifier
+    from datasets.video_dataset import ClipLoader, WindowBatches
 
 # What a file of the original does not tell, and how to compute.
 CLASSIFIER_FLAGS = (
@@ -28,6 +31,15 @@ CLASSIFIER_FLAGS = (
     "value_scale",
     "precision",
     "no_cuda",
+)
+# Of main.py --inference: which windows of which frames.
+CLIP_FLAGS = (
+    "file_type",
+    "inference_stride",
+    "inference_batch_size",
+    "n_threads",
+    "on_bad_video",
+    "accimage",
 )
 
 
@@ -58,8 +70,38 @@ def add_classifier_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def classifier_of(options: argparse.Namespace) -> "Classifier":
-    """The classifier of a command line with those flags. Raises UserError."""
+    """The classifier of a command line with those flags, and add_clip_flags' if it has these.
+
+    Raises UserError."""
     from classifier import load_classifier
 
-    flags = {name: getattr(options, name) for name in CLASSIFIER_FLAGS if hasattr(options, name)}
+    names = (*CLASSIFIER_FLAGS, *CLIP_FLAGS)
+    flags = {name: getattr(options, name) for name in names if hasattr(options, name)}
     return load_classifier(options.checkpoint, labels=options.labels, flags=flags)
+
+
+def add_clip_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how the videos of an index become clips."""
+    group = parser.add_argument_group("clips, as main.py --inference reads them")
+    group.add_argument("--subset", default="validation", choices=tuple(SUBSETS))
+    add_flags(group, CLIP_FLAGS)
+
+
+def clips_of(
+    classifier: "Classifier", index: Path, frames_dir: Path, subset: str
+) -> tuple[Index, "ClipLoader[WindowBatches]"]:
+    """An index, and the loader of every window of its subset's videos as the classifier takes
+    them. Raises UserError where the frames can't be used."""
+    from datasets.activitynet import read_any_index
+    from datasets.build import build_inference_loader
+
+    options = replace(classifier.options, video_path=frames_dir, inference_subset=subset)
+    if options.input_type == "flow" and options.file_type != "hdf5":
+        raise UserError(
+            f"{classifier.path}: takes optical flow, which is read from --file_type hdf5, "
+            f"not {options.file_type}"
+        )
+    read = read_any_index(index)
+    loader = build_inference_loader(options, read)
+    loader.probe()
+    return read, loader
