@@ -12,8 +12,8 @@ import main as main_program
 from errors import UserError
 from models.build import build
 from opts import options_of
-from tests.test_containers import COPY, convert, plain  # noqa: F401
 from tests.videos import SHARED, draw, draw_sound
+from util_scripts.ffmpeg import Ffmpeg, input_of
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 from util_scripts.predict_video import main as predict_video
 from util_scripts.video_inputs import find_inputs
@@ -168,10 +168,12 @@ def test_a_picture_that_is_named_is_no_video(checkpoint, tmp_path, capsys):
     assert f"{picture}: a picture, not a video" in capsys.readouterr().err
 
 
-def test_rotation_and_a_change_of_size(checkpoint, plain, tmp_path):  # noqa: F811
+def test_rotation_and_a_change_of_size(checkpoint, tmp_path):
     videos = tmp_path / "videos"
+    upright = draw(tmp_path / "upright.mp4", seconds=2)
+    turn = ["-display_rotation:v:0", "90", *input_of(upright), "-c", "copy"]
     videos.mkdir()
-    convert(plain, "turned.mp4", *COPY, inputs=["-display_rotation:v:0", "90"])(videos)
+    assert Ffmpeg().run([*turn, str(videos / "turned.mp4")]).returncode == 0
     parts = [draw(tmp_path / f"{s}.ts", size=s, rate=10) for s in ("64x48", "48x96")]
     (videos / "changing.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
     _, ours = predicted(checkpoint, tmp_path, videos)
