@@ -179,7 +179,8 @@ def _prepare_model(
     if resumed is not None:
         model = build_model(options)
         load_weights(model, resumed)
-        log.info("%s: loaded, epoch %s", resumed.path, resumed.epoch)
+        told = "weights only" if resumed.epoch is None else f"epoch {resumed.epoch}"
+        log.info("%s: loaded, %s", resumed.path, told)
     elif pretrained is not None:
         model = build_finetuned_model(options, pretrained, index.labels, index.path)
     else:

@@ -31,7 +31,7 @@ from results import accuracy_of, describe, write_results
 from runtime.checkpoint import Checkpoint
 from runtime.device import Device, Scorer
 from runtime.distributed import World
-from runtime.interruption import Interruption
+from runtime.interruption import Interruption, going_on
 from runtime.keeper import CheckpointKeeper
 from runtime.profile import tracing
 from runtime.run_log import RunLog
@@ -74,9 +74,12 @@ def run_phases(parts: Parts, checkpoint: Checkpoint | None, interruption: Interr
         elif val_loader is not None:
             assert checkpoint is not None
             epoch = checkpoint.epoch or 0
-            validate(parts.model, val_loader, parts.device, epoch, parts.run_log, world=world)
+            with going_on("stopped in validation; the same command starts it again"):
+                validate(parts.model, val_loader, parts.device, epoch, parts.run_log, world=world)
         if inference_loader is not None:
-            results |= _infer(parts, inference_loader, on_batch)
+            trained = "" if options.no_train else " with --resume_path auto"
+            with going_on(f"stopped in inference; the same command{trained} starts it again"):
+                results |= _infer(parts, inference_loader, on_batch)
     if results and parts.run_log.board is not None:
         parts.run_log.board.outcome(options.as_plain(), results)
 
@@ -105,7 +108,8 @@ def _train(
     val_loader: ValLoader | None = val_clips
     scorer = None
     if options.cache_features and start.epoch <= options.n_epochs:
-        train_loader, val_loader, scorer = _cached(parts, trainer, clips, val_clips)
+        with going_on("stopped before training; the same command starts again"):
+            train_loader, val_loader, scorer = _cached(parts, trainer, clips, val_clips)
     if options.tensorboard and start == Position(1):
         _show_clips(parts, clips)
     with interruption.deferred():
@@ -187,7 +191,8 @@ def _start(options: Options, checkpoint: Checkpoint | None) -> Position:
     start = position_of(checkpoint)
     if checkpoint is not None and start.epoch > options.n_epochs + 1:
         raise UserError(
-            f"{checkpoint.path}: is at epoch {checkpoint.epoch}, past --n_epochs {options.n_epochs}"
+            f"{checkpoint.path}: is at epoch {checkpoint.epoch}, past --n_epochs "
+            f"{options.n_epochs}, which is the number of the last epoch"
         )
     if start.epoch == options.n_epochs + 1:
         log.info("all %d epochs are trained already", options.n_epochs)

@@ -160,7 +160,7 @@ def select_videos(
             if entry.segment is None or entry.segment[0] == entry.segment[1]:
                 omitted.append((entry.video_id, "the index counts no frames"))
                 continue
-            reason = _why_unusable(path, look_inside) if is_there else f"no {shelf} {path}"
+            reason = _why_unusable(path, look_inside) if is_there else _why_absent(path, shelf)
             if reason is None:
                 first, end = entry.segment
                 yield entry.video_id, path, (first, end - 1, entry.label)
@@ -179,7 +179,8 @@ def refuse_empty(
     if records:
         return
     if not omitted:
-        raise UserError(f"{path}: has no {subset} videos")
+        hint = "; --no_val trains without" if subset == "validation" else ""
+        raise UserError(f"{path}: has no {subset} videos{hint}")
     tried = "; ".join(f"{video_id}: {reason}" for video_id, reason in omitted[:TRIED])
     raise UserError(f"{path}: none of its {len(omitted)} {subset} videos can be used: {tried}")
 
@@ -241,6 +242,16 @@ def locate(index: Index, entry: Entry, frames_dir: Path, shelf: Shelf) -> tuple[
         if found is not None:
             return found, True
     return places[0] + ("" if places[0].endswith(shelf.suffix) else shelf.suffix), False
+
+
+def _why_absent(path: str, shelf: Shelf) -> str:
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        return f"{path} can't be read: {error.strerror}"
+    except (OSError, ValueError):  # ValueError: a NUL character in the name
+        pass
+    return f"no {shelf} {path}"
 
 
 def _why_unusable(path: str, look_inside: bool) -> str | None:

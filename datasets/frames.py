@@ -51,7 +51,8 @@ class JpgFolder:
             with open(path, "rb", buffering=0) as file:
                 data = file.read()
         except FileNotFoundError:
-            raise FrameError(f"{path}: no such frame, though the index counts it") from None
+            first = ", from 0 as those of HDF5 files" if path.endswith("_00000.jpg") else ""
+            raise FrameError(f"{path}: no such frame, though the index counts it{first}") from None
         except OSError as error:
             raise FrameError(f"{path}: {error.strerror or error}") from None
         return decode_frame(data, self.decode, path)

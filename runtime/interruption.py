@@ -62,6 +62,15 @@ class Interruption:
         self.asked = number
 
 
+@contextmanager
+def going_on(hint: str) -> Iterator[None]:
+    """Inside, a signal that ends the run at once leaves `hint` as the way to go on."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        raise Interrupted(interrupted.number, interrupted.hint or hint) from None
+
+
 def ignore_in_worker(worker: int) -> None:
     """A loader process leaves signals to the main one, which tells it when to end."""
     for number in SIGNALS:

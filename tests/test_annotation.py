@@ -1,4 +1,5 @@
 import json
+import os
 import re
 
 import pytest
@@ -184,11 +185,28 @@ def test_nothing_usable(tmp_path):
         select(tmp_path, gone)
     assert str(tmp_path / "jpg/A/gone0") in str(caught.value)
     assert "gone8" not in str(caught.value)
-    with pytest.raises(UserError, match="has no validation videos"):
+    with pytest.raises(UserError, match="has no validation videos; --no_val trains without"):
         select(tmp_path, gone, "val")
     (tmp_path / "jpg").rmdir()
     with pytest.raises(UserError, match="jpg: no such folder"):
         select(tmp_path, gone)
+
+
+def test_a_folder_that_may_not_be_opened_is_not_called_missing(tmp_path, monkeypatch):
+    """root may open any, so the refusal of the system is played."""
+    make_video(tmp_path / "jpg/A/there")
+
+    locked, stat = tmp_path / "jpg/A/locked", os.stat
+
+    def refuse(path, **named):
+        if str(path) == str(locked):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **named)
+
+    monkeypatch.setattr("datasets.annotation.os.stat", refuse)
+    entries = {name: entry_of("training", "A", 3) for name in ("there", "locked")}
+    _, omitted = select(tmp_path, entries)
+    assert omitted == [("locked", f"{locked} can't be read: Permission denied")]
 
 
 def test_of_a_large_index_only_the_labels_folders_are_listed(tmp_path, monkeypatch):

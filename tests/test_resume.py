@@ -83,6 +83,23 @@ def test_sigterm_saves_and_tells_how_to_go_on(tmp_path, monkeypatch, capsys, log
         assert (tmp_path / "whole" / name).read_text() == (tmp_path / "res" / name).read_text()
 
 
+def test_a_signal_in_inference_tells_how_to_go_on(tmp_path, monkeypatch, capsys):
+    make_dataset(tmp_path)
+    monkeypatch.setattr("phases.infer", lambda *args, **named: os.kill(os.getpid(), signal.SIGTERM))
+    assert small_run(tmp_path, "--n_epochs", "1", "--inference") == 128 + signal.SIGTERM
+    error = capsys.readouterr().err
+    assert "stopped in inference; the same command with --resume_path auto" in error
+
+
+def test_weights_alone_have_no_epoch_to_tell(tmp_path, capsys):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path, "--n_epochs", "1") == 0
+    torch.save(weights_of(tmp_path / "res/save_1.pth"), tmp_path / "bare.pth")
+    assert small_run(tmp_path, "--resume_path", "bare.pth", "--n_epochs", "1", result="on") == 0
+    out = capsys.readouterr().out
+    assert "bare.pth: loaded, weights only" in out and "the optimiser starts afresh" in out
+
+
 def test_handlers_are_put_back(tmp_path):
     make_dataset(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
