@@ -19,7 +19,7 @@ from datasets.video_dataset import ClipBatch
 from errors import UserError
 from model import frozen_batch_norms, wrap_for_distributed
 from opts import Options
-from runtime.checkpoint import Checkpoint, load_optimizer
+from runtime.checkpoint import Checkpoint, load_optimizer, schedule_of
 from runtime.device import Device
 from runtime.distributed import ALONE, World
 
@@ -151,6 +151,12 @@ class Trainer:
                 f"{checkpoint.path}: {error}; resume with the --ft_begin_module it was saved with"
             ) from None
         state = dict(checkpoint.scheduler)
+        own, saved = schedule_of(self.scheduler.state_dict()), schedule_of(state)
+        if own != saved:
+            raise UserError(
+                f"--lr_scheduler {own}: {checkpoint.path} was trained with {saved}; resume with "
+                "that, or begin anew from its weights with --pretrain_path and --keep_head"
+            )
         if "milestones" in state:
             state["milestones"] = Counter(state["milestones"])
         self.scheduler.load_state_dict(state)
@@ -180,6 +186,33 @@ def _explained() -> Iterator[None]:
             "a batch of one clip leaves batch norm a single value at this --sample_size and "
             "--sample_duration: choose a --batch_size that does not leave one clip over"
         ) from None
+
+
+# What a resumed run takes from its file: the flag and its name in the optimiser or the schedule.
+KEPT = {
+    "learning_rate": "initial_lr",
+    "momentum": "momentum",
+    "dampening": "dampening",
+    "weight_decay": "weight_decay",
+    "nesterov": "nesterov",
+    "multistep_milestones": "milestones",
+    "plateau_patience": "patience",
+}
+
+
+def _tell_kept(options: Options, checkpoint: Checkpoint, trainer: "Trainer") -> None:
+    """Say which flags the state of the file overrules."""
+    if checkpoint.optimizer is None or checkpoint.scheduler is None:
+        return
+    state = trainer.scheduler.state_dict() | trainer.optimizer.param_groups[0]
+    for name in sorted(KEPT.keys() & options.given):
+        given, kept = getattr(options, name), state.get(KEPT[name])
+        if name == "multistep_milestones" and kept is not None:
+            kept = tuple(sorted(kept.elements()))
+            given = tuple(sorted(given))
+        if kept is not None and kept != given:
+            hint = "; --overwrite_milestones applies them" if "milestones" in name else ""
+            log.warning("--%s %s: the resumed run goes on with %s%s", name, given, kept, hint)
 
 
 def build_trainer(
@@ -221,6 +254,7 @@ def build_trainer(
         trainer.resume(checkpoint)
         if options.overwrite_milestones and isinstance(scheduler, MultiStepLR):
             scheduler.milestones = Counter(options.multistep_milestones)
+        _tell_kept(options, checkpoint, trainer)
     if options.compile:
         model.compile()
     trainer.forward = wrap_for_distributed(model, device, world, sync_bn=options.batchnorm_sync)

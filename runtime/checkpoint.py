@@ -29,6 +29,7 @@ from models.identity import Identity, identify
 
 ORIGINAL_KEYS = {"epoch", "arch", "state_dict", "optimizer", "scheduler"}
 SAFETENSORS = ".safetensors"
+OF_A_RUN = re.compile(r"(save_\d+|best|last)\.pth")  # what runtime.keeper writes
 UNREADABLE = "is no checkpoint that torch can read, or only a part of one"
 # What torch says of a file that names a class or function beyond those that tensors need.
 REFUSED = re.compile(r"GLOBAL (\S+)|unrecognized function (.+)|but got (<class .+>)", re.IGNORECASE)
@@ -75,8 +76,8 @@ class Checkpoint:
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` so that `path` holds the old file or the whole new one, never a part.
 
-    A name that ends in .safetensors takes tensors only. Raises UserError where the disk is full
-    or the folder can't be written.
+    A name that ends in .safetensors takes the weights alone. Raises UserError where the disk is
+    full or the folder can't be written.
     """
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -102,7 +103,8 @@ def _write(file: IO[bytes], content: Mapping[str, Any], *, as_safetensors: bool)
     if as_safetensors:
         from safetensors.torch import save
 
-        file.write(save(dict(content)))
+        weights = {name: tensor.contiguous() for name, tensor in weights_of(content).items()}
+        file.write(save(weights))
     else:
         torch.save(dict(content), file)
 
@@ -117,18 +119,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint or a bare state dict. Runs no code from it; raises UserError."""
     content = read_content(path)
     weights = weights_of(content)
-    is_bare = weights is content
+    beside = {} if weights is content else content
+    epoch, optimizer, scheduler = map(beside.get, ("epoch", "optimizer", "scheduler"))
+    # Other programs keep other things under these names; those are as good as absent.
     return Checkpoint(
         path,
         {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()},
-        None if is_bare else content.get("epoch"),
-        None if is_bare else content.get("optimizer"),
-        None if is_bare else content.get("scheduler"),
-        {} if is_bare else {k: v for k, v in content.items() if k not in ORIGINAL_KEYS},
+        epoch if isinstance(epoch, int) else None,
+        optimizer if _holds(optimizer, "state", "param_groups") else None,
+        scheduler if schedule_of(scheduler) is not None else None,
+        {k: v for k, v in beside.items() if k not in ORIGINAL_KEYS},
     )
 
 
-def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
+def _holds(state: Any, *keys: str) -> bool:
+    return isinstance(state, dict) and all(key in state for key in keys)
+
+
+def schedule_of(scheduler: Any) -> str | None:
+    """Which --lr_scheduler a saved state is of; None if it is of neither."""
+    if _holds(scheduler, "milestones", "last_epoch"):
+        return "multistep"
+    return "plateau" if _holds(scheduler, "patience", "num_bad_epochs") else None
+
+
+def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
     """The state dict of a file's content: under 'state_dict', or the content itself."""
     return content.get("state_dict", content)
 
@@ -227,7 +242,8 @@ def _difference(theirs: dict[str, tuple[int, ...]], ours: dict[str, tuple[int, .
             names = ["model", "model_depth"]
         in_file = ", ".join(f"{name} {getattr(file, name)}" for name in names)
         in_flags = ", ".join(f"{name} {getattr(flags, name)}" for name in names)
-        return f"the checkpoint has {in_file}; the flags say {in_flags}"
+        hint = " (--input_type flow has 2, rgb 3)" if "n_input_channels" in names else ""
+        return f"the checkpoint has {in_file}; the flags say {in_flags}{hint}"
     for name, shape in ours.items():
         if name not in theirs:
             return f"the checkpoint lacks {name}, which the flags' model has"
@@ -285,8 +301,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
 
 
 def find_newest(folder: Path) -> Checkpoint | None:
-    """The last written whole checkpoint of a results folder, or None. Others are named."""
-    newest_first = sorted(folder.glob("*.pth"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    """The last written whole checkpoint of a run in `folder`, or None. Damaged ones are named."""
+    saved = [path for path in folder.glob("*.pth") if OF_A_RUN.fullmatch(path.name)]
+    newest_first = sorted(saved, key=lambda p: p.stat().st_mtime_ns, reverse=True)
     for path in newest_first:
         try:
             checkpoint = load_checkpoint(path)

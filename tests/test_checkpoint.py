@@ -1,5 +1,7 @@
+import io
 import os
 import pickle
+import tarfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -133,6 +135,7 @@ def test_other_content(tmp_path):
         ({"depth": 18}, "the checkpoint has model_depth 10; the flags say model_depth 18"),
         ({"n_classes": 5}, "the checkpoint has n_classes 3; the flags say n_classes 5"),
         ({"resnet_shortcut": "A"}, "resnet_shortcut B; the flags say resnet_shortcut A"),
+        ({"n_input_channels": 2}, "n_input_channels 2 .--input_type flow has 2, rgb 3."),
         ({"conv1_t_size": 3}, "conv1_t_size 7; the flags say conv1_t_size 3"),
     ],
 )
@@ -187,6 +190,38 @@ def test_newest_whole_checkpoint(tmp_path):
     (tmp_path / "save_3.pth").write_bytes((tmp_path / "save_2.pth").read_bytes()[:5000])
     newest = find_newest(tmp_path)
     assert newest is not None and newest.path.name == "save_2.pth"
+
+
+def test_only_files_that_runs_write_are_found(tmp_path):
+    save_checkpoint(tmp_path / "r3d50_K_200ep.pth", content(small(), epoch=200))
+    save_checkpoint(tmp_path / "save_1.pth.pth", content(small(), epoch=1))
+    assert find_newest(tmp_path) is None
+    save_checkpoint(tmp_path / "best.pth", content(small(), epoch=3))
+    save_checkpoint(tmp_path / "other.pth", content(small(), epoch=4))
+    assert find_newest(tmp_path).path.name == "best.pth"
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"epoch": "nine", "optimizer": {"state": 5}, "scheduler": {"gamma": 1}},
+        {"epoch": 2.5, "optimizer": [1], "scheduler": "cosine"},
+        {"optimizer": None},
+    ],
+)
+def test_what_other_programs_keep_beside_weights_does_not_matter(tmp_path, beside):
+    torch.save({"state_dict": small().state_dict()} | beside, tmp_path / "c.pth")
+    checkpoint = load_checkpoint(tmp_path / "c.pth")
+    assert checkpoint.epoch is checkpoint.optimizer is checkpoint.scheduler is None
+    load_weights(small(), checkpoint)
+
+
+def test_an_old_tar_file_is_told_apart(tmp_path):
+    with tarfile.open(tmp_path / "c.pth", "w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(UserError, match="a tar file of torch before 0.1.10"):
+        load_checkpoint(tmp_path / "c.pth")
 
 
 @pytest.mark.parametrize("saved_in_groups", [False, True])

@@ -109,3 +109,14 @@ def test_safetensors(tmp_path, capsys):
     (tmp_path / "d.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="d.safetensors: can't be read"):
         load_checkpoint(tmp_path / "d.safetensors")
+
+
+def test_a_whole_checkpoint_as_safetensors_keeps_its_weights(tmp_path):
+    """Those of a run are laid out channels last, which safetensors refuses."""
+    make_dataset(tmp_path)
+    assert small_run(tmp_path, "--n_epochs", "1") == 0
+    source, destination = tmp_path / "res/save_1.pth", tmp_path / "d.safetensors"
+    assert remove([str(source), "--dst_file_path", str(destination)]) == 0
+    ours, theirs = load_checkpoint(source).state_dict, load_checkpoint(destination).state_dict
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -269,46 +269,25 @@ def test_a_read_only_results_folder(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "res/save_2.pth").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        ("resnet", "10", "--resnet_widen_factor", "0.25"),
-        ("resnet2p1d", "10", "--resnet_widen_factor", "0.25"),
-        ("preresnet", "10"),
-        ("wideresnet", "50", "--wide_resnet_k", "1"),
-        ("resnext", "50"),
-        ("densenet", "121"),
-    ],
-    ids=lambda model: model[0],
-)
-def test_files_go_to_the_original_and_back(tmp_path, model):
-    """A program that knows five keys reads ours, and its own files are resumed here."""
-    make_dataset(tmp_path, train=2, val=1, n_frames=16)
-    family, depth, *options = model
-    flags = [
-        "--root_path", str(tmp_path), "--video_path", "jpg", "--annotation_path", "index.json",
-        "--result_path", "res", "--dataset", "folder", "--n_classes", "2", "--no_cuda",
-        "--n_threads", "0", "--precision", "fp32", "--learning_rate", "0.001", "--batch_size", "4",
-        "--sample_size", "32", "--model", family, "--model_depth", depth, *options, "--no_val",
-    ]  # fmt: skip
-    assert main.main([*flags, "--n_epochs", "1"]) == 0
-    content = torch.load(tmp_path / "res/save_1.pth", weights_only=True)
-    assert content["epoch"] == 1 and content["arch"] == f"{family}-{depth}"
-    assert not any(name.startswith("module.") for name in content["state_dict"])
-    theirs = torch.nn.Module()  # what the original does with the other two
-    theirs.weights = torch.nn.ParameterList(
-        tensor.clone() for name, tensor in content["state_dict"].items() if is_parameter(name)
-    )
-    optimizer = torch.optim.SGD(theirs.parameters(), lr=1.0, momentum=0.9)
-    optimizer.load_state_dict(content["optimizer"])
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [50, 100, 150])
-    scheduler.load_state_dict(content["scheduler"])
-    assert optimizer.param_groups[0]["lr"] == 0.001 and scheduler.last_epoch == 1
-    five = ("epoch", "arch", "state_dict", "optimizer", "scheduler")
-    torch.save({name: content[name] for name in five}, tmp_path / "theirs.pth")
-    assert main.main([*flags, "--n_epochs", "2", "--resume_path", "theirs.pth"]) == 0
-    assert load_checkpoint(tmp_path / "res/save_2.pth").epoch == 2
+def test_another_schedule_than_the_file_has_is_an_error(tmp_path, capsys):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path) == 0
+    resume = ("--resume_path", "auto", "--n_epochs", "3")
+    assert small_run(tmp_path, *resume, "--lr_scheduler", "plateau") == 2
+    error = capsys.readouterr().err
+    assert "--lr_scheduler plateau: " in error and "was trained with multistep" in error
 
 
-def is_parameter(name):
-    return not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+def test_flags_that_the_file_overrules_are_told(tmp_path, capsys):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path) == 0
+    capsys.readouterr()
+    flags = ("--learning_rate", "0.5", "--momentum", "0.9", "--multistep_milestones", "1", "2")
+    assert small_run(tmp_path, *flags, "--resume_path", "auto", "--n_epochs", "3") == 0
+    out = capsys.readouterr().out
+    assert "--learning_rate 0.5: the resumed run goes on with 0.01" in out
+    assert "--multistep_milestones (1, 2): the resumed run goes on with (50, 100, 150)" in out
+    assert "--momentum" not in out
+    overwrite = ("--overwrite_milestones", "--resume_path", "auto", "--n_epochs", "4")
+    assert small_run(tmp_path, *flags, *overwrite) == 0
+    assert "--multistep_milestones" not in capsys.readouterr().out
