@@ -2,7 +2,9 @@
 
 import itertools
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -250,6 +252,14 @@ class TrainLoader(ValLoader, Protocol):
     batches: ShuffledBatches
 
 
+@contextmanager
+def _any_number_of_workers() -> Iterator[None]:
+    """--n_threads is the user's to choose: torch's paragraph on cores would drown what matters."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        yield
+
+
 @dataclass
 class ClipLoader(Generic[Batches]):
     """Iterates over batches; an unreadable sample stops the run or is left out and counted. A batch
@@ -263,16 +273,17 @@ class ClipLoader(Generic[Batches]):
     skipped: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._loader: DataLoader[Sample | BadSample] = DataLoader(
-            self.dataset,
-            batch_sampler=self.batches,
-            num_workers=self.n_workers,
-            collate_fn=collate,
-            pin_memory=self.pin_memory,
-            worker_init_fn=ignore_in_worker,
-            persistent_workers=self.n_workers > 0,
-            generator=torch.Generator(),  # its own, so that loading draws from no one else's
-        )
+        with _any_number_of_workers():
+            self._loader: DataLoader[Sample | BadSample] = DataLoader(
+                self.dataset,
+                batch_sampler=self.batches,
+                num_workers=self.n_workers,
+                collate_fn=collate,
+                pin_memory=self.pin_memory,
+                worker_init_fn=ignore_in_worker,
+                persistent_workers=self.n_workers > 0,
+                generator=torch.Generator(),  # its own, so that loading draws from no one else's
+            )
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -294,7 +305,9 @@ class ClipLoader(Generic[Batches]):
 
     def __iter__(self) -> Iterator[ClipBatch]:
         self.skipped = []
-        for batch in self._loader:
+        with _any_number_of_workers():
+            batches = iter(self._loader)
+        for batch in batches:
             self._judge(batch.bad)
             yield batch
 

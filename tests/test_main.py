@@ -62,6 +62,7 @@ def test_all_phases(data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("flags", [[], ["--precision", "bf16", "--colorjitter"]])
+@pytest.mark.filterwarnings("error:This DataLoader will create")
 def test_one_seed_one_result_whatever_the_workers(data, tmp_path, flags):
     for result, n_threads in (("one", "0"), ("two", "3")):
         small_run(
