@@ -19,6 +19,7 @@ from models.build import build
 from spatial_transforms import MEAN, EvalView, apply_view
 from tests.golden.weights import weights_from_names
 from tests.runs import make_dataset, make_frames
+from tests.videos import draw, draw_sound
 from util_scripts import export_model
 
 DOCS = Path(__file__).parent.parent / "docs/using-models.md"
@@ -140,11 +141,15 @@ def test_what_is_not_the_checkpoint_any_more_ends_with_status_1(tmp_path, monkey
     assert "2 clips of seeded noise" in printed
 
 
-def test_float_input_is_normalised_outside(tmp_path):
+def test_float_input_is_normalised_outside_and_clips_of_videos_are_compared(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "c.pth", "resnet", 10, resnet_widen_factor=0.25)
+    video = draw(tmp_path / "clip.mkv", seconds=3)  # 30 frames: 4 windows
+    draw_sound(tmp_path / "sound.wav")
     status, printed = export(checkpoint, "--pt2", str(tmp_path / "m.pt2"), "--float_input",
-                             "--value_scale", "255", "--n_clips", "6")  # fmt: skip
-    assert status == 0 and "the same class first in 6" in printed
+                             "--value_scale", "255", "--n_clips", "6",
+                             "--video", str(video), str(tmp_path / "sound.wav"))  # fmt: skip
+    assert status == 0 and f"on 3 clips of {video}" in printed
+    assert f"left out: {tmp_path / 'sound.wav'}: " in printed
     extra = {"preprocessing.json": ""}
     program = torch.export.load(tmp_path / "m.pt2", extra_files=extra).module()
     assert program(torch.zeros(3, 3, 8, 32, 32)).shape == (3, 3)
@@ -171,6 +176,7 @@ def test_agreement_is_judged_by_every_logit_and_by_the_first_class():
         (["--onnx", "model.pb"], "--onnx model.pb: its name must end in .onnx"),
         (["--pt2", "model.pt"], "--pt2 model.pt: its name must end in .pt2"),
         (["--pt2", "m.pt2", "--index", "i.json"], "--index and --frames go together"),
+        (["--pt2", "m.pt2", "--index", "i", "--frames", "f", "--video", "v"], "not both"),
         (["--pt2", "m.pt2", "--n_clips", "0"], "--n_clips 0: must be at least 1"),
     ],
 )

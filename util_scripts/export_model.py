@@ -6,19 +6,22 @@ clip, size, class names …) is JSON in the file: the entry `preprocessing` of a
 metadata, the extra file `preprocessing.json` of a .pt2.
 
 Each file is then run on clips, in onnxruntime or as torch.export loads it, and held against the
-checkpoint itself: all in float32 on the CPU. The clips are those of --index and --frames, or else
-seeded noise. Exit status 1 if the largest difference of any logit reaches --tolerance, or another
-class comes first anywhere."""
+checkpoint itself: all in float32 on the CPU. The clips are those of --index and --frames, or of
+--video, or else seeded noise. Exit status 1 if any logit differs by --tolerance or more, or another
+class comes first anywhere.
+"""
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from errors import UserError
+from results import some
 from util_scripts.cli import add_classifier_flags, add_clip_flags, classifier_of, clips_of, run
 
 if TYPE_CHECKING:
@@ -59,14 +62,21 @@ def export(classifier: "Classifier", options: argparse.Namespace) -> Iterator[Ex
         yield Exported(options.onnx, "onnxruntime", run_onnx)
 
 
-def clips_to_compare(classifier: "Classifier", options: argparse.Namespace) -> "tuple[Tensor, str]":
-    """uint8 (N, C, T, H, W), --n_clips of them or as many as there are videos, and what they are:
-    the first window of videos that lie evenly in the index, or noise."""
-    from datasets.video_dataset import SampleKey, collate
+def clips_to_compare(classifier: "Classifier", options: argparse.Namespace) -> tuple["Tensor", str]:
+    """uint8 (N, C, T, H, W), --n_clips of them or as many as there are, and what they are."""
     from deployment import example_clips
 
-    if options.index is None:
-        return example_clips(classifier, options.n_clips), "of seeded noise"
+    if options.index is not None:
+        return _clips_of_index(classifier, options), f"of {options.index}"
+    if options.video:
+        return _clips_of_videos(classifier, options), f"of {some(options.video)}"
+    return example_clips(classifier, options.n_clips), "of seeded noise"
+
+
+def _clips_of_index(classifier: "Classifier", options: argparse.Namespace) -> "Tensor":
+    """The first window of videos that lie evenly in the index."""
+    from datasets.video_dataset import SampleKey, collate
+
     _, loader = clips_of(classifier, options.index, options.frames, options.subset)
     videos = range(0, len(loader.dataset), -(-len(loader.dataset) // options.n_clips))
     batch = collate([loader.dataset[SampleKey(0, video, (0, 1))] for video in videos])
@@ -74,7 +84,33 @@ def clips_to_compare(classifier: "Classifier", options: argparse.Namespace) -> "
         print(f"left out: {sample.reason}")
     if not len(batch.labels):
         raise UserError(f"{options.index}: none of the {len(videos)} videos tried can be read")
-    return batch.clips, f"of {options.index}"
+    return batch.clips
+
+
+def _clips_of_videos(classifier: "Classifier", options: argparse.Namespace) -> "Tensor":
+    """The first windows of each video, the same number of all."""
+    import torch
+
+    from util_scripts.ffmpeg import Ffmpeg
+    from util_scripts.prediction import FOR_MODEL, FrameReader, NoVideo, windows_of
+    from util_scripts.video_inputs import find_inputs
+
+    if classifier.options.input_type == "flow":
+        raise UserError(f"{classifier.path}: takes optical flow, --video gives pictures")
+    inputs, clips = find_inputs(options.video), []
+    stride = classifier.options.sample_duration
+    for source in inputs[: options.n_clips]:
+        reader = FrameReader(Ffmpeg(), source, FOR_MODEL)
+        windows = windows_of(reader, classifier.options, stride)
+        try:
+            clips += [w.clip for w in islice(windows, -(-options.n_clips // len(inputs)))]
+        except NoVideo as error:
+            print(f"left out: {source.name}: {error}")
+        finally:
+            reader.stop()
+    if not clips:
+        raise UserError(f"--video {some(options.video)}: no frames in it")
+    return torch.stack(clips)
 
 
 def in_batches(run_batch: "Runner", clips: "Tensor") -> "Tensor":
@@ -141,6 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--index", type=Path, help="index JSON of videos to compare on")
     parser.add_argument("--frames", type=Path, help="folder of their frames")
+    parser.add_argument("--video", nargs="+", default=[], help="or video files to compare on")
     parser.add_argument("--n_clips", type=int, default=16, help="clips to compare on (16)")
     parser.add_argument(
         "--tolerance", type=float, default=1e-3, help="logit difference that is too much (0.001)"
@@ -172,6 +209,8 @@ def _check_options(options: argparse.Namespace) -> None:
             raise UserError(f"--{name} {path}: its name must end in {suffix}")
     if (options.index is None) != (options.frames is None):
         raise UserError("--index and --frames go together")
+    if options.index is not None and options.video:
+        raise UserError("clips come from --index and --frames or from --video, not both")
     if options.n_clips < 1:
         raise UserError(f"--n_clips {options.n_clips}: must be at least 1")
     if options.onnx is not None:

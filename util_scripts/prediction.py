@@ -1,6 +1,6 @@
 """One video -> the scores of its windows, as they come: ffmpeg's pipe, windows, model."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.stream import Frame, Prefetched, form_windows, read_ppm
+from datasets.stream import Frame, Prefetched, Window, form_windows, read_ppm
+from opts import Options
 from spatial_transforms import EvalView, apply_view
 from util_scripts.extraction import EVERY_FRAME, Verdict, judge, scaling, why_no_video
 from util_scripts.ffmpeg import Ffmpeg, Stream
@@ -105,6 +106,23 @@ class FrameReader:
         return verdict
 
 
+def windows_of(frames: Iterable[Frame], options: Options, stride: int) -> Iterator[Window]:
+    """The windows of a video as main.py's inference sees them; `stride` counts kept frames."""
+    view = EvalView(options.sample_size)
+
+    def transform(pixels: Tensor) -> Tensor:  # uint8 (3, H, W) -> (3, h, w)
+        _, height, width = pixels.shape
+        return apply_view([pixels], view.draw(height, width, Random(0)))[0]
+
+    return form_windows(
+        frames,
+        transform,
+        size=options.sample_duration,
+        stride=stride,
+        t_stride=options.sample_t_stride,
+    )
+
+
 class Scorer:
     """A classifier that scores the windows of videos, `stride` kept frames from start to start."""
 
@@ -119,14 +137,7 @@ class Scorer:
     ) -> Generator[ScoredWindow, None, None]:
         """Score a video's windows in their order, and sum them up in `result`. Raises NoVideo as
         the reader does."""
-        options = self._options
-        formed = form_windows(
-            reader,
-            self._transform,
-            size=options.sample_duration,
-            stride=self.stride,
-            t_stride=options.sample_t_stride,
-        )
+        formed = windows_of(reader, self._options, self.stride)
         prefetched = Prefetched(formed, is_live=is_live)
         try:
             for batch in prefetched.batches():
@@ -142,9 +153,3 @@ class Scorer:
             prefetched.close()
             result.frames, result.seconds = reader.n_frames, reader.seconds
             result.rate, result.n_skipped = reader.rate, prefetched.n_skipped
-
-    def _transform(self, pixels: Tensor) -> Tensor:
-        """uint8 (3, H, W) -> (3, h, w), as main.py's inference sees it."""
-        _, height, width = pixels.shape
-        view = EvalView(self._options.sample_size).draw(height, width, Random(0))
-        return apply_view([pixels], view)[0]
