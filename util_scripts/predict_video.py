@@ -111,23 +111,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     classifier = classifier_of(options)
     if classifier.options.input_type == "flow":
         raise UserError(f"{options.checkpoint}: sees optical flow, which videos do not hold")
-    with ExitStack() as files:
-        return _predict(options, inputs, classifier, files)
+    if options.overlay is not None:
+        return _predict_and_draw(options, inputs, classifier)
+    return _predict(options, inputs, classifier)
 
 
 def _predict(
     options: argparse.Namespace,
     inputs: Sequence[VideoInput],
     classifier: "Classifier",
-    files: ExitStack,
+    *more_sinks: Sink,
 ) -> int:
     from util_scripts.prediction import Scorer
 
     is_live = inputs[0].is_live
     stride = options.stride if options.stride is not None else LIVE_STRIDE if is_live else STRIDE
     scorer = Scorer(classifier, stride or classifier.options.sample_duration)
-    sinks = _sinks(options, classifier.labels, scorer.stride, is_live, files)
-    predictor = Predictor(scorer, sinks)
+    with ExitStack() as files:
+        sinks = _sinks(options, classifier.labels, scorer.stride, is_live, files)
+        return _predict_all(Predictor(scorer, [*sinks, *more_sinks]), inputs)
+
+
+def _predict_all(predictor: Predictor, inputs: Sequence[VideoInput]) -> int:
+    """Score all inputs; returns the exit status."""
+    is_live = inputs[0].is_live
     try:
         with tqdm(inputs, unit="video", disable=is_live or None, miniters=0, leave=False) as bar:
             for source in bar:
@@ -146,6 +153,23 @@ def _predict(
         say(f"{predictor.n_failed} of {len(inputs)} videos gave no scores", error=True)
     nothing = predictor.n_left_out == len(inputs)
     return 1 if predictor.n_failed or nothing else 0
+
+
+def _predict_and_draw(
+    options: argparse.Namespace, inputs: Sequence[VideoInput], classifier: "Classifier"
+) -> int:
+    """The video goes through ffmpeg twice: what is drawn on a frame may be known only later."""
+    from util_scripts.overlay import SMALLEST_TEXT, Artist, Captions, load_font, write_overlay
+
+    load_font(SMALLEST_TEXT, options.font)  # what is wrong with it is told before the work
+    captions = Captions(classifier.labels)
+    status = _predict(options, inputs, classifier, captions)
+    if status == 0:
+        threshold = THRESHOLD if options.threshold is None else options.threshold
+        artist = Artist(frozenset(options.alert), threshold, options.font)
+        write_overlay(Ffmpeg(), inputs[0], options.overlay, captions, artist)
+        say(f"{options.overlay}: written")
+    return status
 
 
 def _sinks(
@@ -185,6 +209,22 @@ def _check(options: argparse.Namespace, inputs: Sequence[VideoInput]) -> None:
         raise UserError(f"--stride {options.stride}: must not be negative")
     if options.threshold is not None and not 0 < options.threshold <= 1:
         raise UserError(f"--threshold {options.threshold:g}: must be above 0 and at most 1")
+    if options.overlay is not None:
+        _check_overlay(options.overlay, inputs)
+
+
+def _check_overlay(target: Path, inputs: Sequence[VideoInput]) -> None:
+    if len(inputs) > 1:
+        raise UserError(f"--overlay {target}: draws on one video, not {len(inputs)}")
+    if inputs[0].is_live:
+        raise UserError(f"--overlay {target}: reads its video twice, which a live stream can't")
+    if not target.suffix:
+        raise UserError(f"--overlay {target}: the extension tells the format: {target}.mp4")
+    if not target.absolute().parent.is_dir():
+        raise UserError(f"--overlay {target}: no such folder")
+    source = inputs[0].path
+    if source is not None and target.exists() and target.samefile(source):
+        raise UserError(f"--overlay {target}: would replace the video itself")
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -204,6 +244,8 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--timeline", action="store_true", help="print every window, as soon as it is known")
     add("--json", type=Path, metavar="FILE", help="write all windows and results")
     add("--csv", type=Path, metavar="FILE", help="write all windows, a row each")
+    add("--overlay", type=Path, metavar="FILE", help="write the one video with scores drawn on it")
+    add("--font", type=Path, metavar="FILE", help="of the overlay, for labels in other scripts")
     add("--live", action="store_true", help="VIDEO comes in its own time, which its kind hides")
     watching = parser.add_argument_group("watching for events")
     watching.add_argument(
