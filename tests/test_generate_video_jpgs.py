@@ -185,3 +185,5 @@ def test_two_runs_at_once(tmp_path):
     assert [process.wait() for process in runs] == [0, 0]
     assert [len(names(tmp_path / f"jpg/A/{i}")) for i in range(4)] == [40] * 4
     assert folders(tmp_path / "jpg") == ["A"]
+    extract(tmp_path / "v", tmp_path / "undisturbed")
+    assert tree(tmp_path / "jpg") == tree(tmp_path / "undisturbed")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -191,20 +192,30 @@ def test_a_torn_last_line_is_passed_over(tmp_path, capsys):
 
 
 def test_killed_at_random_moments(tmp_path):
-    for number in range(8):
-        draw(tmp_path / f"v/A/{number}.avi", seconds=6, size="160x120")
+    """Twenty kills, every one while videos are extracted: all are changed before each run."""
+    videos = [draw(tmp_path / f"v/A/{number}.avi", seconds=6) for number in range(6)]
     command = [sys.executable, "-m", "util_scripts.generate_video_jpgs", str(tmp_path / "v")]
     command += [str(tmp_path / "jpg"), "test"]
     choose = random.Random(1)
-    for _ in range(8):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-        time.sleep(choose.uniform(0.2, 1.2))
-        process.kill()
-        process.wait()
+    n_killed = 0
+    while n_killed < 20:
+        for path in videos:
+            os.utime(path, (time.time(), time.time()))
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None and not work_of(process.pid, tmp_path / "jpg"):
+                time.sleep(0.005)
+            time.sleep(choose.uniform(0, 0.3))
+            process.kill()
+        n_killed += process.returncode == -signal.SIGKILL
     assert extract(tmp_path) == 0
     assert extract(tmp_path, jpg="undisturbed") == 0
     assert frames(tmp_path / "jpg") == frames(tmp_path / "undisturbed")
     assert names(tmp_path / "jpg") == ["A", "manifest.jsonl"]
+
+
+def work_of(pid, jpg):
+    """The videos that a process extracts at the moment."""
+    return list(jpg.glob(f".extracting-*-{pid}/*"))
 
 
 def test_names_that_are_no_text(tmp_path, capsys):
