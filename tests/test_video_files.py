@@ -6,12 +6,16 @@ import shutil
 import pytest
 
 from datasets import video_files
+from datasets.annotation import read_index
+from datasets.build import build_inference_loader, build_train_loader, build_val_loader
 from datasets.frames import FrameError, JpgFolder, VideoFiles, default_decoder
 from datasets.video_files import count_video, require_torchcodec
 from errors import UserError
+from opts import parse_opts
 from tests.runs import read_table, small_run
 from tests.videos import SHARED, draw, draw_sound
 from util_scripts.folder_json import main as folder_json
+from util_scripts.generate_video_hdf5 import main as generate_video_hdf5
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 from util_scripts.ucf101_json import main as ucf101_json
 
@@ -21,6 +25,7 @@ try:
 except UserError as error:
     ABSENT = str(error)
 needs_torchcodec = pytest.mark.skipif(bool(ABSENT), reason=ABSENT)
+FORMS = ("jpg", "hdf5", "video")
 NEAR = 6  # of 255, on average: what JPEG loses of hard edges that were enlarged
 
 
@@ -69,40 +74,77 @@ def test_what_is_no_video_is_told(tmp_path):
             VideoFiles().read(tmp_path / "good.mp4", numbers)
 
 
-@needs_torchcodec
-def test_video_files_give_what_jpgs_give(tmp_path):
-    """One index serves both; the frames chosen are the same, the scores up to the loss of JPEG."""
+@pytest.fixture(scope="module")
+def three_forms(tmp_path_factory):
+    """The same videos, half of them dark, as files, JPGs and HDF5, with an index of each."""
+    root = tmp_path_factory.mktemp("forms")
     for number in range(10):
         label, side = "ab"[number % 2], "train" if number < 6 else "val"
-        path = tmp_path / "videos" / side / label / f"{number}.avi"
-        draw(path, seconds=2 + number % 3, size="320x240", extra=("-q:v", "2"))
-    (tmp_path / "videos" / "readme.txt").write_text("not a video")
-    extract(tmp_path / "videos", tmp_path / "jpg")
-    assert folder_json([str(tmp_path / "jpg"), str(tmp_path / "index.json")]) == 0
-    assert folder_json([str(tmp_path / "videos"), str(tmp_path / "video.json")]) == 0
-    of_videos, of_frames = (
-        json.loads((tmp_path / name).read_text()) for name in ("video.json", "index.json")
-    )
-    assert of_videos == of_frames
-    video = ("--file_type", "video", "--video_path", "videos")
-    assert small_run(tmp_path, "--n_threads", "1", *video, result="trained") == 0
-    score = ("--resume_path", "trained/save_2.pth", "--no_train", "--inference")
-    assert small_run(tmp_path, *score, *video) == 0
-    assert small_run(tmp_path, *score, result="jpg_run") == 0
-    [row], [other] = (
-        read_table((tmp_path / run / "val.log").read_text()) for run in ("res", "jpg_run")
-    )
-    assert row["loss"] == pytest.approx(other["loss"], abs=0.02)
-    assert row["acc"] == other["acc"]
-    ours, theirs = (
-        json.loads((tmp_path / run / "val.json").read_text())["results"]
-        for run in ("res", "jpg_run")
-    )
-    assert list(ours) == list(theirs)
-    for scores, others in zip(ours.values(), theirs.values(), strict=True):
-        by_label = {entry["label"]: entry["score"] for entry in others}
-        for entry in scores:
-            assert entry["score"] == pytest.approx(by_label[entry["label"]], abs=0.02)
+        dark = ("-vf", "lutyuv=y=val/4") if label == "b" else ()
+        extra = (*dark, "-q:v", "2")
+        path = root / "video" / side / label / f"{number}.avi"
+        draw(path, seconds=2 + number % 3, size="320x240", extra=extra)
+    (root / "video" / "readme.txt").write_text("not a video")
+    extract(root / "video", root / "jpg")
+    arguments = [str(root / "video"), str(root / "hdf5"), "own", "--quality", "2"]
+    assert generate_video_hdf5(arguments) == 0
+    for form in FORMS:
+        assert folder_json([str(root / form), str(root / f"{form}.json")]) == 0
+    return root
+
+
+def flags_of(form):
+    return ("--file_type", form, "--video_path", form, "--annotation_path", f"{form}.json")
+
+
+@needs_torchcodec
+def test_a_trained_model_scores_all_forms_alike(three_forms):
+    """Trained from video files with a worker; scores differ by the loss of JPEG."""
+    index, other = (json.loads((three_forms / f"{f}.json").read_text()) for f in ("jpg", "video"))
+    assert index == other  # one serves both
+    steps = ("--batch_size", "3", "--n_epochs", "20")  # what batch norm's averages need
+    settle = (*steps, "--multistep_milestones", "10", "--no_val")
+    training = ("--n_threads", "1", *settle, *flags_of("video"))
+    assert small_run(three_forms, *training, result="trained") == 0
+    found = {}
+    for form in FORMS:
+        score = ("--resume_path", "trained/save_20.pth", "--no_train", "--inference")
+        assert small_run(three_forms, *score, *flags_of(form), result=f"of_{form}") == 0
+        [row] = read_table((three_forms / f"of_{form}/val.log").read_text())
+        results = json.loads((three_forms / f"of_{form}/val.json").read_text())["results"]
+        scores = {
+            (video, entry["label"]): entry["score"]
+            for video, entries in results.items()
+            for entry in entries
+        }
+        found[form] = row, scores
+    row, scores = found["jpg"]
+    assert row["acc"] == 1
+    for other_row, other_scores in found.values():
+        assert other_row["acc"] == row["acc"] and other_row["video_acc"] == row["video_acc"]
+        assert other_row["loss"] == pytest.approx(row["loss"], abs=0.02)
+        assert other_scores == pytest.approx(scores, abs=0.02)
+
+
+@needs_torchcodec
+def test_all_forms_choose_the_same_frames(three_forms):
+    def chosen(form, build):
+        given = ["--root_path", str(three_forms), *flags_of(form), "--dataset", "folder"]
+        given += ["--n_classes", "2", "--sample_duration", "8", "--sample_t_stride", "2"]
+        given += ["--sample_size", "16", "--n_threads", "0", "--inference", "--result_path", "x"]
+        options = parse_opts(given)
+        loader = build(options, read_index(options.annotation_path))
+        count_from = 0 if form == "hdf5" else 1
+        return [
+            (loader.video_id(int(video)), first - count_from, end - count_from)
+            for batch in loader
+            for video, (first, end) in zip(batch.videos, batch.segments, strict=True)
+        ]
+
+    for build in (build_train_loader, build_val_loader, build_inference_loader):
+        jpg, hdf5, video = (chosen(form, build) for form in FORMS)
+        assert jpg == hdf5 == video
+        assert len({first for _, first, _ in jpg}) > 1
 
 
 @needs_torchcodec
