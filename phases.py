@@ -103,7 +103,7 @@ def _train(
     start = _start(options, checkpoint)
     keeper = _keeper(parts, interruption)
     if checkpoint is not None:
-        keeper.mend_best(checkpoint)
+        keeper.mend(checkpoint)
     train_loader: TrainLoader = clips
     val_loader: ValLoader | None = val_clips
     scorer = None

@@ -55,7 +55,7 @@ class CheckpointKeeper:
             self._save(f"save_{epoch}.pth", content)
             self._last_saved = time.monotonic()
             self._drop_old(epoch)
-        if is_best:  # second: a run killed between the two mends it, see mend_best
+        if is_best:  # second: a run killed between the two mends it, see mend
             self._save(BEST, content)
         asked = self._asked()
         if asked and not is_last:
@@ -63,12 +63,14 @@ class CheckpointKeeper:
                 self._save("last.pth", content)
             raise self._interrupted(asked, f"after epoch {epoch}")
 
-    def mend_best(self, resumed: Checkpoint) -> None:
-        """Write best.pth if the run that is resumed was killed before it could."""
-        if not self.world.is_first:
+    def mend(self, resumed: Checkpoint) -> None:
+        """Do what the run that is resumed was killed before it could: drop old files, write
+        best.pth."""
+        if not self.world.is_first or resumed.path.parent != self.folder:
             return
+        self._drop_old(resumed.epoch or 0)
         best = resumed.extra.get("best")
-        if resumed.path.parent != self.folder or resumed.path.name == BEST:
+        if resumed.path.name == BEST:
             return
         if best is None or best["epoch"] != resumed.epoch or "position" in resumed.extra:
             return

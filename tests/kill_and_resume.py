@@ -143,14 +143,15 @@ def where(out, folder):
         return "saving"
     lines = out.read_text(encoding="utf-8").splitlines()
     last = lines[-1] if lines else ""
+    if last.startswith("interrupted"):
+        saved = "training or validation, which saved" if "saved" in last else "start"
+        return "inference" if "inference" in last else saved
     if last.startswith((f"epoch {LAST_EPOCH}: val", f"all {LAST_EPOCH} epochs")):
         return "inference"
     if last.startswith("epoch") and " of " in last.split(":")[0]:
         return "validation"
     if last.startswith(("epoch", "validation:", "going on")):
         return "training"
-    if "interrupted" in last:
-        return "as it asked for"
     return "start" if "video" not in last else "the end"
 
 

@@ -134,6 +134,14 @@ def test_a_run_killed_before_best_was_written_mends_it(tmp_path):
     assert same_weights(best, first) and load_checkpoint(best).epoch == 1
 
 
+def test_a_run_killed_before_old_files_were_dropped_drops_them(tmp_path):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path, "--checkpoint", "1") == 0
+    keep = ("--keep_checkpoints", "1", "--resume_path", "auto")
+    assert small_run(tmp_path, "--checkpoint", "1", *keep) == 0
+    assert [path.name for path in (tmp_path / "res").glob("save_*.pth")] == ["save_2.pth"]
+
+
 def test_a_truncated_last_is_passed_over_by_name(tmp_path, capsys):
     make_dataset(tmp_path, train=6)
     assert small_run(tmp_path, "--checkpoint", "1", "--checkpoint_minutes", "0.00001") == 0
