@@ -60,7 +60,7 @@ def test_two_runs_on_the_videos_both_have(tmp_path, capsys):
         "  B is better than A: B alone is right on 9 videos, A alone on 1, p = 0.0215"
     )
     assert lines[6:] == [
-        "classes that A and B differ most in, 2 of 2 of 2",
+        "classes that A and B differ most in, 2 of 2 of 2 (some by chance alone)",
         "  +0.900  a: A 0.100, B 1.000 of 10 videos",
         "  -0.111  b: A 1.000, B 0.889 of 9 videos",
     ]

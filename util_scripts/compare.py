@@ -200,7 +200,7 @@ def _classes(
     shown = differing[:n_classes]
     yield (
         f"classes that {name(0)} and {name(b)} differ most in, {len(shown)} of {len(differing)} "
-        f"of {len(rows)}"
+        f"of {len(rows)} (some by chance alone)"
     )
     for label, n, of_a, of_b in shown:
         yield (
