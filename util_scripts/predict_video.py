@@ -69,6 +69,7 @@ class Predictor:
         try:
             self._score(source, result, on_window)
         except KeyboardInterrupt:
+            result.problem = "interrupted"
             raise Interrupted from None
         finally:
             for sink in self.sinks:

@@ -32,7 +32,7 @@ AS_JPG = (
 FOR_MODEL = f"{scaling(SIZE)},{AS_JPG}"
 SHOWINFO = "showinfo=checksum=0"  # each frame's time, for Stream.next_time
 PICTURES = ("-f", "image2pipe", "-c:v", "ppm", "-")  # each tells its size, which may change
-LOW_DELAY = ("-fflags", "nobuffer", "-flags", "low_delay")
+LOW_DELAY = ("-flags", "low_delay")
 
 
 class NoVideo(Exception):

@@ -1,0 +1,117 @@
+"""predict_video on a stream that comes in its own time: a pipe that ffmpeg fills."""
+
+import csv
+import json
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from tests.test_predict_video import MODEL, predict, write_checkpoint
+from util_scripts.ffmpeg import Ffmpeg, Stopped
+
+PICTURE = "testsrc2=s=64x48:r=25"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "best.pth"
+    write_checkpoint(path, **MODEL | {"sample_t_stride": 1})
+    return path
+
+
+@pytest.fixture
+def camera(tmp_path):
+    """A function that starts a camera: the pipe that it fills with so many seconds, or for ever."""
+    ffmpeg, threads = Ffmpeg(), []
+
+    def start(seconds=None):
+        pipe = tmp_path / "camera"
+        os.mkfifo(pipe)
+        length = [] if seconds is None else ["-t", str(seconds)]
+        coding = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "10"]
+        source = ["-re", "-f", "lavfi", "-i", PICTURE, *length]
+        command = ["-y", *source, *coding, "-f", "mpegts", f"file:{pipe}"]
+        threads.append(threading.Thread(target=fill, args=(command,)))
+        threads[0].start()
+        return pipe
+
+    def fill(command):
+        with suppress(Stopped):
+            ffmpeg.run(command)
+
+    yield start
+    try:
+        ffmpeg.stop()
+    finally:
+        for thread in threads:
+            thread.join()
+
+
+def rows_of(table):
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_events_of_a_stream_are_told_as_it_runs(checkpoint, camera, tmp_path, capsys):
+    arguments = ("--threshold", "0.0001", "--alert", "b", "--json", tmp_path / "a.json")
+    assert predict(checkpoint, camera(2), *arguments, "--stride", "8") == 0
+    told = capsys.readouterr()
+    (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
+    (event,) = video["events"]
+    assert len(video["windows"]) + video["skipped_windows"] == 7  # of 50 frames: 6, and the rest
+    assert event["end"] == video["windows"][-1]["end"] == pytest.approx(2, abs=0.1)
+    assert " b begins (" in told.err
+    (line,) = [line for line in told.out.splitlines() if " event  " in line]
+    assert line.endswith("  b") and line.startswith(time.strftime("%Y-"))
+
+
+def test_ctrl_c_ends_a_stream_with_what_came_until_then(checkpoint, camera, tmp_path, capsys):
+    table = tmp_path / "a.csv"
+
+    def interrupt():
+        while not table.exists() or len(rows_of(table)) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    pipe = camera()
+    assert predict(checkpoint, pipe, "--csv", table, "--json", tmp_path / "a.json") == 0
+    thread.join()
+    told = capsys.readouterr()
+    (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
+    assert video["problem"] == "interrupted"
+    assert len(video["windows"]) == len(rows_of(table)) >= 2
+    assert "interrupted" in told.err and f"{pipe}: " in told.out.splitlines()[-4]
+    assert len(video["results"]) == 3
+
+
+def test_ctrl_c_during_a_file_keeps_the_results_and_tells_it_by_the_status(
+    checkpoint, tmp_path, monkeypatch
+):
+    from tests.videos import draw
+    from util_scripts.prediction_output import CsvWriter
+
+    def interrupt(self, window):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(CsvWriter, "window", interrupt)
+    for name in ("a", "b"):
+        draw(tmp_path / "v" / f"{name}.avi", seconds=3)
+    outputs = ("--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json")
+    assert predict(checkpoint, tmp_path / "v", *outputs) == 130
+    (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
+    assert video["problem"] == "interrupted" and video["results"]
+
+
+def test_a_stream_that_ends_before_its_first_window_is_looped_as_a_short_video_is(
+    checkpoint, camera, tmp_path
+):
+    assert predict(checkpoint, camera(0.2), "--json", tmp_path / "a.json") == 0
+    (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
+    assert video["frames"] == 5 and len(video["windows"]) == 1
