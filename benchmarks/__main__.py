@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import extraction, finetuning, index, inference, loading, steps
+from benchmarks import extraction, finetuning, formats, index, inference, loading, steps
 from benchmarks.timing import Comparison
 
 SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
     "extraction": extraction.comparisons,
+    "formats": formats.comparisons,
     "index": index.comparisons,
     "loading": loading.comparisons,
     "steps": steps.comparisons,
