@@ -147,9 +147,7 @@ class Trainer:
         try:
             load_optimizer(self.optimizer, checkpoint.optimizer)
         except ValueError as error:
-            raise UserError(
-                f"{checkpoint.path}: {error}; resume with the --ft_begin_module it was saved with"
-            ) from None
+            raise UserError(f"{checkpoint.path}: {error}; resume {_as_saved(checkpoint)}") from None
         state = dict(checkpoint.scheduler)
         own, saved = schedule_of(self.scheduler.state_dict()), schedule_of(state)
         if own != saved:
@@ -166,6 +164,14 @@ class Trainer:
             with warnings.catch_warnings():  # it expects an optimiser step of this process first
                 warnings.simplefilter("ignore", UserWarning)
                 self.scheduler.step()
+
+
+def _as_saved(checkpoint: Checkpoint) -> str:
+    """Which --ft_begin_module a file's optimiser belongs to, where the file tells."""
+    begin = checkpoint.options.get("ft_begin_module")
+    if begin is None:
+        return "with the --ft_begin_module it was saved with"
+    return f"with --ft_begin_module {begin}" if begin else "without --ft_begin_module"
 
 
 @contextmanager

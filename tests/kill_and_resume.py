@@ -150,9 +150,9 @@ def where(out, folder):
         return "inference"
     if last.startswith("epoch") and " of " in last.split(":")[0]:
         return "validation"
-    if last.startswith(("epoch", "validation:", "going on")):
+    if last.startswith(("epoch", "training videos:", "going on")):
         return "training"
-    return "start" if "video" not in last else "the end"
+    return "the end" if last.startswith(("video top", "mean class", "all ")) else "start"
 
 
 def check_variant(root, variant, workers, first, *, kills, number, draw):

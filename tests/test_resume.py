@@ -242,7 +242,7 @@ def test_frozen_batch_norm_keeps_its_statistics(tmp_path, begin):
         assert not torch.equal(before["bn1.weight"], after["bn1.weight"])
 
 
-def test_fine_tuning_resumes(tmp_path):
+def test_fine_tuning_resumes(tmp_path, capsys):
     make_dataset(tmp_path, train=6)
     assert small_run(tmp_path) == 0
     flags = (
@@ -260,6 +260,9 @@ def test_fine_tuning_resumes(tmp_path):
     assert same_weights(tmp_path / "whole/save_3.pth", tmp_path / "part/save_3.pth")
     rows = read_table((tmp_path / "part/train.log").read_text())
     assert [row["epoch"] for row in rows] == [1, 2, 3]
+    capsys.readouterr()
+    assert small_run(tmp_path, "--n_epochs", "4", *resume, result="part") == 2
+    assert "resume with --ft_begin_module layer4" in capsys.readouterr().err
 
 
 def test_a_read_only_results_folder(tmp_path, capsys, monkeypatch):
