@@ -178,6 +178,11 @@ class Options:
     def n_input_channels(self) -> int:
         return 3 if self.input_type == "rgb" else 2
 
+    @property
+    def window_stride(self) -> int:
+        """Frames between the windows of inference; a checkpoint may have told their length."""
+        return self.inference_stride or self.sample_duration
+
     def model_options(self) -> dict[str, Any]:
         """The architecture flags that this family heeds."""
         return {name: getattr(self, name) for name in FAMILIES[self.model].options}
@@ -186,6 +191,7 @@ class Options:
         """All options as plain JSON values: paths as text, tuples as lists."""
         return {field.name: _plain(getattr(self, field.name)) for field in FLAGS} | {
             "arch": self.arch,
+            "inference_stride": self.window_stride,
             "n_input_channels": self.n_input_channels,
         }
 
@@ -317,8 +323,6 @@ def _resolve(options: Options) -> Options:
             changes[name] = changes.get("root_path", Path()) / path.expanduser()
     if options.nesterov:
         changes["dampening"] = 0.0
-    if options.inference_stride == 0:
-        changes["inference_stride"] = options.sample_duration
     if options.inference_batch_size == 0:
         changes["inference_batch_size"] = max(1, options.batch_size)
     return replace(options, **changes)
@@ -334,7 +338,6 @@ AT_LEAST_ONE = (
     "sample_size",
     "sample_duration",
     "sample_t_stride",
-    "inference_stride",
     "n_val_samples",
     "conv1_t_size",
     "conv1_t_stride",
@@ -342,6 +345,7 @@ AT_LEAST_ONE = (
     "resnext_cardinality",
 )
 NOT_NEGATIVE = (
+    "inference_stride",
     "n_pretrain_classes",
     "n_threads",
     "cache_features",

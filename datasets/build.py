@@ -81,7 +81,7 @@ def build_inference_loader(
     """Every window of each video of --inference_subset, in order."""
     subset = canonical_subset(options.inference_subset)
     records = _usable_records(options, index, subset, whole_videos=True)
-    windows = SlidingWindows(options.sample_duration, options.inference_stride)
+    windows = SlidingWindows(options.sample_duration, options.window_stride)
     whole_frames = options.inference_crop == "nocrop"
     spatial = EvalView(options.sample_size, crop=not whole_frames)
     dataset = _dataset(options, records, windows, spatial)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
-from opts import FLAGS, parse_opts
+from opts import FLAGS, fill_in, parse_opts
 
 PATHS = ["--video_path", "jpg", "--annotation_path", "index.json", "--result_path", "res"]
 ROOT = Path(__file__).parent.parent
@@ -55,7 +55,10 @@ def test_resume_auto_is_not_a_path():
 def test_values_that_others_decide():
     options = parse_opts([*PATHS, "--nesterov", "--dampening", "0.5", "--inference_stride", "0"])
     assert options.dampening == 0.0
-    assert options.inference_stride == options.sample_duration == 16
+    assert options.window_stride == options.sample_duration == 16
+    # Also where a checkpoint tells the length of its clips.
+    assert fill_in(options, {"sample_duration": 8}).window_stride == 8
+    assert fill_in(options, {"sample_duration": 8}).as_plain()["inference_stride"] == 8
 
 
 def test_all_problems_are_told_together():

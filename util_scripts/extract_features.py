@@ -100,6 +100,7 @@ def write_hdf5(path: Path, shapes: Mapping[str, Any], rows: "Iterator[WindowValu
 def about(classifier: "Classifier", options: argparse.Namespace) -> dict[str, Any]:
     from features import name_of
 
+    plain = classifier.options.as_plain()
     return {
         "checkpoint": str(classifier.path),
         "arch": classifier.options.arch,
@@ -108,7 +109,7 @@ def about(classifier: "Classifier", options: argparse.Namespace) -> dict[str, An
         "index": str(options.index),
         "subset": SUBSETS[options.subset],
         "precision": classifier.device.precision,
-    } | {name: getattr(classifier.options, name) for name in CLIPS_TOLD}
+    } | {name: plain[name] for name in CLIPS_TOLD}
 
 
 def extract(classifier: "Classifier", options: argparse.Namespace) -> tuple[int, int]:
