@@ -3,6 +3,9 @@
 import csv
 import json
 import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -223,6 +226,26 @@ def test_urls_hide_their_passwords_and_lead_to_no_file():
         find_inputs(["rtsp://a/b", "https://example.org/a.mp4"])
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_url_gives_what_its_file_gives(checkpoint, tmp_path, capsys):
+    local = shutil.copy(draw(tmp_path / "web/a.mkv", seconds=2), tmp_path / "local.mkv")
+    handler = partial(Quiet, directory=str(tmp_path / "web"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{server.server_address[1]}"
+        urls = [f"http://me:secret@{place}/{name}" for name in ("a.mkv", "none.mkv")]
+        status, ours = predicted(checkpoint, tmp_path, *urls, local)
+        server.shutdown()
+    told = capsys.readouterr()
+    assert status == 1 and f"http://{place}/none.mkv: " in told.err and "404" in told.err
+    assert "secret" not in told.out + told.err + (tmp_path / "out.json").read_text()
+    assert ours["a.mkv"]["windows"] == ours["local.mkv"]["windows"] != []
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -252,4 +275,5 @@ def test_events_of_a_file(checkpoint, tmp_path, capsys):
     windows = ours["a.avi"]["windows"]
     assert (event["start"], event["end"]) == (windows[0]["start"], windows[-1]["end"])
     assert event["score"] == pytest.approx(max(w["scores"][1] for w in windows), abs=1e-5)
-    assert capsys.readouterr().out.startswith("event  0:00:00.00 - 0:00:0")
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("event  0:00:00.00 - 0:00:0") and line.endswith(f"  b  {video}")

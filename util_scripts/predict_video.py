@@ -35,6 +35,7 @@ from util_scripts.prediction_output import (
     VideoResult,
     Watch,
     clock,
+    printable,
     say,
 )
 from util_scripts.video_inputs import VideoInput, find_inputs
@@ -97,11 +98,7 @@ class Predictor:
             self.n_failed += 1
         if result.problem:
             damaged = "" if result.total is None else "damaged: "
-            say(f"{_printable(source.name)}: {damaged}{result.problem}", error=True)
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else ascii(name)
+            say(f"{printable(source.name)}: {damaged}{result.problem}", error=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,7 +127,10 @@ def _predict(
     scorer = Scorer(classifier, stride or classifier.options.sample_duration)
     with ExitStack() as files:
         sinks = _sinks(options, classifier.labels, scorer.stride, is_live, files)
-        return _predict_all(Predictor(scorer, [*sinks, *more_sinks]), inputs)
+        try:
+            return _predict_all(Predictor(scorer, [*sinks, *more_sinks]), inputs)
+        except OSError as error:  # a full disk, a reader of stdout that is gone
+            raise UserError(f"what was found can't be written: {error.strerror}") from None
 
 
 def _predict_all(predictor: Predictor, inputs: Sequence[VideoInput]) -> int:

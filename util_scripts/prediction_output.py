@@ -73,6 +73,11 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{hundredths // 100:02}.{hundredths % 100:02}"
 
 
+def printable(name: str) -> str:
+    """A name as it can stand in one line."""
+    return name if name.isprintable() else ascii(name)
+
+
 def say(line: str, *, error: bool = False) -> None:
     """One line at once, past a progress bar."""
     stream = sys.stderr if error else sys.stdout
@@ -129,15 +134,16 @@ class Printer:
     def __init__(self, labels: Sequence[str], topk: int, *, timeline: bool, quiet: bool) -> None:
         self._labels, self._topk = labels, topk
         self._each, self._quiet = timeline, quiet
-        self._timeline = Timeline()
+        self._timeline, self._heading = Timeline(), ""
 
     def begin(self, name: str) -> None:
-        self._timeline = Timeline()
-        if self._each:
-            say(f"{name}:")
+        self._timeline, self._heading = Timeline(), f"{printable(name)}:"
 
     def window(self, window: ScoredWindow) -> None:
         if self._each:
+            if self._heading:  # not for what turns out to be no video
+                say(self._heading)
+                self._heading = ""
             best = int(window.scores.argmax())
             say(_line(window.start, window.end, window.scores[best], self._labels[best]))
         elif not self._quiet:
@@ -146,8 +152,9 @@ class Printer:
     def end(self, result: VideoResult) -> None:
         if not result.n_windows:
             return
-        n_frames, n_windows = result.frames, result.n_windows
-        say(f"{result.name}: {n_frames} frames, {result.seconds:.2f} s, {n_windows} windows")
+        length = f"{result.frames} frames, {result.seconds:.2f} s, {result.n_windows} windows"
+        skipped = f", {result.n_skipped} more skipped" if result.n_skipped else ""
+        say(f"{printable(result.name)}: {length}{skipped}")
         for entry in result.ranked(self._labels, self._topk):
             say(f"  {entry['score']:.3f}  {entry['label']}")
         for line in self._timeline.lines(self._labels):
@@ -164,10 +171,12 @@ class Watch:
         self._is_live = is_live
         self._finder = EventFinder(*self._arguments)
         self._events: list[Event] = []
+        self._name = ""
         self._zero = 0.0  # the time of day when the stream began, as seconds since 1970
 
     def begin(self, name: str) -> None:
         self._finder, self._events = EventFinder(*self._arguments), []
+        self._name = "" if self._is_live else f"  {printable(name)}"
 
     def window(self, window: ScoredWindow) -> None:
         self._zero = self._zero or time.time() - window.end
@@ -184,7 +193,7 @@ class Watch:
         self._events += events
         for event in events:
             line = _line(event.start, event.end, event.score, event.label)
-            say(f"{self._day(event)}event{line}")
+            say(f"{self._day(event)}event{line}{self._name}")
 
     def _day(self, event: Event) -> str:
         """The time of day of an event's start, of a live stream."""
