@@ -59,3 +59,36 @@ def test_a_process_that_takes_too_long_is_ended(fresh, monkeypatch, tmp_path):
     monkeypatch.setenv("FFMPEG", str(slow))
     ran = Ffmpeg().run([], timeout=0.2)
     assert ran.timed_out and ran.returncode < 0
+
+
+PICTURE = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=10")
+RAW = ("-vf", "showinfo=checksum=0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+
+
+def test_a_pipe_gives_frames_and_their_times():
+    stream = Ffmpeg().stream(["-t", "0.3", *PICTURE, *RAW])
+    times = []
+    while len(stream.pipe.read(64 * 48 * 3)) == 64 * 48 * 3:
+        times.append(stream.next_time())
+    ran = stream.finish()
+    assert times == pytest.approx([0, 0.1, 0.2])
+    assert (ran.returncode, ran.rate, ran.complaints) == (0, 10.0, [])
+    assert stream.next_time() is None  # and does not wait
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_pipe_that_nobody_reads_on_ends(is_killed):
+    stream = Ffmpeg().stream([*PICTURE, *RAW])  # without end
+    assert stream.pipe.read(1)
+    if is_killed:
+        stream.kill()
+    assert stream.finish().returncode != 0
+
+
+def test_what_is_wrong_with_an_output_is_told_by_its_feed(tmp_path):
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "64x48", "-i", "-"]
+    feed = Ffmpeg().feed([*raw, str(tmp_path / "none/a.avi")])
+    with pytest.raises(BrokenPipeError):
+        for _ in range(1000):
+            feed.pipe.write(bytes(64 * 48 * 3))
+    assert "No such file" in feed.finish().complaints[0]
