@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 
 import h5py
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from tests.runs import small_run
 from tests.videos import SHARED, draw, names
 from util_scripts.folder_json import main as folder_json
+from util_scripts.generate_video_hdf5 import Hdf5Files, read_parts, write_frames
 from util_scripts.generate_video_hdf5 import main as to_hdf5
-from util_scripts.generate_video_hdf5 import read_parts
 from util_scripts.generate_video_jpgs import main as to_jpgs
 
 
@@ -71,6 +72,22 @@ def test_a_stream_that_is_cut():
     assert list(read_parts(io.BytesIO(part + part[:-4]))) == [b"abc"]
     odd = part.replace(b"abc", b"\n\r\n")
     assert list(read_parts(io.BytesIO(odd + part))) == [b"\n\r\n", b"abc"]
+
+
+def test_a_process_begun_meanwhile_keeps_no_file_locked(tmp_path):
+    begun = []
+
+    def parts():
+        yield b"abc"
+        begun.append(subprocess.Popen(["sleep", "60"], close_fds=False))
+
+    try:
+        write_frames(tmp_path / "a.hdf5", parts())
+        assert Hdf5Files().count(tmp_path / "a.hdf5") == 1
+    finally:
+        for process in begun:
+            process.kill()
+            process.wait()
 
 
 def test_jpg_and_hdf5_give_the_same_run(tmp_path):

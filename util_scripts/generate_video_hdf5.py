@@ -88,7 +88,9 @@ def read_parts(stream: IO[bytes]) -> Iterator[bytes]:
 def write_frames(path: Path, frames: Iterator[bytes]) -> None:
     import h5py
 
-    with h5py.File(path, "w") as file:
+    # Without a lock: an ffmpeg that another thread starts meanwhile inherits the open file for a
+    # moment, and a lock with it, so that the frames could not be counted once they are written.
+    with h5py.File(path, "w", locking=False) as file:
         kind = h5py.vlen_dtype(np.dtype("uint8"))
         dataset = file.create_dataset(PICTURES, (0,), kind, maxshape=(None,), chunks=(GROWTH,))
         number = 0
