@@ -87,8 +87,8 @@ def test_options_that_find_no_room_leave_the_earlier_ones(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["opts.json"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_events_that_find_no_room_are_one_line(tmp_path):
+def test_events_that_find_no_room_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("threading.excepthook", lambda arguments: None)  # TensorBoard's own trace
     log = RunLog(tmp_path, options=OPTIONS, tensorboard=True)
     log.write("train", row(1))
     (events,) = tmp_path.glob("events*")
