@@ -9,8 +9,8 @@ whole video.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,6 +119,15 @@ def _read_video(
             raise wrong(f"label {label!r} is not a leaf of the taxonomy")
         parts.append(Part(numbers[label], start, end))
     return UntrimmedVideo(video_id, SUBSETS[entry["subset"]], fps, tuple(parts))
+
+
+def narrowed(index: Index, video_ids: Collection[str]) -> Index:
+    """The index of some of its videos alone."""
+    entries = CompactEntries.of(e for e in index.entries if e.video_id in video_ids)
+    if not isinstance(index, UntrimmedIndex):
+        return replace(index, entries=entries)
+    videos = tuple(video for video in index.videos if video.video_id in video_ids)
+    return replace(index, entries=entries, videos=videos)
 
 
 def select_parts(index: UntrimmedIndex, subset: str, frames_dir: Path) -> Selection:

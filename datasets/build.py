@@ -79,18 +79,25 @@ def build_inference_loader(
     options: Options, index: Index, world: World = ALONE
 ) -> ClipLoader[WindowBatches]:
     """Every window of each video of --inference_subset, in order."""
-    subset = canonical_subset(options.inference_subset)
-    records = _usable_records(options, index, subset, whole_videos=True)
-    windows = SlidingWindows(options.sample_duration, options.window_stride)
-    whole_frames = options.inference_crop == "nocrop"
-    spatial = EvalView(options.sample_size, crop=not whole_frames)
-    dataset = _dataset(options, records, windows, spatial)
+    dataset = build_window_dataset(options, index, canonical_subset(options.inference_subset))
+    windows = dataset.temporal
+    assert isinstance(windows, SlidingWindows)
     counts = {
-        video: windows.count(len(dataset.kept_frames(video))) for video in world.share(len(records))
+        video: windows.count(len(dataset.kept_frames(video)))
+        for video in world.share(len(dataset.records))
     }
     # Whole frames differ in width from video to video.
-    videos_per_batch = 1 if whole_frames else options.inference_batch_size
+    is_whole = options.inference_crop == "nocrop"
+    videos_per_batch = 1 if is_whole else options.inference_batch_size
     return _loader(options, dataset, WindowBatches(counts, videos_per_batch), world)
+
+
+def build_window_dataset(options: Options, index: Index, subset: str) -> VideoDataset:
+    """The videos of a subset as the windows of inference."""
+    records = _usable_records(options, index, subset, whole_videos=True)
+    windows = SlidingWindows(options.sample_duration, options.window_stride)
+    spatial = EvalView(options.sample_size, crop=options.inference_crop != "nocrop")
+    return _dataset(options, records, windows, spatial)
 
 
 def _dataset(

@@ -82,8 +82,15 @@ def read_provenance(result: Path) -> Provenance:
             content.get("versions") or {},
         )
     options = _read(result.parent / "opts.json")
-    resumed = options.get("resume_path") if options.get("no_train") else None
-    return Provenance(options, Path(resumed) if resumed and resumed != "auto" else None)
+    return Provenance(options, _checkpoint_of_run(result.parent, options))
+
+
+def _checkpoint_of_run(folder: Path, options: Mapping[str, Any]) -> Path | None:
+    """What a run with these options used in inference: its last epoch, or what it resumed."""
+    if options.get("no_train") is False:
+        return folder / f"save_{options.get('n_epochs')}.pth"
+    resumed = options.get("resume_path")
+    return Path(resumed) if resumed and resumed != "auto" else None
 
 
 def versions() -> dict[str, str]:

@@ -48,6 +48,18 @@ def filter_graph(motion: dict[str, str], group: Random, clip: Random) -> str:
     """ffmpeg's description of one video; `group` and `clip` are the draws of the two levels."""
     background = group.randrange(N_BACKGROUNDS)
     colour = _colour(group, 150, 256)
+    x, y, side = course(motion, clip)
+    return (
+        f"gradients=s={WIDTH}x{HEIGHT}:r={RATE}:d={SECONDS}:{_background(background)}[back];"
+        f"color=c={colour}:s={LARGEST}x{LARGEST}:r={RATE}:d={SECONDS},"
+        f"scale=w='{side}':h='{side}':eval=frame[square];"
+        f"[back][square]overlay=x='(W-w)*({x})':y='(H-h)*({y})':eval=frame"
+    )
+
+
+def course(motion: dict[str, str], clip: Random) -> tuple[str, str, str]:
+    """Where the square is at second `t`, as ffmpeg's expressions: x and y as shares of the room
+    that the frame leaves, and its side in pixels."""
     draws = {
         "x": f"{clip.random():.3f}",
         "y": f"{clip.random():.3f}",
@@ -64,13 +76,7 @@ def filter_graph(motion: dict[str, str], group: Random, clip: Random) -> str:
     }
     values = draws | {"u": turn, "v": there_and_back, "v2": shifted} | places
     x, y, size = (motion[name].format(**values) for name in ("x", "y", "size"))
-    side = f"trunc({SMALLEST}+({LARGEST - SMALLEST})*({size}))"
-    return (
-        f"gradients=s={WIDTH}x{HEIGHT}:r={RATE}:d={SECONDS}:{_background(background)}[back];"
-        f"color=c={colour}:s={LARGEST}x{LARGEST}:r={RATE}:d={SECONDS},"
-        f"scale=w='{side}':h='{side}':eval=frame[square];"
-        f"[back][square]overlay=x='(W-w)*({x})':y='(H-h)*({y})':eval=frame"
-    )
+    return x, y, f"trunc({SMALLEST}+({LARGEST - SMALLEST})*({size}))"
 
 
 def _colour(draw: Random, darkest: int, brightest: int) -> str:

@@ -9,13 +9,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from errors import UserError
-from reporting.facts import read_facts
-from reporting.page import render
+from reporting.facts import Facts, read_facts
 from util_scripts.cli import run
 
 SUBSETS = ("train", "val", "test")
+N_STRIPS = 6
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,17 +25,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--subset", default="val", choices=SUBSETS, help="which result (val)")
     parser.add_argument("--out", type=Path, help="file to write (RESULTS_DIR/report.html)")
     parser.add_argument("--index", type=Path, help="index JSON, if not the one the run used")
+    parser.add_argument("--frames", type=Path, help="frames, if not where the run read them")
+    parser.add_argument("--checkpoint", type=Path, help="weights, if not those the run used")
     parser.add_argument("--positive", help="of two classes, the one that is looked for")
+    parser.add_argument(
+        "--strips", type=int, default=N_STRIPS, help=f"mistakes and unsure videos each ({N_STRIPS})"
+    )
+    parser.add_argument("--layer", help="module that Grad-CAM looks at (the last fine enough one)")
+    parser.add_argument("--no_cuda", action="store_true", help="run the model on the CPU")
     options = parser.parse_args(argv)
+    if options.strips < 0:
+        raise UserError(f"--strips {options.strips}: must not be negative")
     facts = read_facts(options.results_dir, options.subset, index_path=options.index)
-    out = options.out or options.results_dir / "report.html"
-    page = render(facts, strips={"reason": "not made"}, positive=options.positive)
-    try:
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror or error}") from None
+    strips = _strips(facts, options)
+    from reporting.writing import NAME, write_report
+
+    out = options.out or options.results_dir / NAME
+    write_report(out, facts, strips=strips, positive=options.positive)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def _strips(facts: Facts, options: argparse.Namespace) -> dict[str, Any]:
+    if options.strips == 0:
+        return {"reason": "--strips 0"}
+    from reporting.material import Places, open_material
+    from reporting.strips import groups_of, ids_of, make_strips
+
+    places = Places(options.frames, options.checkpoint, options.layer, options.no_cuda)
+    ids = ids_of(facts, groups_of(facts, options.strips))
+    dataset, viewer, reasons = open_material(facts, places, ids)
+    return make_strips(facts, options.strips, dataset=dataset, viewer=viewer, reasons=reasons)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,219 @@
+"""Film strips of single videos: frames of one window, and where in it the model looked."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from datasets.video_dataset import Sample, SampleKey, SlidingWindows, VideoDataset
+from models.gradcam import finest_useful_layer, grad_cam, in_float32
+from reporting.facts import UNKNOWN, Facts
+from reporting.tables import most_unsure, worst_mistakes
+from runtime.device import Device
+
+N_TRIED = 3  # windows of a video that are looked at for the one to show
+N_FRAMES, COLUMNS = 8, 4  # of a strip
+LARGEST_SIDE = 128  # pixels of a shown frame
+N_SCORES = 3  # beside a strip
+BAR = 4  # pixels below a frame, for how much it counted
+JPEG_QUALITY = 80
+
+
+class Strip(NamedTuple):
+    """One video on the page; pictures are data URIs, or None where there are none."""
+
+    video_id: str
+    truth: str | None
+    answer: str
+    ranking: list[tuple[str, float]]
+    caption: str
+    frames: str | None = None
+    heat: str | None = None
+    frames_alt: str = ""
+    heat_alt: str = ""
+    size: tuple[int, int] = (0, 0)
+
+
+@dataclass
+class Viewer:
+    """A model to look with. `family` is a key of models.catalog.FAMILIES; without a `layer` the
+    first clip decides which one is fine enough."""
+
+    model: nn.Module
+    device: Device
+    family: str
+    layer: str | None = None
+    _ready: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ready = in_float32(self.model)
+
+    def look(self, clips: Tensor, answer: int) -> tuple[int, np.ndarray]:
+        """Of uint8 clips (N, C, T, H, W), the number of the one in which the model is surest of
+        `answer`, and what counted there, (T, H, W) in [0, 1]."""
+        inputs = self.device.model_input(clips)
+        if self.layer is None:
+            self.layer = finest_useful_layer(self._ready, self.family, inputs[:1])
+        classes = torch.full((len(clips),), answer, device=inputs.device)
+        found = grad_cam(self._ready, inputs, classes, self.layer)
+        best = int(found.logits.softmax(dim=1)[:, answer].argmax())
+        return best, found.upsampled(*clips.shape[2:])[best].cpu().numpy()
+
+
+def make_strips(
+    facts: Facts, n: int, *, dataset: VideoDataset | None, viewer: Viewer | None, reasons: str = ""
+) -> dict[str, Any]:
+    """The page's part on single videos: `n` of the worst mistakes and `n` of the most unsure.
+
+    Without a dataset they are named with their scores alone, without a viewer there is no heat;
+    `reasons` says why.
+    """
+    groups = groups_of(facts, n)
+    album = _Album(facts, dataset, viewer, ids_of(facts, groups))
+    shown = [
+        {"title": title, "strips": [album.strip(place) for place in places]}
+        for title, places in groups.items()
+    ]
+    return {"groups": shown, "note": _note(dataset, viewer, reasons)}
+
+
+def groups_of(facts: Facts, n: int) -> dict[str, list[int]]:
+    """The videos that are worth a look, by title, as places in the columns."""
+    unsure = "Unsure: the two best scores are closest"
+    if facts.accuracy is None:
+        return {unsure: most_unsure(facts.videos, n)}
+    mistakes = worst_mistakes(facts.videos, n)
+    return {
+        "The worst mistakes: wrong answers with the highest scores": mistakes,
+        unsure: most_unsure(facts.videos, n, but=mistakes),
+    }
+
+
+def ids_of(facts: Facts, groups: Mapping[str, Sequence[int]]) -> set[str]:
+    return {facts.videos.ids[place] for places in groups.values() for place in places}
+
+
+def _note(dataset: VideoDataset | None, viewer: Viewer | None, reasons: str) -> str:
+    parts = []
+    if dataset is not None:
+        parts.append(f"Of each video one window is shown, by {N_FRAMES} of its frames.")
+    if viewer is not None and viewer.layer is not None:
+        parts.append(
+            f"Bright is what made the model give its answer (Grad-CAM, {viewer.layer}); the bar "
+            "below a frame is how much that frame counted."
+        )
+    return " ".join([*parts, reasons])
+
+
+class _Album:
+    """Makes strips of some videos; finds their places among the dataset's records once."""
+
+    def __init__(
+        self, facts: Facts, dataset: VideoDataset | None, viewer: Viewer | None, ids: set[str]
+    ) -> None:
+        self.facts, self.dataset, self.viewer = facts, dataset, viewer
+        records = [] if dataset is None else dataset.records
+        self.places = {r.video_id: place for place, r in enumerate(records) if r.video_id in ids}
+
+    def strip(self, number: int) -> Strip:
+        videos, labels = self.facts.videos, self.facts.labels
+        truth = labels[videos.targets[number]] if videos.is_labelled[number] else None
+        ranking = videos.rankings[number]
+        shown = ranking[:N_SCORES]
+        shown += [pair for pair in ranking[N_SCORES:] if pair[0] == truth]
+        bare = Strip(videos.ids[number], truth, ranking[0][0], shown, "")
+        if self.dataset is None:
+            return bare
+        place = self.places.get(bare.video_id)
+        if place is None:
+            return bare._replace(caption="Its frames are not there.")
+        return self._pictured(bare, place, int(videos.predictions[number]))
+
+    def _pictured(self, bare: Strip, place: int, answer: int) -> Strip:
+        assert self.dataset is not None and isinstance(self.dataset.temporal, SlidingWindows)
+        n_windows = self.dataset.temporal.count(len(self.dataset.kept_frames(place)))
+        tried = np.unique(np.linspace(0, n_windows - 1, N_TRIED).round().astype(int)).tolist()
+        samples = []
+        for window in tried:
+            sample = self.dataset[SampleKey(0, place, (window, window + 1))]
+            if not isinstance(sample, Sample):
+                return bare._replace(caption=f"{sample.reason}.")
+            samples.append(sample)
+        best, heat = len(tried) // 2, None
+        if self.viewer is not None and answer != UNKNOWN:
+            best, heat = self.viewer.look(torch.cat([s.clips for s in samples]), answer)
+        first, end = samples[best].segments[0]
+        caption = f"Frames {first} to {end - 1}, window {tried[best] + 1} of {n_windows}" + (
+            "" if heat is None or len(tried) == 1 else f", the surest of {len(tried)} looked at"
+        )
+        return _with_pictures(bare._replace(caption=f"{caption}."), samples[best].clips[0], heat)
+
+
+def _with_pictures(bare: Strip, clip: Tensor, heat: np.ndarray | None) -> Strip:
+    """Pictures of a clip, uint8 (C, T, H, W), and of its heat, (T, H, W) in [0, 1]."""
+    pixels = clip if clip.shape[0] == 3 else clip[:1].expand(3, -1, -1, -1)  # flow: u alone
+    shown = np.linspace(0, pixels.shape[1] - 1, min(N_FRAMES, pixels.shape[1])).round().astype(int)
+    frames = pixels.permute(1, 2, 3, 0).numpy()[shown]  # (T', H, W, 3)
+    picture = _sheet(frames)
+    with_frames = bare._replace(
+        frames=_data_uri(picture),
+        frames_alt=f"{len(shown)} frames of {bare.video_id}",
+        size=picture.size,
+    )
+    if heat is None:
+        return with_frames
+    hot = _sheet(_overlaid(frames, heat[shown]), heat[shown].mean(axis=(1, 2)))
+    told = f"The same frames; what counted for {bare.answer} is bright"
+    return with_frames._replace(heat=_data_uri(hot), heat_alt=f"{told}: {_where(heat)}")
+
+
+def _where(heat: np.ndarray) -> str:
+    """In words, the place of the largest value of (T, H, W)."""
+    if not heat.any():
+        return "nothing did"
+    frame, row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    rows, columns = ("top", "middle", "bottom"), ("left", "centre", "right")
+    vertical = rows[min(2, 3 * int(row) // heat.shape[1])]
+    horizontal = columns[min(2, 3 * int(column) // heat.shape[2])]
+    return f"most of all the {vertical} {horizontal} of frame {int(frame) + 1} of {len(heat)}"
+
+
+def _overlaid(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Grey frames, uint8 (T, H, W, 3), in the colours of their heat."""
+    import matplotlib
+
+    grey = frames.mean(axis=3, keepdims=True) * 0.7
+    colours = matplotlib.colormaps["inferno"](heat)[..., :3] * 255
+    weight = 0.8 * heat[..., None]
+    return (grey * (1 - weight) + colours * weight).astype(np.uint8)
+
+
+def _sheet(frames: np.ndarray, bars: Sequence[float] | np.ndarray | None = None) -> Image.Image:
+    """Frames, uint8 (T, H, W, 3), in rows of COLUMNS; `bars` are drawn below them, (T,)."""
+    images = [Image.fromarray(frame) for frame in frames]
+    for image in images:
+        image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    width, height = images[0].size
+    columns = min(COLUMNS, len(images))
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (width + 1) - 1, rows * (height + BAR + 1) - 1))
+    longest = 0.0 if bars is None else max(bars)
+    for number, image in enumerate(images):
+        x, y = number % columns * (width + 1), number // columns * (height + BAR + 1)
+        sheet.paste(image, (x, y))
+        if bars is not None and longest > 0:
+            length = round(width * float(bars[number]) / longest)
+            sheet.paste((255, 200, 80), (x, y + height + 1, x + length, y + height + BAR))
+    return sheet
+
+
+def _data_uri(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")

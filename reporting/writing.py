@@ -1,0 +1,51 @@
+"""Writing a report: for a results folder later on, or right after inference."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from datasets.annotation import Index
+from datasets.video_dataset import VideoDataset
+from errors import UserError
+from reporting.facts import Facts, facts_of
+from reporting.page import render
+from reporting.strips import Viewer, make_strips
+from results import Entries
+from runtime.device import Device
+from runtime.provenance import read_provenance
+
+NAME = "report.html"
+N_AFTER_INFERENCE = 4  # strips of each kind: few, for the sake of a machine without a GPU
+
+
+def write_report(
+    path: Path, facts: Facts, *, strips: Mapping[str, Any], positive: str | None = None
+) -> None:
+    """Raises UserError where it can't be written, or `positive` is no class."""
+    page = render(facts, strips=strips, positive=positive)
+    try:
+        path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UserError(f"{path}: can't be written: {error.strerror or error}") from None
+
+
+def report_inference(
+    folder: Path,
+    subset: str,
+    *,
+    results: Mapping[str, Entries],
+    index: Index,
+    model: nn.Module,
+    family: str,
+    device: Device,
+    dataset: VideoDataset,
+) -> Path:
+    """Write the report of results that have just been written to `folder`."""
+    provenance = read_provenance(folder / f"{subset}.json")
+    facts = facts_of(folder, subset, results, index, provenance)
+    viewer = Viewer(model, device, family)
+    strips = make_strips(facts, N_AFTER_INFERENCE, dataset=dataset, viewer=viewer)
+    write_report(folder / NAME, facts, strips=strips)
+    return folder / NAME
