@@ -147,6 +147,7 @@ class Options:
     inference_batch_size: int = _flag("phases", 0, "videos in flight; 0: batch_size")
     output_topk: int = _flag("phases", 5, "entries per video in the result; 0: all")
     tensorboard: bool = _flag("phases", False, "event files in the results folder")
+    no_report: bool = _flag("phases", False, "no report.html after --inference")
 
     no_cuda: bool = _flag("machine", False, "run on the CPU")
     precision: str = _flag(

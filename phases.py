@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -26,14 +27,16 @@ from inference import infer
 from model import without_head
 from models.catalog import FAMILIES
 from opts import Options
-from progress import Position
-from results import accuracy_of, describe, write_results
+from progress import Position, Stopwatch
+from reporting.writing import report_inference
+from results import Entries, accuracy_of, describe, write_results
 from runtime.checkpoint import Checkpoint
-from runtime.device import Device, Scorer
+from runtime.device import Device, Scorer, describe_device
 from runtime.distributed import World
 from runtime.interruption import Interruption, going_on
 from runtime.keeper import CheckpointKeeper
 from runtime.profile import tracing
+from runtime.provenance import write_provenance
 from runtime.run_log import RunLog
 from trainer import Trainer, build_trainer
 from training import fit, validate
@@ -79,7 +82,8 @@ def run_phases(parts: Parts, checkpoint: Checkpoint | None, interruption: Interr
         if inference_loader is not None:
             trained = "" if options.no_train else " with --resume_path auto"
             with going_on(f"stopped in inference; the same command{trained} starts it again"):
-                results |= _infer(parts, inference_loader, on_batch)
+                scores = _infer(parts, inference_loader, checkpoint, on_batch)
+            results |= _tell_results(parts, inference_loader, scores)
     if results and parts.run_log.board is not None:
         parts.run_log.board.outcome(options.as_plain(), results)
 
@@ -233,31 +237,76 @@ def _keeper(parts: Parts, interruption: Interruption) -> CheckpointKeeper:
 
 
 def _infer(
-    parts: Parts, loader: ClipLoader, on_batch: Callable[[], None] | None
-) -> dict[str, float]:
-    """Write {subset}.json and tell the accuracy, which is returned by name where it is known."""
-    options, index = parts.options, parts.index
+    parts: Parts,
+    loader: ClipLoader,
+    checkpoint: Checkpoint | None,
+    on_batch: Callable[[], None] | None,
+) -> dict[str, Entries]:
+    """Write {subset}.json, and beside it what made it."""
+    options, watch = parts.options, Stopwatch()
     assert options.result_path is not None
     results = infer(
         parts.model,
         loader,
         device=parts.device,
-        labels=index.labels,
+        labels=parts.index.labels,
         topk=options.output_topk,
         average=not options.inference_no_average,
         world=parts.world,
         on_batch=on_batch,
     )
+    if parts.world.is_first:
+        parts.run_log.begin()
+        path = options.result_path / f"{options.inference_subset}.json"
+        write_results(path, results)
+        weights, epoch = _weights(options, checkpoint)
+        write_provenance(
+            path,
+            options=options.as_plain(),
+            checkpoint=weights,
+            epoch=epoch,
+            device=describe_device(parts.device),
+            seconds=watch.seconds,
+        )
+        log.info("%s: scores of %d videos", path, len(results))
+    return results
+
+
+def _weights(options: Options, checkpoint: Checkpoint | None) -> tuple[Path, int | None]:
+    """The file that holds what inference computes with, and its epoch."""
+    if checkpoint is not None and (
+        options.no_train or position_of(checkpoint).epoch > options.n_epochs
+    ):
+        return checkpoint.path, checkpoint.epoch
+    assert options.result_path is not None
+    return options.result_path / f"save_{options.n_epochs}.pth", options.n_epochs
+
+
+def _tell_results(
+    parts: Parts, loader: ClipLoader, results: dict[str, Entries]
+) -> dict[str, float]:
+    """Tell the accuracy, which is returned by name where it is known, and write the report."""
+    options, index = parts.options, parts.index
     if not parts.world.is_first:
         return {}
-    parts.run_log.begin()
-    path = options.result_path / f"{options.inference_subset}.json"
-    write_results(path, results)
-    log.info("%s: scores of %d videos", path, len(results))
+    accuracy = None
     if all(record.label == UNLABELLED for record in loader.dataset.records):
         log.info("the videos have no labels: no accuracy")
-        return {}
-    accuracy = accuracy_of(index, results, options.inference_subset)
-    for line in describe(accuracy):
-        log.info("%s", line)
-    return {f"{options.inference_subset}_top_{k}": share for k, share in accuracy.top.items()}
+    else:
+        accuracy = accuracy_of(index, results, options.inference_subset)
+        for line in describe(accuracy):
+            log.info("%s", line)
+    if not options.no_report:
+        assert options.result_path is not None
+        report_inference(
+            options.result_path,
+            options.inference_subset,
+            results=results,
+            index=index,
+            model=parts.model,
+            family=options.model,
+            device=parts.device,
+            dataset=loader.dataset,
+        )
+    top = {} if accuracy is None else accuracy.top
+    return {f"{options.inference_subset}_top_{k}": share for k, share in top.items()}

@@ -65,7 +65,7 @@ def _whole_program(work: Path) -> Comparison:
             "--video_path", str(frames), "--annotation_path", str(index),
             "--result_path", str(work / "res"), "--dataset", "folder",
             "--n_classes", str(n_classes), "--resume_path", str(work / "save_1.pth"),
-            "--no_train", "--no_val", "--inference", "--no_cuda", "--n_threads", "2",
+            "--no_train", "--no_val", "--inference", "--no_report", "--no_cuda", "--n_threads", "2",
         ]  # fmt: skip
         logging.disable()
         status = main.main(arguments)

@@ -1,5 +1,6 @@
 """Writing a report: for a results folder later on, or right after inference."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from runtime.provenance import read_provenance
 
 NAME = "report.html"
 N_AFTER_INFERENCE = 4  # strips of each kind: few, for the sake of a machine without a GPU
+
+log = logging.getLogger("main")
 
 
 def write_report(
@@ -41,11 +44,17 @@ def report_inference(
     family: str,
     device: Device,
     dataset: VideoDataset,
-) -> Path:
-    """Write the report of results that have just been written to `folder`."""
-    provenance = read_provenance(folder / f"{subset}.json")
-    facts = facts_of(folder, subset, results, index, provenance)
-    viewer = Viewer(model, device, family)
-    strips = make_strips(facts, N_AFTER_INFERENCE, dataset=dataset, viewer=viewer)
-    write_report(folder / NAME, facts, strips=strips)
-    return folder / NAME
+) -> None:
+    """Write the report of results that have just been written to `folder`. What goes wrong with it
+    is told in one line: the results are there all the same."""
+    try:
+        provenance = read_provenance(folder / f"{subset}.json")
+        facts = facts_of(folder, subset, results, index, provenance)
+        viewer = Viewer(model, device, family)
+        strips = make_strips(facts, N_AFTER_INFERENCE, dataset=dataset, viewer=viewer)
+        write_report(folder / NAME, facts, strips=strips)
+    except Exception as error:
+        text = " ".join(str(error).split()) or "no reason given"
+        log.warning("no report: %s: %s", type(error).__name__, text)
+    else:
+        log.info("report: %s", folder / NAME)

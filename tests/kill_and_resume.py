@@ -44,7 +44,7 @@ def arguments(root, result, flags):
         "--sample_duration", "8", "--batch_size", "4", "--n_epochs", str(LAST_EPOCH),
         "--no_cuda", "--precision", "fp32", "--learning_rate", "0.01", "--n_val_samples", "2",
         "--multistep_milestones", "2", "--checkpoint", "2", "--checkpoint_minutes", "0.0005",
-        "--inference_stride", "1", "--inference", "--resume_path", "auto", *flags,
+        "--inference_stride", "1", "--inference", "--no_report", "--resume_path", "auto", *flags,
     ]  # fmt: skip
 
 

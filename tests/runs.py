@@ -43,7 +43,7 @@ def make_dataset(root, *, train=3, val=2, n_frames=20, labels=("a", "b")):
     return index
 
 
-def small_run(root, *flags, result="res"):
+def small_run(root, *flags, result="res", report=False):
     """Run main.py on a small dataset with a tiny model; returns the exit status."""
     return main.main(
         [
@@ -51,7 +51,8 @@ def small_run(root, *flags, result="res"):
             "--result_path", result, "--dataset", "folder", "--n_classes", "2",
             "--model_depth", "10", "--resnet_widen_factor", "0.25", "--sample_size", "32",
             "--sample_duration", "8", "--batch_size", "4", "--n_epochs", "2", "--no_cuda",
-            "--n_threads", "0", "--precision", "fp32", "--learning_rate", "0.01", *flags,
+            "--n_threads", "0", "--precision", "fp32", "--learning_rate", "0.01",
+            *(() if report else ("--no_report",)), *flags,
         ]
     )  # fmt: skip
 
@@ -86,7 +87,7 @@ def run_golden(case, data, work):
         "--root_path", str(work), "--video_path", str(data / "jpg"),
         "--annotation_path", str(data / "index.json"), "--result_path", "res",
         "--dataset", "ucf101", "--no_cuda", "--n_threads", "0", "--n_classes", "2",
-        "--precision", "fp32", *case["args"],
+        "--precision", "fp32", "--no_report", *case["args"],
     ]  # fmt: skip
     assert main.main(arguments) == 0
     return work / "res"

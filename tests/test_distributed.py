@@ -22,7 +22,7 @@ FLAGS = (
     "--n_classes", "2", "--model_depth", "10", "--resnet_widen_factor", "0.25",
     "--sample_size", "32", "--sample_duration", "8", "--batch_size", "4", "--n_epochs", "3",
     "--no_cuda", "--n_threads", "0", "--precision", "fp32", "--learning_rate", "0.01",
-    "--freeze_bn", "--inference",
+    "--freeze_bn", "--inference", "--no_report",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ def run_files(folder):
     """What a run computed, without what tells where and when it ran."""
     return {
         p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in (".log", ".json")
-        and p.name not in ("opts.json", "time.log")
+        and p.name not in ("opts.json", "time.log", "val.run.json")
     }  # fmt: skip
 
 

@@ -1,0 +1,88 @@
+"""The report that main.py --inference writes, and the one that is made of its folder later."""
+
+import json
+import shutil
+
+import pytest
+
+from reporting import page
+from runtime.provenance import read_provenance
+from tests.runs import make_dataset, small_run
+from tests.test_report import Page
+from util_scripts import report
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    make_dataset(root)
+    assert small_run(root, "--inference", "--n_epochs", "1", report=True) == 0
+    return root
+
+
+def pictures(found):
+    return [target for target in found.targets if target.startswith("data:image/jpeg")]
+
+
+def test_inference_writes_it_with_strips_of_its_own_model(trained):
+    found = Page(trained / "res" / "report.html")
+    assert not found.unnamed
+    assert "resnet-10 on" in found.text and "save_1.pth, epoch 1" in found.text
+    assert "Grad-CAM, layer1" in found.text and "the surest of 2 looked at" in found.text
+    assert len(pictures(found)) == 2 * 4  # frames and heat of each of the 4 videos
+    made = read_provenance(trained / "res" / "val.json")
+    assert made.epoch == 1 and made.seconds > 0 and not made.checkpoint_changed
+    assert made.options["sample_size"] == 32 and "torch" in made.versions
+
+
+def test_the_folder_alone_gives_the_same_pictures(trained, tmp_path):
+    out = tmp_path / "again.html"
+    assert report.main([str(trained / "res"), "--out", str(out), "--strips", "4", "--no_cuda"]) == 0
+    first, second = Page(trained / "res" / "report.html"), Page(out)
+    assert sorted(pictures(first)) == sorted(pictures(second))
+    assert second.text.count("window") >= 4
+
+
+def test_things_that_have_moved_are_named_or_given(trained, tmp_path):
+    moved = tmp_path / "res"
+    shutil.copytree(trained / "res", moved)
+    told = json.loads((moved / "val.run.json").read_text())
+    told |= {"checkpoint": str(tmp_path / "gone.pth")}
+    told["options"] |= {"video_path": str(tmp_path / "gone"), "annotation_path": "gone.json"}
+    (moved / "val.run.json").write_text(json.dumps(told))
+    index = ["--index", str(trained / "index.json"), "--no_cuda"]
+    assert report.main([str(moved), *index]) == 0
+    text = Page(moved / "report.html").text
+    assert "gone.pth: no such checkpoint" in text and "gone: no such folder" in text
+    frames = ["--frames", str(trained / "jpg"), "--strips", "1"]
+    assert report.main([str(moved), *index, *frames]) == 0
+    assert len(pictures(Page(moved / "report.html"))) == 2
+    weights = ["--checkpoint", str(moved / "save_1.pth"), "--layer", "layer3.0.conv1"]
+    assert report.main([str(moved), *index, *frames, *weights]) == 0
+    found = Page(moved / "report.html")
+    assert len(pictures(found)) == 4 and "layer3.0.conv1" in found.text
+
+
+def test_another_file_in_the_checkpoint_s_place_is_told(trained, tmp_path):
+    moved = tmp_path / "res"
+    shutil.copytree(trained / "res", moved)
+    told = json.loads((moved / "val.run.json").read_text())
+    (moved / "val.run.json").write_text(json.dumps(told | {"checkpoint_stamp": [1, 2.0]}))
+    assert report.main([str(moved), "--strips", "0"]) == 0
+    assert "that file has changed since" in Page(moved / "report.html").text
+
+
+def test_no_report_if_told_so_and_none_is_no_failure(trained, tmp_path, monkeypatch, capsys):
+    resume = ["--no_train", "--no_val", "--resume_path", str(trained / "res" / "save_1.pth")]
+    flags = [*resume, "--inference", "--inference_no_average"]
+    assert small_run(trained, *flags, "--no_report", result=str(tmp_path)) == 0
+    assert (tmp_path / "val.json").exists() and not (tmp_path / "report.html").exists()
+
+    def broken(*arguments, **named):
+        raise ImportError("No module named 'jinja2'")
+
+    monkeypatch.setattr(page, "_headline", broken)
+    assert small_run(trained, *flags, result=str(tmp_path), report=True) == 0
+    out = capsys.readouterr().out
+    assert out.count("no report: ImportError: No module named 'jinja2'") == 1
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,125 @@
+"""The report as Chromium shows it: nothing sticks out, complains, or asks the network for anything.
+
+Needs a Chromium or Chrome on the machine; without one these tests are skipped.
+"""
+
+import os
+import shutil
+
+import pytest
+
+from tests.runs import make_dataset, small_run
+from tests.test_report import random_results, write_logs
+from util_scripts import report
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+PHONE, DESKTOP = 390, 1440
+
+BROWSER = next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", ""), *NAMES))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: install one, or $CHROMIUM")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=BROWSER, args=list(QUIET))
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """Of a small run with pictures, and of many classes with long names."""
+    run = tmp_path_factory.mktemp("run")
+    make_dataset(run)
+    assert small_run(run, "--inference", "--n_epochs", "2", report=True) == 0
+    many = tmp_path_factory.mktemp("many")
+    long = "a_name_that_is_longer_than_a_phone_is_wide_and_has_no_place_to_break_it"
+    labels = [f"{long}_{number}" if number % 9 == 0 else f"class {number}" for number in range(200)]
+    random_results(many, labels, 800)
+    write_logs(many)
+    assert report.main([str(many), "--index", str(many / "index.json")]) == 0
+    return {"run": run / "res" / "report.html", "many": many / "report.html"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+@pytest.mark.parametrize("name", ["run", "many"])
+def test_it_fits_and_is_silent(browser, reports, name, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page = context.new_page()
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(reports[name].as_uri())
+    assert page.evaluate("innerWidth") == width
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for details in page.query_selector_all("details > summary"):
+        details.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(STICKING_OUT) == []
+    assert page.evaluate(WITHOUT_TEXT) == []
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [reports[name].as_uri()]
+    ground, ink = page.evaluate(COLOURS)
+    assert (sum(ground) < sum(ink)) == (scheme == "dark")
+    context.close()
+
+
+# Elements beyond the window's right edge, unless they lie in a part that scrolls by itself.
+STICKING_OUT = """() => [...document.querySelectorAll("body *")]
+    .filter(e => !e.closest(".scroll") && !e.closest("svg")
+                 && e.getBoundingClientRect().right > innerWidth + 0.5)
+    .map(e => e.outerHTML.slice(0, 90))"""
+WITHOUT_TEXT = """() => [...document.querySelectorAll("img, svg")]
+    .filter(e => !(e.getAttribute("alt") || e.getAttribute("aria-label")))
+    .map(e => e.outerHTML.slice(0, 90))"""
+COLOURS = """() => { const style = getComputedStyle(document.body);
+    return [style.backgroundColor, style.color].map(c => c.match(/\\d+/g).map(Number)); }"""
+
+
+def test_text_of_charts_is_legible_on_a_phone(browser, reports):
+    context = browser.new_context(viewport={"width": PHONE, "height": 844})
+    page = context.new_page()
+    page.goto(reports["run"].as_uri())
+    heights = page.evaluate(
+        """() => { const scale = m => Math.hypot(m.a, m.b);
+            return [...document.querySelectorAll("svg.chart text")]
+            .filter(e => e.textContent.trim())
+            .map(e => parseFloat(getComputedStyle(e).fontSize) * scale(e.getScreenCTM())); }"""
+    )
+    assert len(heights) > 30 and min(heights) >= 9
+    context.close()
+
+
+def test_a_class_can_be_found(browser, reports):
+    context = browser.new_context(viewport={"width": DESKTOP, "height": 900})
+    page = context.new_page()
+    page.goto(reports["many"].as_uri())
+    page.click("#classes summary")
+    page.fill("#find", "CLASS 17")
+    shown = page.evaluate(
+        """() => [...document.querySelectorAll("#all-classes tbody tr")]
+            .filter(row => row.offsetParent).map(row => row.cells[0].textContent)"""
+    )
+    assert set(shown) <= {"class 17", *(f"class {n}" for n in range(170, 180))} and shown
+    context.close()
+
+
+def test_it_prints_on_paper(browser, reports):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(reports["run"].as_uri())
+    page.emulate_media(media="print", color_scheme="dark")
+    ground, ink = page.evaluate(COLOURS)
+    assert ground == [255, 255, 255] and ink == [0, 0, 0]
+    page.set_viewport_size({"width": 690, "height": 1000})  # A4 within its margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 690
+    assert page.pdf().startswith(b"%PDF")
+    context.close()
