@@ -76,7 +76,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self._tag not in ("style", "script"):
             self.text += data
-        if self._tag in ("h2", "h3") and data.strip():
+        if self._tag == "h2" and data.strip():
             self.headings.append(data.strip())
 
 
