@@ -120,14 +120,32 @@ class VideoFiles:
         if min(numbers) < 1:
             raise FrameError(f"{path}: frame {min(numbers)}: a video file's frames count from 1")
         try:
-            frames = open_video(path).get_frames_at([number - 1 for number in numbers]).data
+            video = open_video(path)
+            frames = video.get_frames_at([number - 1 for number in numbers]).data
         except ERRORS as error:
             raise FrameError(
                 f"{path}: frames {numbers[0]} to {numbers[-1]} can't be read: {first_line(error)}"
             ) from None
         _, _, height, width = frames.shape
         size = _resized(height, width, self.side)
-        return list(F.resize(frames, size, F.InterpolationMode.BICUBIC, antialias=True))
+        frames = F.resize(frames, size, F.InterpolationMode.BICUBIC, antialias=True)
+        return list(as_jpgs_show(frames) if video.metadata.color_space == "bt709" else frames)
+
+
+def as_jpgs_show(frames: Tensor) -> Tensor:
+    """RGB out of BT.709 -> what readers make of the JPGs that ffmpeg writes of it, and what models
+    are trained on: they take its brightness and colour differences for BT.601's. Up to 15 of 255.
+    uint8 (N, 3, H, W)"""
+    matrix = torch.linalg.solve(_luma_matrix(0.299, 0.114), _luma_matrix(0.2126, 0.0722))
+    colours = torch.einsum("dc,nchw->ndhw", matrix.float(), frames.float())
+    return colours.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _luma_matrix(red: float, blue: float) -> Tensor:
+    """R'G'B' -> Y'CbCr of full range, from the shares of red and blue in Y'."""
+    luma = torch.tensor([red, 1 - red - blue, blue], dtype=torch.float64)
+    one_red, _, one_blue = torch.eye(3, dtype=torch.float64)
+    return torch.stack([luma, (one_blue - luma) / (1 - blue) / 2, (one_red - luma) / (1 - red) / 2])
 
 
 def _resized(height: int, width: int, side: int) -> list[int]:

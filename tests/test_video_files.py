@@ -39,6 +39,11 @@ def extract(videos, jpg):
     [
         ("small.avi", "64x48", ("-c:v", "mpeg4")),
         ("wide.mp4", "500x280", ("-c:v", "libx264", "-bf", "3")),
+        (
+            "hd.mp4",
+            "320x240",
+            ("-c:v", "libx264", "-vf", "scale=out_color_matrix=bt709", "-colorspace", "bt709"),
+        ),
         ("tall.mkv", "96x322", ("-c:v", "mpeg4")),
         (
             "two.mkv",
