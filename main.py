@@ -31,11 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with interruption.watching():
             options = parse_opts(argv)
-            n_processes = _processes_to_start(options)
+            n_processes, node = _processes_to_start(options)
             if n_processes > 1:
                 from runtime.distributed import launch
 
-                return launch(sys.argv[1:] if argv is None else argv, n_processes)
+                arguments = sys.argv[1:] if argv is None else argv
+                return launch(arguments, n_processes, node=node, dist_url=options.dist_url)
             with _joined(options) as world:
                 run(options, interruption, world)
     except UserError as error:
@@ -48,38 +49,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _processes_to_start(options: Options) -> int:
-    """One per visible GPU where nobody has started them yet; else 1, this one."""
-    from runtime.distributed import find_launcher, is_launched_by_torchrun
+def _processes_to_start(options: Options) -> "tuple[int, World]":
+    """One per visible GPU where nobody has started them yet, else 1, this one; and the place of
+    this machine among several, where a launcher started one process on each."""
+    from runtime.distributed import ALONE, find_launcher, is_launched_by_torchrun
 
-    if options.no_cuda or is_launched_by_torchrun(os.environ):
-        return 1
-    if options.distributed and find_launcher(os.environ) is not None:
-        return 1
-    if options.cache_features or options.world_size > 1:
-        return 1
+    if options.no_cuda or options.cache_features or is_launched_by_torchrun(os.environ):
+        return 1, ALONE
+    found = find_launcher(os.environ) if options.distributed else None
+    if found is None and options.world_size > 1:
+        return 1, ALONE  # join() says what is missing
+    node = ALONE if found is None else found[1]
+    if node.local_size > 1:
+        return 1, ALONE
     import torch
 
-    return torch.cuda.device_count()
+    return torch.cuda.device_count(), node
 
 
 @contextmanager
 def _joined(options: Options) -> "Iterator[World]":
     """Meet the other processes, if there are any; all but the first fall silent."""
-    from runtime.distributed import ALONE, is_launched_by_torchrun, join, leave
-
-    if not options.distributed and not is_launched_by_torchrun(os.environ):
-        yield ALONE
-        return
     import torch
+
+    from runtime.distributed import ALONE, is_launched_by_torchrun, join, leave
 
     use_cuda = torch.cuda.is_available() and not options.no_cuda
     if options.batchnorm_sync and not use_cuda:
-        raise UserError("--batchnorm_sync: torch synchronises batch norm on GPUs alone")
+        raise UserError("--batchnorm_sync works on GPUs alone, and none is visible")
+    if not options.distributed and not is_launched_by_torchrun(os.environ):
+        yield ALONE
+        return
     world = join(options.dist_url, use_cuda=use_cuda)
     if not world.is_first:
         logging.getLogger().setLevel(logging.ERROR)
-    log.info("%d processes", world.size)
+    machines = f" on {world.n_nodes} machines" if world.n_nodes > 1 else ""
+    log.info("%d processes%s", world.size, machines)
     yield world
     leave(world)
 
@@ -105,6 +110,8 @@ def run(options: Options, interruption: Interruption, world: "World") -> None:
     if resumed is not None:
         check_class_names(resumed, index.labels, index.path)
     torch.manual_seed(options.manual_seed)
+    # As the original; but whole frames differ in shape, and each shape would be timed anew.
+    torch.backends.cudnn.benchmark = options.inference_crop != "nocrop"
     device = build_device(options, number=world.local_rank)
     log.info("%s on %s", options.arch, describe_device(device))
     model = device.place(_prepare_model(options, index, resumed, pretrained))

@@ -4,16 +4,24 @@ They are started by torchrun, SLURM or Open MPI, or by `launch` on the GPUs of o
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from errors import UserError
+
+# How long one process waits for the others, e.g. for the last of their videos. One that ends is
+# noticed at once.
+PATIENCE = timedelta(hours=6)
+LOST = ("by peer", "Broken pipe")  # of gloo's words for a process that is gone
 
 # Launcher -> its variables: rank, number of processes, rank on the node, processes on the node.
 LAUNCHERS: Mapping[str, tuple[str, str, str, str]] = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-    "SLURM": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+    "SLURM": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
     "Open MPI": (
         "OMPI_COMM_WORLD_RANK",
         "OMPI_COMM_WORLD_SIZE",
@@ -31,6 +39,7 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1  # processes on this node
+    n_nodes: int = 1
     # Carries what is agreed on. A group of its own over gloo, so that a word between processes
     # does not wait for a GPU.
     control: Any = None
@@ -52,7 +61,8 @@ class World:
         import torch.distributed as dist
 
         tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, group=self.control)
+        with noticing_the_lost():
+            dist.all_reduce(tensor, group=self.control)
         return tensor.tolist()
 
     def gather(self, value: Any) -> list[Any]:
@@ -62,11 +72,23 @@ class World:
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.control)
+        with noticing_the_lost():
+            dist.all_gather_object(values, value, group=self.control)
         return values
 
 
 ALONE = World()
+
+
+@contextmanager
+def noticing_the_lost() -> Iterator[None]:
+    """A word instead of a traceback in the processes that one of them left."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in LOST):
+            raise
+        raise UserError("another process of this run has ended: see what it said") from None
 
 
 def find_launcher(environ: Mapping[str, str]) -> tuple[str, World] | None:
@@ -79,11 +101,22 @@ def find_launcher(environ: Mapping[str, str]) -> tuple[str, World] | None:
         if all(variable in environ for variable in needed):
             try:
                 rank, size, local = (int(environ[variable]) for variable in needed)
-                return name, World(rank, size, local, int(environ.get(n_local, size)))
+                counts = _counts(environ.get(n_local, str(size)))
+                node = int(environ.get("SLURM_NODEID", 0)) if len(counts) > 1 else 0
+                return name, World(rank, size, local, counts[node])
             except ValueError:
                 told = ", ".join(f"{v}={environ[v]}" for v in variables if v in environ)
                 raise UserError(f"--distributed: {told}: not the numbers of {name}") from None
     return None
+
+
+def _counts(text: str) -> list[int]:
+    """SLURM's '2(x3),1', processes node by node -> [2, 2, 2, 1]; the others' '2' -> [2]."""
+    counts = []
+    for part in text.split(","):
+        count, _, times = part.partition("(x")
+        counts += [int(count)] * int(times.rstrip(")") or 1)
+    return counts
 
 
 def is_launched_by_torchrun(environ: Mapping[str, str]) -> bool:
@@ -120,11 +153,14 @@ def join(dist_url: str, *, use_cuda: bool) -> World:
             init_method=place,
             rank=world.rank,
             world_size=world.size,
+            timeout=None if use_cuda else PATIENCE,
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--dist_url {place}: {str(error).splitlines()[0]}") from None
-    control = dist.new_group(backend="gloo") if use_cuda else None
-    return replace(world, control=control)
+    control = dist.new_group(backend="gloo", timeout=PATIENCE) if use_cuda else None
+    world = replace(world, control=control)
+    [n_nodes] = world.sums([world.local_rank == 0])
+    return replace(world, n_nodes=int(n_nodes))
 
 
 def leave(world: World) -> None:
@@ -144,21 +180,37 @@ def _meeting_place(dist_url: str, environ: Mapping[str, str]) -> str:
     return dist_url
 
 
-def launch(argv: Sequence[str], n_processes: int) -> int:
+def launch(
+    argv: Sequence[str], n_processes: int, *, node: World = ALONE, dist_url: str = ""
+) -> int:
     """Run main.py in `n_processes` on this machine, one per GPU, by torchrun; its exit status.
 
-    One that fails ends the others.
+    One that fails ends the others. `node` is the place of this machine among several that each
+    started one process, which meet at `dist_url`.
     """
     from pathlib import Path
 
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
     script = str(Path(__file__).parent.parent / "main.py")
-    count = ["--standalone", "--nproc_per_node", str(n_processes)]
+    meeting = _torchrun_flags(node, dist_url)
     try:
-        torchrun([*count, script, *argv, "--distributed"])
+        torchrun([*meeting, "--nproc_per_node", str(n_processes), script, *argv, "--distributed"])
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
         return int(first.exitcode) if 0 < first.exitcode < 128 else 1
+    except SignalException as signalled:  # the processes have had it, too
+        return 128 + int(signalled.sigval)
     return 0
+
+
+def _torchrun_flags(node: World, dist_url: str) -> list[str]:
+    if node.size == 1:
+        return ["--standalone"]
+    place = urlsplit(_meeting_place(dist_url, os.environ))
+    if place.scheme != "tcp" or place.hostname is None or place.port is None:
+        raise UserError(f"--dist_url {dist_url}: several nodes meet at tcp://HOST:PORT")
+    flags = ["--nnodes", str(node.size), "--node_rank", str(node.rank)]
+    return [*flags, "--master_addr", place.hostname, "--master_port", str(place.port)]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import main
 from errors import UserError
 from runtime.distributed import ALONE, World, find_launcher
 from tests.runs import make_dataset, read_table
@@ -26,9 +29,11 @@ FLAGS = (
 )  # fmt: skip
 
 
-def start(root, result, *flags, launcher=(), **environ):
+def start(root, result, *flags, launcher=(), on_gpus=False, **environ):
     command = [*(launcher or (sys.executable,)), str(ROOT / "main.py")]
     arguments = ["--root_path", str(root), "--result_path", result, *FLAGS, *flags]
+    if on_gpus:
+        arguments.remove("--no_cuda")
     return subprocess.Popen(
         [*command, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environ},
@@ -44,18 +49,18 @@ def finish(process, status=0):
     return told
 
 
-def assert_same_run(one, two):
+def assert_same_run(one, two, atol=1e-5):
     weights, others = (
         torch.load(run / "save_3.pth", weights_only=True)["state_dict"] for run in (one, two)
     )
     assert list(weights) == list(others)
     for name, tensor in weights.items():
-        torch.testing.assert_close(tensor, others[name], rtol=0, atol=1e-5)
+        torch.testing.assert_close(tensor, others[name], rtol=0, atol=atol)
     for name in ("train.log", "train_batch.log", "val.log"):
         rows, other_rows = (read_table((run / name).read_text()) for run in (one, two))
         assert len(rows) == len(other_rows)
         for row, other in zip(rows, other_rows, strict=True):
-            assert row == pytest.approx(other, abs=1e-5)
+            assert row == pytest.approx(other, abs=atol)
     results, other_results = (
         json.loads((run / "val.json").read_text())["results"] for run in (one, two)
     )
@@ -63,7 +68,7 @@ def assert_same_run(one, two):
     for video, entries in results.items():
         for entry, other in zip(entries, other_results[video], strict=True):
             assert entry["label"] == other["label"]
-            assert entry["score"] == pytest.approx(other["score"], abs=1e-5)
+            assert entry["score"] == pytest.approx(other["score"], abs=atol)
 
 
 def test_two_processes_compute_what_one_does(tmp_path):
@@ -78,6 +83,17 @@ def test_two_processes_compute_what_one_does(tmp_path):
     told = finish(together)
     assert told.count("video top-1") == 1 and "2 processes" in told
     assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_compute_what_one_does(tmp_path):
+    """Over nccl, without being asked. TF32 would round to 10 bits."""
+    make_dataset(tmp_path, train=7, val=2)
+    exact = {"NVIDIA_TF32_OVERRIDE": "0"}
+    together = start(tmp_path, "two", on_gpus=True, CUDA_VISIBLE_DEVICES="0,1", **exact)
+    finish(together)
+    finish(start(tmp_path, "one", on_gpus=True, CUDA_VISIBLE_DEVICES="0", **exact))
+    assert_same_run(tmp_path / "one", tmp_path / "two", atol=1e-4)
 
 
 def test_slurm_s_variables_and_a_meeting_place_are_enough(tmp_path):
@@ -126,15 +142,78 @@ def test_a_signal_saves_and_a_resumed_job_ends_as_one_process_does(tmp_path):
         torch.testing.assert_close(tensor, others[name], rtol=0, atol=1e-5)
 
 
+def launched(root, result, n_processes, *flags, node=ALONE, url=""):
+    """main.py through the launch() of a machine with several GPUs."""
+    arguments = ["--root_path", str(root), "--result_path", result, *FLAGS, *flags]
+    call = f"launch({arguments!r}, {n_processes}, node={node!r}, dist_url={url!r})"
+    code = f"import sys; from runtime.distributed import *; sys.exit({call})"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_two_machines_that_start_one_process_each(tmp_path):
+    """As mpirun and srun do on nodes of several GPUs; --batch_size counts a node's clips."""
+    make_dataset(tmp_path, train=7, val=1)  # 14 clips: batches of 8 and 6
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    nodes = [
+        launched(tmp_path, "res", 1, "--n_epochs", "1", node=World(rank, 2), url=url)
+        for rank in range(2)
+    ]
+    first, second = (finish(node) for node in nodes)
+    assert "2 processes on 2 machines" in first and "video top-1" not in second
+    assert len(read_table((tmp_path / "res/train_batch.log").read_text())) == 2
+
+
+def test_what_ends_a_launched_process_ends_the_launcher(tmp_path):
+    make_dataset(tmp_path, train=4, val=1)
+    failing = launched(tmp_path, "res", 2, "--video_path", "nowhere")
+    job = launched(tmp_path, "res", 2, "--checkpoint", "1", "--n_epochs", "5000")
+    assert "error:" in finish(failing, status=2)
+    while not (tmp_path / "res/save_1.pth").exists() and job.poll() is None:
+        time.sleep(0.05)
+    job.terminate()
+    told = finish(job, status=128 + signal.SIGTERM)
+    assert "go on with the same command" in told and "Traceback" not in told
+
+
+def test_a_process_that_is_killed_ends_the_others_without_torchrun(tmp_path):
+    make_dataset(tmp_path, train=4, val=1)
+    url = f"file://{tmp_path}/meet"
+    first, second = (
+        start(
+            tmp_path, "res", "--distributed", "--dist_url", url, "--n_epochs", "5000",
+            "--checkpoint", "1", SLURM_PROCID=str(rank), SLURM_NTASKS="2", SLURM_LOCALID=str(rank),
+        )
+        for rank in range(2)
+    )  # fmt: skip
+    while not (tmp_path / "res/save_1.pth").exists() and first.poll() is None:
+        time.sleep(0.05)
+    second.kill()
+    told = finish(first, status=2)
+    second.communicate()
+    assert "error: another process of this run has ended" in told and "Traceback" not in told
+
+
 def test_without_a_launcher_one_line_says_how_to_start(tmp_path):
     make_dataset(tmp_path, train=1, val=1)
     assert "start with torchrun" in finish(start(tmp_path, "res", "--distributed"), status=2)
 
 
-def test_synchronised_batch_norm_is_refused_without_a_gpu(tmp_path):
-    make_dataset(tmp_path, train=1, val=1)
-    told = finish(start(tmp_path, "res", "--distributed", "--batchnorm_sync"), status=2)
-    assert "--batchnorm_sync works on GPUs alone" in told
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("distributed", [(), ("--distributed",)])
+def test_synchronised_batch_norm_is_refused_without_a_gpu(tmp_path, capsys, distributed):
+    flags = [flag for flag in FLAGS if flag != "--no_cuda"] + ["--batchnorm_sync", *distributed]
+    assert main.main(["--root_path", str(tmp_path), "--result_path", "res", *flags]) == 2
+    told = capsys.readouterr().err
+    assert told == "error: --batchnorm_sync works on GPUs alone, and none is visible\n"
 
 
 @pytest.mark.parametrize(
@@ -147,6 +226,16 @@ def test_synchronised_batch_norm_is_refused_without_a_gpu(tmp_path):
             (1, 4, 1, 2),
         ),
         ({"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}, (3, 4, 0, 4)),
+        (
+            {
+                "SLURM_PROCID": "6",
+                "SLURM_NTASKS": "7",
+                "SLURM_LOCALID": "0",
+                "SLURM_NODEID": "3",
+                "SLURM_STEP_TASKS_PER_NODE": "2(x3),1",
+            },
+            (6, 7, 0, 1),
+        ),
     ],
 )
 def test_launchers(environ, expected):

@@ -1,0 +1,96 @@
+"""Which samples make a batch, and in which order: keys of samples, free of torch."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_WINDOWS = 32  # that a loader process reads at once: bounds its memory
+
+
+class SampleKey(NamedTuple):
+    """What a sample is made from; its random draws depend on these and the seed alone.
+
+    `windows` picks some of the video's windows, as a slice's (start, stop); all without it.
+    """
+
+    epoch: int
+    video: int
+    windows: tuple[int, int] | None = None
+
+
+class ShuffledBatches:
+    """Batches of keys in an order that depends on (seed, epoch) alone.
+
+    Of `size` processes each has every `size`-th video of each batch, from number `rank` on; the
+    last batch may have none for some.
+    """
+
+    def __init__(
+        self, n_videos: int, batch_size: int, seed: int, *, rank: int = 0, size: int = 1
+    ) -> None:
+        self.n_videos, self.batch_size, self.seed = n_videos, batch_size, seed
+        self.rank, self.size = rank, size
+        self.begin(1)
+
+    def begin(self, epoch: int, *, after: int = 0) -> None:
+        """The next pass is that of `epoch`, without its first `after` batches."""
+        self.epoch, self.after = epoch, after
+
+    def __len__(self) -> int:
+        return -(-self.n_videos // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_videos)
+        for start in range(self.after * self.batch_size, self.n_videos, self.batch_size):
+            batch = order[start : start + self.batch_size][self.rank :: self.size]
+            yield [SampleKey(self.epoch, int(i)) for i in batch]
+
+    def clips_around(self, number: int, group: int) -> int:
+        """Clips of all processes in the `group` batches, counted from 0, that hold `number`."""
+        start = number // group * group
+        return min(self.n_videos, (start + group) * self.batch_size) - start * self.batch_size
+
+
+class OrderedBatches:
+    """Batches of keys of some videos, one after the other, for validation."""
+
+    def __init__(self, videos: range, batch_size: int) -> None:
+        self.videos, self.batch_size = videos, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.videos) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for start in range(0, len(self.videos), self.batch_size):
+            yield [SampleKey(0, i) for i in self.videos[start : start + self.batch_size]]
+
+
+class WindowBatches:
+    """Batches of the windows of inference, in order: at most `n_videos` videos and MAX_WINDOWS
+    windows in one, so that a long video takes several. `may_mix` tells whether a forward pass may
+    take clips of several batches."""
+
+    def __init__(
+        self, window_counts: Mapping[int, int], n_videos: int, *, may_mix: bool = True
+    ) -> None:
+        self.window_counts, self.n_videos, self.may_mix = window_counts, n_videos, may_mix
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        batch: list[SampleKey] = []
+        room = MAX_WINDOWS
+        for video, count in self.window_counts.items():
+            start = 0
+            while start < count:
+                stop = min(count, start + room)
+                batch.append(SampleKey(0, video, (start, stop)))
+                room -= stop - start
+                start = stop
+                if room == 0 or len(batch) == self.n_videos:
+                    yield batch
+                    batch, room = [], MAX_WINDOWS
+        if batch:
+            yield batch
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
