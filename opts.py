@@ -54,6 +54,12 @@ class Options:
         "data", "stop", "what an unreadable frame does to the run", choices=("stop", "skip")
     )
     accimage: bool = _flag("data", False, "decode JPEG with the accimage package")
+    scaled_decode: bool = _flag(
+        "data",
+        False,
+        "validation and inference decode JPEGs of twice sample_size or more at half their size: "
+        "loads 1.3 times as fast, pixels 2.9/255 off on average",
+    )
     n_threads: int = _flag("data", 4, "worker processes that load clips; 0 loads in the main one")
 
     sample_size: int = _flag("clips", 112, "side of the square input, pixels")
@@ -392,6 +398,9 @@ def _contradictions(options: Options) -> Iterator[str]:
         yield f"--input_type flow is read from --file_type hdf5, not {options.file_type}"
     if options.dataset == "activitynet" and options.file_type != "jpg":
         yield f"--dataset activitynet is read from --file_type jpg, not {options.file_type}"
+    if options.scaled_decode and (options.accimage or options.file_type == "video"):
+        other = "--accimage" if options.accimage else "--file_type video"
+        yield f"--scaled_decode is not to be had with {other}: leave one out"
     if options.input_type == "flow" and options.colorjitter:
         yield "--colorjitter changes colours, which --input_type flow has not"
     if options.no_train and options.no_val and not options.inference:

@@ -15,6 +15,7 @@ from datasets.frames import (
     JpgFolder,
     VideoFiles,
     decode_with_accimage,
+    decode_with_simplejpeg,
     default_decoder,
     require_accimage,
 )
@@ -58,7 +59,11 @@ def build_train_loader(
     )
     temporal = partial(TRAIN_WINDOWS[options.train_t_crop], size=options.sample_duration)
     batches = ShuffledBatches(
-        len(records), options.batch_size, options.manual_seed, rank=world.rank, size=world.size
+        len(records),
+        options.batch_size * world.n_nodes,  # the flag counts those of a node
+        options.manual_seed,
+        rank=world.rank,
+        size=world.size,
     )
     return _loader(options, _dataset(options, records, temporal, spatial), batches, world)
 
@@ -66,11 +71,12 @@ def build_train_loader(
 def build_val_loader(
     options: Options, index: Index, world: World = ALONE
 ) -> ClipLoader[OrderedBatches]:
-    """`n_val_samples` clips of each validation video; about `batch_size` clips in a batch."""
+    """`n_val_samples` clips of each validation video; as many clips in a batch as in training."""
     records = _usable_records(options, index, "validation")
     temporal = partial(even_windows, size=options.sample_duration, n_samples=options.n_val_samples)
     dataset = _dataset(options, records, temporal, EvalView(options.sample_size))
-    videos_per_batch = max(1, options.batch_size // options.n_val_samples)
+    n_clips = options.batch_size // world.local_size
+    videos_per_batch = max(1, n_clips // options.n_val_samples)
     batches = OrderedBatches(world.share(len(records)), videos_per_batch)
     return _loader(options, dataset, batches, world)
 
@@ -89,7 +95,8 @@ def build_inference_loader(
     # Whole frames differ in width from video to video.
     is_whole = options.inference_crop == "nocrop"
     videos_per_batch = 1 if is_whole else options.inference_batch_size
-    return _loader(options, dataset, WindowBatches(counts, videos_per_batch), world)
+    batches = WindowBatches(counts, videos_per_batch, may_mix=not is_whole)
+    return _loader(options, dataset, batches, world)
 
 
 def build_window_dataset(options: Options, index: Index, subset: str) -> VideoDataset:
@@ -107,13 +114,17 @@ def _dataset(
     spatial: SpatialTransform,
 ) -> VideoDataset:
     stride, seed = options.sample_t_stride, options.manual_seed
-    return VideoDataset(records, _source(options), temporal, spatial, stride, seed)
+    source = _source(options, whole_frames=isinstance(spatial, EvalView))
+    return VideoDataset(records, source, temporal, spatial, stride, seed)
 
 
-def _source(options: Options) -> FrameSource:
+def _source(options: Options, *, whole_frames: bool) -> FrameSource:
+    """`whole_frames` tells that all of a frame becomes the input, of known size."""
     if options.accimage:
         require_accimage()
     decode = decode_with_accimage if options.accimage else default_decoder()
+    if options.scaled_decode and whole_frames and decode is decode_with_simplejpeg:
+        decode = partial(decode_with_simplejpeg, least=options.sample_size)
     if options.file_type == "jpg":
         return JpgFolder(decode)
     if options.file_type == "video":

@@ -17,6 +17,7 @@ from errors import UserError
 
 JPEG_START = b"\xff\xd8\xff"
 SPARSE = 8  # times as many frames in a run as are wanted: above it, they are read one by one
+AT_ONCE = 16  # frames of a video file that are held in their full size
 Decoder = Callable[[bytes], Tensor]  # JPEG bytes -> uint8 (3, H, W)
 
 
@@ -119,6 +120,11 @@ class VideoFiles:
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
         if min(numbers) < 1:
             raise FrameError(f"{path}: frame {min(numbers)}: a video file's frames count from 1")
+        # A few at a time: whole ones of a large video would fill the memory.
+        runs = (numbers[i : i + AT_ONCE] for i in range(0, len(numbers), AT_ONCE))
+        return [frame for run in runs for frame in self._run(path, run)]
+
+    def _run(self, path: Path, numbers: Sequence[int]) -> Tensor:
         try:
             video = open_video(path)
             frames = video.get_frames_at([number - 1 for number in numbers]).data
@@ -129,7 +135,7 @@ class VideoFiles:
         _, _, height, width = frames.shape
         size = _resized(height, width, self.side)
         frames = F.resize(frames, size, F.InterpolationMode.BICUBIC, antialias=True)
-        return list(as_jpgs_show(frames) if video.metadata.color_space == "bt709" else frames)
+        return as_jpgs_show(frames) if video.metadata.color_space == "bt709" else frames
 
 
 def as_jpgs_show(frames: Tensor) -> Tensor:
@@ -173,12 +179,18 @@ def default_decoder() -> Decoder:
     return decode_with_simplejpeg
 
 
-def decode_with_simplejpeg(data: bytes) -> Tensor:
-    """JPEG bytes -> uint8 (3, H, W); raises OSError for a damaged file."""
+def decode_with_simplejpeg(data: bytes, *, least: int = 0) -> Tensor:
+    """JPEG bytes -> uint8 (3, H, W); raises OSError for a damaged file.
+
+    With `least` at a half, a quarter or an eighth of its size, as long as both sides keep `least`
+    pixels. Measured on the fight set, 240 pixels to 112: a frame loads 1.3 times as fast, and its
+    pixels are 2.9/255 off on average, 66/255 at most.
+    """
     import simplejpeg
 
+    sides = {"min_height": least, "min_width": least, "min_factor": 2} if least else {}
     try:
-        return torch.from_numpy(simplejpeg.decode_jpeg(data, "RGB")).permute(2, 0, 1)
+        return torch.from_numpy(simplejpeg.decode_jpeg(data, "RGB", **sides)).permute(2, 0, 1)
     except ValueError:
         return decode_with_pillow(data)  # which reads CMYK too, and says what is wrong
 

@@ -3,17 +3,17 @@
 import itertools
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datasets.batches import OrderedBatches, SampleKey, ShuffledBatches, WindowBatches
 from datasets.compact import VideoRecord
 from datasets.frames import FrameError, FrameSource
 from errors import UserError
@@ -22,21 +22,8 @@ from spatial_transforms import View, apply_view
 from temporal_transforms import sliding_starts, window
 
 PROBED = 16  # videos of which two frames are read at the start
-MAX_WINDOWS_PER_BATCH = 32  # of one forward pass in inference: bounds its memory
-
 
 log = logging.getLogger(__name__)
-
-
-class SampleKey(NamedTuple):
-    """What a sample is made from; its random draws depend on these and the seed alone.
-
-    `windows` picks some of the video's windows, as a slice's (start, stop); all without it.
-    """
-
-    epoch: int
-    video: int
-    windows: tuple[int, int] | None = None
 
 
 class Sample(NamedTuple):
@@ -157,78 +144,33 @@ def collate(samples: Sequence[Sample | BadSample]) -> ClipBatch:
     )
 
 
-class ShuffledBatches:
-    """Batches of keys in an order that depends on (seed, epoch) alone.
-
-    Of `size` processes each has every `size`-th video of each batch, from number `rank` on; the
-    last batch may have none for some.
-    """
-
-    def __init__(
-        self, n_videos: int, batch_size: int, seed: int, *, rank: int = 0, size: int = 1
-    ) -> None:
-        self.n_videos, self.batch_size, self.seed = n_videos, batch_size, seed
-        self.rank, self.size = rank, size
-        self.begin(1)
-
-    def begin(self, epoch: int, *, after: int = 0) -> None:
-        """The next pass is that of `epoch`, without its first `after` batches."""
-        self.epoch, self.after = epoch, after
-
-    def __len__(self) -> int:
-        return -(-self.n_videos // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_videos)
-        for start in range(self.after * self.batch_size, self.n_videos, self.batch_size):
-            batch = order[start : start + self.batch_size][self.rank :: self.size]
-            yield [SampleKey(self.epoch, int(i)) for i in batch]
-
-    def clips_around(self, number: int, group: int) -> int:
-        """Clips of all processes in the `group` batches, counted from 0, that hold `number`."""
-        start = number // group * group
-        return min(self.n_videos, (start + group) * self.batch_size) - start * self.batch_size
+def in_batches_of(size: int, batches: Iterable[ClipBatch]) -> Iterator[ClipBatch]:
+    """The same clips in the same order, `size` of them in every batch but the last."""
+    held: list[ClipBatch] = []
+    room = size
+    for batch in batches:
+        start = 0
+        while start < len(batch.labels):
+            held.append(_part(batch, slice(start, start + room)))
+            room -= len(held[-1].labels)
+            start += len(held[-1].labels)
+            if room == 0:
+                yield _joined(held)
+                held, room = [], size
+    if held:
+        yield _joined(held)
 
 
-class OrderedBatches:
-    """Batches of keys of some videos, one after the other, for validation."""
-
-    def __init__(self, videos: range, batch_size: int) -> None:
-        self.videos, self.batch_size = videos, batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.videos) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        for start in range(0, len(self.videos), self.batch_size):
-            yield [SampleKey(0, i) for i in self.videos[start : start + self.batch_size]]
+def _part(batch: ClipBatch, part: slice) -> ClipBatch:
+    clips, labels, videos = batch.clips[part], batch.labels[part], batch.videos[part]
+    return ClipBatch(clips, labels, videos, batch.segments[part], [])
 
 
-class WindowBatches:
-    """Batches of the windows of inference, in order: at most `n_videos` videos and
-    MAX_WINDOWS_PER_BATCH windows in one, so that a long video takes several."""
-
-    def __init__(self, window_counts: Mapping[int, int], n_videos: int) -> None:
-        self.window_counts, self.n_videos = window_counts, n_videos
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        batch: list[SampleKey] = []
-        room = MAX_WINDOWS_PER_BATCH
-        for video, count in self.window_counts.items():
-            start = 0
-            while start < count:
-                stop = min(count, start + room)
-                batch.append(SampleKey(0, video, (start, stop)))
-                room -= stop - start
-                start = stop
-                if room == 0 or len(batch) == self.n_videos:
-                    yield batch
-                    batch, room = [], MAX_WINDOWS_PER_BATCH
-        if batch:
-            yield batch
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+def _joined(parts: Sequence[ClipBatch]) -> ClipBatch:
+    clips = torch.cat([part.clips for part in parts])
+    labels = torch.cat([part.labels for part in parts])
+    videos = torch.cat([part.videos for part in parts])
+    return ClipBatch(clips, labels, videos, [s for part in parts for s in part.segments], [])
 
 
 Batches = TypeVar("Batches", ShuffledBatches, OrderedBatches, WindowBatches)

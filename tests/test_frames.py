@@ -61,3 +61,22 @@ def test_a_jpeg_in_cmyk_is_read_about_as_pillow_reads_it():
     data = buffer.getvalue()
     one, other = decode_with_simplejpeg(data), decode_with_pillow(data)
     assert (one.int() - other.int()).abs().max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "shape"),
+    [
+        ((320, 240), 112, (3, 120, 160)),
+        ((640, 480), 112, (3, 120, 160)),
+        ((320, 240), 121, (3, 240, 320)),
+        ((320, 200), 112, (3, 200, 320)),
+        ((320, 240), 0, (3, 240, 320)),
+    ],
+)
+def test_scaled_decoding_keeps_what_the_input_needs(size, least, shape):
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize(size).convert("RGB").save(file, "jpeg")
+    frame = decode_with_simplejpeg(file.getvalue(), least=least)
+    assert frame.shape == shape
+    whole = decode_with_simplejpeg(file.getvalue())
+    assert abs(frame.float().mean() - whole.float().mean()) < 2
