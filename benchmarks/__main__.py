@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import extraction, finetuning, formats, index, inference, loading, steps
+from benchmarks import extraction, finetuning, formats, gpu, index, inference, loading, steps
 from benchmarks.timing import Comparison
+from runtime.device import cpu_has_bf16
 
 SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
     "extraction": extraction.comparisons,
@@ -20,6 +21,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
     "steps": steps.comparisons,
     "inference": inference.comparisons,
     "finetuning": finetuning.comparisons,
+    "gpu": gpu.comparisons,
 }
 
 
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; all by default")
     parser.add_argument("--json", type=Path, help="also written there")
     options = parser.parse_args(argv)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    print(machine := _machine())
     print(f"{'':68} {'ours':>8} {'plain':>8} {'ratio':>6} {'of limit':>8}")
     rows = []
     for section in options.sections or SECTIONS:
@@ -38,8 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             figures = f"{row.ours:8.2f} {row.plain:8.2f} {row.ratio:6.2f} {share:>8}"
             print(f"{row.name:68} {figures} {row.unit}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        content = {"machine": machine, "rows": rows}
+        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _machine() -> str:
+    bf16 = "native" if cpu_has_bf16() else "no"
+    return (
+        f"torch {torch.__version__}, {os.cpu_count()} cores ({torch.get_num_threads()} threads), "
+        f"{torch.backends.cpu.get_cpu_capability()}, {bf16} bf16"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Frame folders and an index to measure with: those given, or drawn ones."""
 
+import json
 import os
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from benchmarks.extraction import draw
 from util_scripts.folder_json import main as folder_json
@@ -21,7 +23,21 @@ def frame_folders(work: Path) -> Path:
     return work / "jpg"
 
 
-def index_of(frames: Path, work: Path) -> Path:
+def index_of(frames: Path, work: Path, *, most: int | None = None) -> Path:
+    """An index of them all, or of at most `most` of each subset, evenly picked."""
+    path = work / "index.json"
     with redirect_stdout(StringIO()):
-        folder_json([str(frames), str(work / "index.json")])
-    return work / "index.json"
+        folder_json([str(frames), str(path)])
+    if most is not None:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["database"] = _thinned(content["database"], most)
+        path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def _thinned(database: dict[str, Any], most: int) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for subset in ("training", "validation"):
+        entries = [item for item in database.items() if item[1]["subset"] == subset]
+        kept |= dict(entries[:: max(1, -(-len(entries) // most))])
+    return kept

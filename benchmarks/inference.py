@@ -11,11 +11,13 @@ import main
 from benchmarks import plain
 from benchmarks.frames import frame_folders, index_of
 from benchmarks.limits import clips_per_second
+from benchmarks.steps import devices
 from benchmarks.timing import Comparison, compare
 from models.build import build
-from runtime.device import Normalization, choose_device
+from temporal_transforms import sliding_starts
 
 DEPTH, BATCH, CLASSES = 50, 16, 101
+MOST_VIDEOS = 45  # of validation, by the whole program
 
 
 def comparisons() -> Iterator[Comparison]:
@@ -27,33 +29,29 @@ def comparisons() -> Iterator[Comparison]:
             model(plain.model_input(clips)).softmax(dim=1)
         return len(clips)
 
-    for precision in ("fp32", "auto"):
-        device = choose_device(
-            no_cuda=True, precision=precision, normalization=Normalization.of("kinetics")
-        )
+    for device in devices():
         score = device.scorer(model)
-        dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
 
         def ours() -> float:
             score(clips).softmax(dim=1)  # noqa: B023  called in this round of the loop
             return len(clips)
 
-        name = f"inference, R3D-{DEPTH} alone, {precision}"
-        limit = clips_per_second(model, clips[0].float(), dtype)
-        yield compare(name, "clips/s", ours, theirs, rounds=3, limit=limit)
+        name = f"inference, R3D-{DEPTH} alone, {device.precision}"
+        limit = clips_per_second(model, clips[0].float(), device.inference_dtype)
+        yield compare(name, "clips/s", ours, theirs, limit=limit)
     with tempfile.TemporaryDirectory() as folder:
         yield _whole_program(Path(folder))
 
 
 def _whole_program(work: Path) -> Comparison:
     frames = frame_folders(work)
-    index = index_of(frames, work)
+    index = index_of(frames, work, most=MOST_VIDEOS)
     videos = plain.PlainVideos(frames, index, subset="validation")
     n_classes = len(videos.labels)
     model = build("resnet", DEPTH, n_classes=n_classes)
     content = {"epoch": 1, "arch": f"resnet-{DEPTH}", "state_dict": model.state_dict()}
     torch.save(content, work / "save_1.pth")
-    n_windows = plain.infer(model, videos, work / "plain.json")
+    n_windows = sum(len(sliding_starts(video[2], 16, videos.stride)) for video in videos.videos)
 
     def theirs() -> float:
         loaded = build("resnet", DEPTH, n_classes=n_classes)
@@ -74,4 +72,4 @@ def _whole_program(work: Path) -> Comparison:
         return n_windows
 
     name = f"inference, R3D-{DEPTH}, JPG folders to val.json, auto"
-    return compare(name, "clips/s", ours, theirs, rounds=2)
+    return compare(name, "clips/s", ours, theirs, rounds=1, warms_up=False)

@@ -8,17 +8,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import rate
 
-SIDE = 4096  # of the matrices
+SIDES = {"cpu": (4096, 1), "cuda": (8192, 50)}  # of the matrices, and products in a row
 
 
 @cache
-def flops_per_second(dtype: torch.dtype) -> float:
-    """Of a large matrix product, each multiplication and addition counted."""
-    a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
+def flops_per_second(dtype: torch.dtype, device: torch.device) -> float:
+    """Of large matrix products, each multiplication and addition counted."""
+    side, times = SIDES[device.type]
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
 
     def work() -> float:
-        torch.mm(a, b)
-        return 2 * SIDE**3
+        for _ in range(times):
+            product = torch.mm(a, b)
+        product[0, 0].item()  # waits for all of them
+        return times * 2 * side**3
 
     return rate(work)
 
@@ -31,4 +34,5 @@ def flops_per_clip(model: nn.Module, clip: torch.Tensor) -> float:
 
 
 def clips_per_second(model: nn.Module, clip: torch.Tensor, dtype: torch.dtype) -> float:
-    return flops_per_second(dtype) / flops_per_clip(model, clip)
+    """`model` and `clip` lie where the matrices shall."""
+    return flops_per_second(dtype, clip.device) / flops_per_clip(model, clip)

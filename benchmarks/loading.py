@@ -1,7 +1,7 @@
 """JPG folders to clips, one thread: training, validation and inference, and the decoder alone."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from random import Random
 
@@ -21,13 +21,15 @@ SIZE, DURATION, N_VAL, STRIDE = 112, 16, 3, 16
 MOST_VIDEOS = 60
 
 
-def comparisons() -> Iterator[Comparison]:
+def comparisons() -> Generator[Comparison, None, None]:
     """Over the frame folders below $BENCH_FRAMES, or those of drawn videos."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a loader's worker
-    with tempfile.TemporaryDirectory() as folder:
-        yield from _phases(_records(frame_folders(Path(folder))))
-    torch.set_num_threads(threads)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from _phases(_records(frame_folders(Path(folder))))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _records(root: Path) -> CompactRecords:

@@ -18,8 +18,8 @@ from temporal_transforms import sliding_starts, window
 
 def model_input(clips: Tensor) -> Tensor:
     """uint8 (B, 3, T, H, W) -> normalised float32, contiguous."""
-    mean = torch.tensor(MEAN["kinetics"]).view(-1, 1, 1, 1)
-    std = torch.tensor(STD["kinetics"]).view(-1, 1, 1, 1)
+    mean = torch.tensor(MEAN["kinetics"], device=clips.device).view(-1, 1, 1, 1)
+    std = torch.tensor(STD["kinetics"], device=clips.device).view(-1, 1, 1, 1)
     return (clips.float() / 255 - mean) / std
 
 

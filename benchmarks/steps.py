@@ -22,16 +22,11 @@ def comparisons(*, batch_size: int = 8, depth: int = 50, side: int = 112) -> Ite
     labels = torch.randint(0, N_CLASSES, (batch_size,))
     for begin, title in (("", "all of it"), ("fc", "head only")):
         theirs = _plain_step(depth, begin, clips, labels)
-        for precision in ("fp32", "auto"):
-            device = choose_device(
-                no_cuda=True, precision=precision, normalization=Normalization.of("kinetics")
-            )
+        for device in devices():
             ours = _our_step(depth, begin, clips, labels, device)
-            name = f"training step, R3D-{depth}, batch {batch_size}, {title}, {precision}"
+            name = f"training step, R3D-{depth}, batch {batch_size}, {title}, {device.precision}"
             yield compare(name, "clips/s", ours, theirs, limit=_limit(depth, begin, clips, device))
-    device = choose_device(
-        no_cuda=True, precision="fp32", normalization=Normalization.of("kinetics")
-    )
+    device = devices()[0]
     yield compare(
         f"head only against gradients everywhere, R3D-{depth}, batch {batch_size}, fp32 both",
         "clips/s",
@@ -40,11 +35,23 @@ def comparisons(*, batch_size: int = 8, depth: int = 50, side: int = 112) -> Ite
     )
 
 
+def devices() -> list[Device]:
+    """fp32, and what --precision auto means here where that is something else."""
+    normalization = Normalization.of("kinetics")
+    chosen = {
+        device.precision: device
+        for precision in ("fp32", "auto")
+        for device in [
+            choose_device(no_cuda=True, precision=precision, normalization=normalization)
+        ]
+    }
+    return list(chosen.values())
+
+
 def _limit(depth: int, begin: str, clips: Tensor, device: Device) -> float:
     """Matrix products of the forward pass, and twice as many where all weights are trained."""
     model = build("resnet", depth, n_classes=N_CLASSES).eval()
-    dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
-    return clips_per_second(model, clips[0].float(), dtype) / (1 if begin else 3)
+    return clips_per_second(model, clips[0].float(), device.inference_dtype) / (1 if begin else 3)
 
 
 def _trained(model: nn.Module, begin: str) -> list[nn.Parameter]:

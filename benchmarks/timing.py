@@ -23,18 +23,18 @@ def compare(
     ours: Callable[[], float],
     plain: Callable[[], float],
     *,
-    rounds: int = 5,
+    rounds: int = 3,
     limit: float | None = None,
+    warms_up: bool = True,
 ) -> Comparison:
-    """Run both in turns; each call returns how many units it did. One round warms up.
+    """Run both in turns; each call returns how many units it did. A round before warms up, but for
+    whole programs, to which that belongs.
 
     `limit` is the rate that the machine allows.
     """
-    rates: list[tuple[float, float]] = []
-    for number in range(rounds + 1):
-        rate = _rate(ours), _rate(plain)
-        if number:
-            rates.append(rate)
+    if warms_up:
+        ours(), plain()
+    rates = [(_rate(ours), _rate(plain)) for _ in range(rounds)]
     ours_rate = statistics.median(a for a, _ in rates)
     return Comparison(
         name,
@@ -46,7 +46,7 @@ def compare(
     )
 
 
-def rate(work: Callable[[], float], *, rounds: int = 5) -> float:
+def rate(work: Callable[[], float], *, rounds: int = 3) -> float:
     """Units per second, the median of some rounds after one that warms up."""
     return statistics.median([_rate(work) for _ in range(rounds + 1)][1:])
 

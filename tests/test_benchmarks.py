@@ -1,0 +1,46 @@
+"""What `make bench` needs a GPU for, tried where there may be none: on a CPU, with tiny models."""
+
+import json
+
+import pytest
+import torch
+
+import benchmarks.__main__ as bench
+from benchmarks import gpu, limits
+from benchmarks.timing import Comparison, compare
+from models.build import build
+from runtime.device import Normalization, choose_device
+
+
+def test_the_rows_of_one_model(monkeypatch):
+    def tiny(family, depth, *, n_classes):
+        return build(family, depth, n_classes=n_classes, resnet_widen_factor=0.125)
+
+    monkeypatch.setattr(gpu, "build", tiny)
+    monkeypatch.setattr(gpu, "STEPS", 1)
+    monkeypatch.setattr(limits, "SIDES", {"cpu": (64, 1)})
+    device = choose_device(
+        no_cuda=True, precision="fp32", normalization=Normalization.of("kinetics")
+    )
+    rows = list(gpu.of_model("resnet", device, batch_size=2, depth=10, side=16, compiles=(False,)))
+    assert [row.name for row in rows] == [
+        "training step, R3D-10, batch 2, all of it, fp32",
+        "training step, R3D-10, batch 2, head only, fp32",
+        "inference, R3D-10, batch 2, fp32",
+    ]
+    for row in rows:
+        assert row.unit == "clips/s" and min(row.ours, row.plain, row.ratio) > 0
+        assert row.of_limit > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_a_line_says_so(tmp_path, capsys):
+    assert bench.main(["gpu", "--json", str(tmp_path / "out.json")]) == 0
+    assert "gpu: left out, torch sees no GPU" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["rows"] == []
+
+
+def test_a_comparison_takes_the_median_of_its_rounds():
+    units = iter([1, 1, 10, 5, 20, 5, 30, 10])  # ours and plain, in turns; the first pair warms up
+    row = compare("x", "u", lambda: next(units), lambda: next(units), rounds=3, limit=1e12)
+    assert isinstance(row, Comparison) and row.ours > row.plain and 0 < row.of_limit < 1
