@@ -5,14 +5,19 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from datasets.video_dataset import ClipLoader
+from datasets.video_dataset import ClipLoader, WindowBatches, in_batches_of
 from errors import UserError
 from results import ranked
 from runtime.device import Device, Scorer
 from runtime.distributed import ALONE, World
+
+# Of one forward pass: bounds its memory. Two clips at a time cost a CPU twice as much each as 16.
+WINDOWS = {"cpu": 32, "cuda": 128}
+
+Windows = tuple[list[int], list[tuple[int, int]]]  # their videos and segments
 
 
 class WindowValues(NamedTuple):
@@ -25,22 +30,32 @@ class WindowValues(NamedTuple):
 
 def over_windows(
     compute: Scorer,
-    loader: ClipLoader,
+    loader: ClipLoader[WindowBatches],
     *,
+    device: Device,
     on_batch: Callable[[], None] | None = None,
     is_silent: bool = False,
     task: str = "inference",
 ) -> Iterator[WindowValues]:
-    """What `compute` makes of every window, in the loader's order."""
-    hidden = True if is_silent else None
-    for batch in tqdm(loader, desc=task, leave=False, disable=hidden):
-        if not len(batch.labels):
-            continue
-        rows = compute(batch.clips).cpu().numpy()  # (B, C, T, H, W) -> (B, K)
-        for video, segment, row in zip(batch.videos.tolist(), batch.segments, rows, strict=True):
+    """What `compute` makes of every window, in the loader's order; WINDOWS at a time, whatever
+    videos they are from, where the loader allows it."""
+    bar = tqdm(loader, desc=task, leave=False, disable=True if is_silent else None)
+
+    def computed() -> Iterator[tuple[Windows, Tensor]]:
+        batches = device.sent(bar)
+        if loader.batches.may_mix:
+            batches = in_batches_of(WINDOWS[device.device.type], batches)
+        for batch in device.paced(batches):
+            if not len(batch.labels):
+                continue
+            rows = compute(batch.clips)  # (B, C, T, H, W) -> (B, K)
+            yield (batch.videos.tolist(), batch.segments), rows
+            if on_batch is not None:
+                on_batch()
+
+    for (videos, segments), rows in device.fetched(computed()):
+        for video, segment, row in zip(videos, segments, rows.numpy(), strict=True):
             yield WindowValues(video, segment, row)
-        if on_batch is not None:
-            on_batch()
 
 
 def by_video(windows: Iterable[WindowValues]) -> Iterator[WindowValues]:
@@ -56,7 +71,7 @@ def by_video(windows: Iterable[WindowValues]) -> Iterator[WindowValues]:
 
 def infer(
     model: nn.Module,
-    loader: ClipLoader,
+    loader: ClipLoader[WindowBatches],
     *,
     device: Device,
     labels: Sequence[str],
@@ -77,6 +92,7 @@ def infer(
     windows = over_windows(
         lambda clips: logits(clips).softmax(dim=1),
         loader,
+        device=device,
         on_batch=on_batch,
         is_silent=not world.is_first,
     )

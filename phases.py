@@ -104,7 +104,7 @@ def _train(
     trainer = build_trainer(
         options, parts.model, parts.device, checkpoint, parts.world, class_weights=weights
     )
-    start = _start(options, checkpoint)
+    start = _start(options, checkpoint, parts.world)
     keeper = _keeper(parts, interruption)
     if checkpoint is not None:
         keeper.mend(checkpoint)
@@ -191,7 +191,7 @@ def position_of(checkpoint: Checkpoint | None) -> Position:
     return Position((checkpoint.epoch or 0) + 1)
 
 
-def _start(options: Options, checkpoint: Checkpoint | None) -> Position:
+def _start(options: Options, checkpoint: Checkpoint | None, world: World) -> Position:
     start = position_of(checkpoint)
     if checkpoint is not None and start.epoch > options.n_epochs + 1:
         raise UserError(
@@ -201,12 +201,12 @@ def _start(options: Options, checkpoint: Checkpoint | None) -> Position:
     if start.epoch == options.n_epochs + 1:
         log.info("all %d epochs are trained already", options.n_epochs)
     if start.batches and checkpoint is not None:
-        _check_batches(options, checkpoint)
+        _check_batches(options, checkpoint, world.n_nodes)
         log.info("going on in epoch %d after batch %d", start.epoch, start.batches)
     return start
 
 
-def _check_batches(options: Options, checkpoint: Checkpoint) -> None:
+def _check_batches(options: Options, checkpoint: Checkpoint, n_nodes: int) -> None:
     """Inside an epoch the batches must be those of the interrupted run."""
     for name in ("batch_size", "accumulate", "manual_seed"):
         here = getattr(options, name)
@@ -216,6 +216,12 @@ def _check_batches(options: Options, checkpoint: Checkpoint) -> None:
                 f"--{name} {here}: {checkpoint.path} was saved inside an epoch with {saved}; "
                 "resume with that, or from a save_{epoch}.pth"
             )
+    saved = checkpoint.extra.get("n_nodes", n_nodes)
+    if saved != n_nodes:
+        raise UserError(
+            f"{checkpoint.path}: was saved inside an epoch on {saved} nodes, now there are "
+            f"{n_nodes}; resume on as many, or from a save_{{epoch}}.pth"
+        )
 
 
 def _keeper(parts: Parts, interruption: Interruption) -> CheckpointKeeper:
@@ -230,6 +236,7 @@ def _keeper(parts: Parts, interruption: Interruption) -> CheckpointKeeper:
             "arch": options.arch,
             "class_names": list(parts.index.labels),
             "options": options.as_plain(),
+            "n_nodes": parts.world.n_nodes,
         },
         interruption=interruption,
         world=parts.world,

@@ -7,12 +7,13 @@ from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
-from datasets.video_dataset import ClipBatch, TrainLoader
+from datasets.video_dataset import TrainLoader
 from errors import UserError
+from runtime.device import MAX_LATE
 from trainer import StepSums, Trainer
 
-MAX_LATE = 50  # batches whose loss may stay on a GPU before it is fetched
 WAITS_TOO_LONG = 0.2  # of an epoch's time
 
 T = TypeVar("T")
@@ -61,15 +62,15 @@ class Late:
         self.n_batches, self.on_step = n_batches, on_step
         # On a lone CPU there is nothing to wait for.
         self.limit = 1 if trainer.device.device.type == "cpu" and self.world.size == 1 else MAX_LATE
-        self._steps: list[tuple[StepSums | None, ClipBatch, int]] = []
+        self._steps: list[tuple[StepSums | None, Tensor, int]] = []  # and videos, clips of all
 
     @property
     def is_full(self) -> bool:
         return len(self._steps) >= self.limit
 
-    def add(self, sums: StepSums | None, batch: ClipBatch, n_clips: int) -> None:
-        """`n_clips` are those of all processes."""
-        self._steps.append((sums, batch._replace(clips=batch.clips[:0]), n_clips))
+    def add(self, sums: StepSums | None, videos: Tensor, n_clips: int) -> None:
+        """`videos` are the numbers of this process's, `n_clips` those of all processes."""
+        self._steps.append((sums, videos, n_clips))
 
     def told(self, position: Position) -> Position:
         """Fetch all, over all processes, and tell each step; the position after the last."""
@@ -77,10 +78,10 @@ class Late:
         own = [torch.stack(list(column)).double() for column in zip(*known, strict=True)]
         flat = self.world.sums(torch.cat(own).tolist() if own else [])
         pairs = iter(zip(flat[: len(known)], flat[len(known) :], strict=True))
-        for sums, batch, n_clips in self._steps:
+        for sums, videos, n_clips in self._steps:
             loss, hits = (0.0, 0.0) if sums is None else next(pairs)
             if not math.isfinite(loss):
-                raise UserError(self._divergence(loss, position, batch))
+                raise UserError(self._divergence(loss, position, videos))
             position = position.after(loss, int(hits), n_clips)
             if self.on_step is not None and n_clips:
                 self.on_step(Step(position, self.n_batches, loss / n_clips, hits / n_clips))
@@ -91,8 +92,8 @@ class Late:
         n = max(position.n_clips, 1)
         return {"loss": f"{position.loss_sum / n:.3f}", "acc": f"{position.n_hits / n:.3f}"}
 
-    def _divergence(self, loss: float, position: Position, batch: ClipBatch) -> str:
-        ids = self.world.gather([self.loader.video_id(video) for video in batch.videos.tolist()])
+    def _divergence(self, loss: float, position: Position, videos: Tensor) -> str:
+        ids = self.world.gather([self.loader.video_id(video) for video in videos.tolist()])
         return (
             f"epoch {position.epoch}, batch {position.batches + 1}: the loss is {loss}; try a "
             f"lower --learning_rate. Videos of the batch: {', '.join(chain(*ids))}"

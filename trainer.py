@@ -20,8 +20,8 @@ from errors import UserError
 from model import frozen_batch_norms, wrap_for_distributed
 from opts import Options
 from runtime.checkpoint import Checkpoint, load_optimizer, schedule_of
-from runtime.device import Device
-from runtime.distributed import ALONE, World
+from runtime.device import Device, is_out_of_memory
+from runtime.distributed import ALONE, World, noticing_the_lost
 
 Scheduler = MultiStepLR | ReduceLROnPlateau
 
@@ -58,28 +58,36 @@ class Trainer:
     # alone; and how a batch's clips become its input.
     forward: nn.Module | None = None
     inputs: Callable[[Tensor], Tensor] | None = None
-    _shape: tuple[int, ...] = ()  # of one clip, once one has been seen
+    blank: Tensor | None = None  # clips for a process that has none; of 2, as batch norm wants
+    _is_within: bool = False
 
-    def set_modes(self) -> None:
-        """Training mode, but for the batch norms whose statistics are kept."""
+    @property
+    def is_within_step(self) -> bool:
+        """Whether there are gradients of batches that no update has used yet."""
+        return self._is_within
+
+    def begin_epoch(self) -> None:
+        """Training mode, but for the batch norms whose statistics are kept; no old gradients."""
+        self._is_within = False
         self.model.train()
         for module in self.kept_statistics:
             module.eval()
 
-    def step(
-        self, batch: ClipBatch, *, n_clips: float, begins: bool = True, ends: bool = True
-    ) -> StepSums:
-        """Forward and backward; an update where the step `ends`.
+    def step(self, batch: ClipBatch, *, n_clips: float, ends: bool = True) -> StepSums:
+        """Forward and backward; an update where the step `ends`, as one of no clips must.
 
-        The loss is the mean over `n_clips`, those of all processes and of all batches from the
-        one that `begins` a step on; `class_weights`, whose mean over the training videos is 1,
-        weigh its terms.
+        The loss is the mean over `n_clips`, those of all processes and of all batches of the
+        step; `class_weights`, whose mean over the training videos is 1, weigh its terms.
         """
-        if begins:
+        if not self._is_within:
             self.optimizer.zero_grad(set_to_none=True)
+        self._is_within = not ends
+        if not len(batch.labels) and self.world.size == 1:
+            self._update()  # with what the batches before it gave
+            return StepSums(*torch.zeros(2))
         clips, targets = self._whole(batch)
         forward = self.forward or self.model
-        with _explained(), self._synchronised(ends):
+        with _explained(), noticing_the_lost(), self._synchronised(ends):
             with self.device.autocast():
                 logits = forward((self.inputs or self.device.model_input)(clips))  # (B, K)
             loss = F.cross_entropy(
@@ -99,12 +107,9 @@ class Trainer:
         """A batch's clips and targets; of a process that has none this time, a blank clip that
         nobody counts, so that the others need not wait for its gradients."""
         if len(batch.labels):
-            self._shape = tuple(batch.clips.shape[1:])
             return batch.clips, batch.labels.to(self.device.device, non_blocking=True)
-        if not self._shape:
-            raise UserError("the first training batch of a process was left out as unreadable")
-        blank = torch.zeros((2, *self._shape), dtype=torch.uint8)
-        return blank, torch.full((2,), NOBODY, device=self.device.device)
+        assert self.blank is not None
+        return self.blank, torch.full((2,), NOBODY, device=self.device.device)
 
     def _synchronised(self, ends: bool) -> Any:
         if isinstance(self.forward, DistributedDataParallel) and not ends:
@@ -179,10 +184,8 @@ def _explained() -> Iterator[None]:
     """What torch complains of, where the user can do something about it."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise UserError(OUT_OF_MEMORY) from None
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise UserError(OUT_OF_MEMORY) from None
     except ValueError as error:
@@ -254,8 +257,6 @@ def build_trainer(
         trainer.class_weights = torch.tensor(
             class_weights, dtype=torch.float32, device=device.device
         )
-    if options.freeze_bn:
-        trainer.kept_statistics = frozen_batch_norms(model)
     if checkpoint is not None:
         trainer.resume(checkpoint)
         if options.overwrite_milestones and isinstance(scheduler, MultiStepLR):
@@ -264,4 +265,8 @@ def build_trainer(
     if options.compile:
         model.compile()
     trainer.forward = wrap_for_distributed(model, device, world, sync_bn=options.batchnorm_sync)
+    if options.freeze_bn:  # now that synchronised batch norms are in the places of plain ones
+        trainer.kept_statistics = frozen_batch_norms(model)
+    shape = (options.sample_duration, options.sample_size, options.sample_size)
+    trainer.blank = torch.zeros((2, options.n_input_channels, *shape), dtype=torch.uint8)
     return trainer

@@ -109,14 +109,14 @@ def train_one_epoch(
     them, and `pauses` may save or end the run. `on_batch` is called after every batch at once.
     Returns the position at the end. Raises UserError on a loss that is not finite.
     """
-    trainer.set_modes()
+    trainer.begin_epoch()
     batches, epoch, n_batches = loader.batches, position.epoch, len(loader)
     world = trainer.world
     batches.begin(epoch, after=position.batches)
     is_wanted = (lambda: False) if pauses is None else pauses.is_wanted
     late = Late(trainer, loader, n_batches, on_step)
     bar = tqdm(
-        (watch or Stopwatch()).waiting(loader),
+        trainer.device.ahead((watch or Stopwatch()).waiting(loader)),
         desc=f"epoch {epoch}",
         initial=position.batches,
         total=n_batches,
@@ -126,15 +126,12 @@ def train_one_epoch(
     for number, batch in enumerate(bar, start=position.batches):
         # A process that wants a pause tells so along with its clips, a step ahead: one word to all.
         n_clips, n_wanting = world.sums([len(batch.labels), is_wanted()])
-        begins = number % accumulate == 0
         ends = (number + 1) % accumulate == 0 or number + 1 == n_batches
-        if n_clips:
+        sums = None
+        if n_clips or (ends and trainer.is_within_step):
             in_step = n_clips if accumulate == 1 else batches.clips_around(number, accumulate)
-            late.add(
-                trainer.step(batch, n_clips=in_step, begins=begins, ends=ends), batch, int(n_clips)
-            )
-        else:
-            late.add(None, batch, 0)
+            sums = trainer.step(batch, n_clips=in_step, ends=ends)
+        late.add(sums, batch.videos, int(n_clips))
         if late.is_full or number + 1 == n_batches:
             position = late.told(position)
             bar.set_postfix(late.summary(position))

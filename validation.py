@@ -1,11 +1,12 @@
 """One pass over validation clips: loss, clip accuracy and video accuracy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from datasets.video_dataset import ValLoader
@@ -59,15 +60,21 @@ def evaluate(
     score = (scorer or device.scorer)(model)
     clips: list[ClipScores] = []
     bar = tqdm(loader, desc=title, leave=False, disable=None if world.is_first else True)
-    for batch in bar:
-        if on_batch is not None:
-            on_batch()
-        if not len(batch.labels):
-            continue
-        logits = score(batch.clips)  # (B, C, T, H, W) -> (B, K)
-        losses = F.cross_entropy(logits, batch.labels.to(logits.device), reduction="none")
-        found = (losses.cpu(), logits.softmax(dim=1).cpu(), batch.labels, batch.videos)
-        clips.append(ClipScores(*(tensor.numpy() for tensor in found)))
+
+    def scored() -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
+        for batch in device.ahead(bar):
+            if on_batch is not None:
+                on_batch()
+            if len(batch.labels):
+                logits = score(batch.clips)  # (B, C, T, H, W) -> (B, K)
+                targets = batch.labels.to(logits.device, non_blocking=True)
+                losses = F.cross_entropy(logits, targets, reduction="none")
+                columns = torch.cat([losses[:, None], logits.softmax(dim=1)], dim=1)
+                yield (batch.labels, batch.videos), columns
+
+    for (labels, videos), columns in device.fetched(scored()):
+        losses, scores = columns[:, 0].numpy(), columns[:, 1:].numpy()
+        clips.append(ClipScores(losses, scores, labels.numpy(), videos.numpy()))
     together = [part for parts in world.gather(clips) for part in parts]
     if not together:
         raise UserError("validation: every sample was left out as unreadable")

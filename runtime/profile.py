@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def tracing(folder: Path) -> Iterator[Callable[[], None]]:
-    """Yields what to call after every step; the trace of a few is written below `folder`."""
+    """Yields what to call after every step; the trace of a few is written below `folder`, which
+    TensorBoard's profiler looks through."""
 
     def write(profiler: profile) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,3 +33,6 @@ def tracing(folder: Path) -> Iterator[Callable[[], None]]:
     steps = schedule(wait=SKIPPED, warmup=WARMED, active=TRACED, repeat=1)
     with profile(activities=activities, schedule=steps, on_trace_ready=write) as profiler:
         yield profiler.step
+    if profiler.step_num <= SKIPPED + WARMED:
+        text = "--profile: no trace, as it begins at step %d and there were %d"
+        log.warning(text, SKIPPED + WARMED + 1, profiler.step_num)

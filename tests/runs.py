@@ -97,3 +97,8 @@ def read_table(text):
     """A tab-separated log as a list of {column: number}."""
     header, *rows = [line.split("\t") for line in text.splitlines()]
     return [dict(zip(header, map(float, row), strict=True)) for row in rows]
+
+
+def read_results(run, subset="val"):
+    """The scores of a result file: {video id: entries}."""
+    return json.loads((run / f"{subset}.json").read_text(encoding="utf-8"))["results"]

@@ -63,7 +63,7 @@ def test_a_step_weighs_each_clip_by_its_class(accumulate):
     for number in range(accumulate):
         part = labels[number * size : (number + 1) * size]
         batch = ClipBatch(torch.zeros(size, 3, 2, 4, 4, dtype=torch.uint8), part, part, [], [])
-        trainer.step(batch, n_clips=4, begins=number == 0, ends=number == accumulate - 1)
+        trainer.step(batch, n_clips=4, ends=number == accumulate - 1)
     torch.testing.assert_close(
         model.logits.data, expected.data - expected.grad, check_dtype=False, atol=1e-6, rtol=0
     )

@@ -31,6 +31,22 @@ def test_accumulated_batches_are_one_large_one(tmp_path):
     assert len(rows) == 10
 
 
+def test_an_accumulated_step_without_its_last_batch_is_taken(tmp_path):
+    """Of 2 and 2 videos those of the second batch can't be read: a step over the first two."""
+    make_dataset(tmp_path, train=2, val=1)
+    batches = ShuffledBatches(4, 2, 1)
+    videos = ["a_0", "a_1", "b_0", "b_1"]
+    for number in (key.video for key in list(batches)[1]):
+        label, name = videos[number][0], videos[number]
+        for frame in (tmp_path / f"jpg/{label}/{name}").iterdir():
+            frame.write_bytes(b"x")
+    flags = ("--on_bad_video", "skip", "--n_epochs", "1", "--no_val", "--batch_size", "2")
+    flags += ("--weight_decay", "0")
+    assert small_run(tmp_path, *flags, "--accumulate", "2", result="half") == 0
+    assert small_run(tmp_path, *flags, "--learning_rate", "0.005", result="alone") == 0
+    assert_near(weights(tmp_path / "half", 1), weights(tmp_path / "alone", 1), 1e-6)
+
+
 def test_clips_of_a_group_of_batches():
     batches = ShuffledBatches(10, 2, 1)
     assert [batches.clips_around(number, 2) for number in range(5)] == [4, 4, 4, 4, 2]
@@ -114,6 +130,12 @@ def test_a_trace_is_written(tmp_path, capsys):
     [trace] = (tmp_path / "res/profile").glob("*.json")
     assert json.loads(trace.read_text())["traceEvents"]
     assert "convolution" in capsys.readouterr().out
+
+
+def test_too_few_steps_for_a_trace_are_told(tmp_path, capsys):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path, "--profile", "--n_epochs", "1", "--no_val") == 0
+    assert "--profile: no trace" in capsys.readouterr().out
 
 
 def test_the_epoch_tells_where_its_time_went(tmp_path, capsys):

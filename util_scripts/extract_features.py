@@ -119,7 +119,7 @@ def extract(classifier: "Classifier", options: argparse.Namespace) -> tuple[int,
 
     compute = feature_scorer(classifier, options.layer)
     index, loader = clips_of(classifier, options.index, options.frames_dir, options.subset)
-    rows = over_windows(compute, loader, task="features")
+    rows = over_windows(compute, loader, device=classifier.device, task="features")
     n_rows = sum(loader.batches.window_counts.values())
     if options.per == "video":
         rows, n_rows = by_video(rows), len(loader.dataset)

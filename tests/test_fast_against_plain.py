@@ -1,0 +1,203 @@
+"""The fast ways give what the original's way, written plainly in benchmarks/plain.py, gives."""
+
+from random import Random
+
+import pytest
+import torch
+
+from benchmarks import plain
+from datasets.annotation import read_index
+from datasets.batches import SampleKey, WindowBatches
+from datasets.build import build_inference_loader, build_train_loader, build_val_loader
+from datasets.compact import VideoRecord
+from datasets.frames import JpgFolder, default_decoder
+from datasets.video_dataset import ClipBatch, VideoDataset, in_batches_of
+from errors import UserError
+from inference import WINDOWS
+from models.build import build
+from opts import parse_opts
+from runtime.device import InParts, Normalization, choose_device
+from spatial_transforms import EvalView, TrainView
+from temporal_transforms import center_window
+from tests.runs import make_dataset, read_results, small_run
+from trainer import Trainer
+from util_scripts.ffmpeg import Ffmpeg
+
+KINETICS = Normalization.of("kinetics")
+
+
+def on_cpu(precision="fp32"):
+    return choose_device(no_cuda=True, precision=precision, normalization=KINETICS)
+
+
+def clips(n, *, side=32, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, 3, 16, side, side), dtype=torch.uint8, generator=draw)
+
+
+def small(family="resnet"):
+    torch.manual_seed(1)
+    return build(family, 10, n_classes=9, resnet_widen_factor=0.25)
+
+
+def settled(family):
+    """A model whose batch norms have statistics, as a trained one's."""
+    model = small(family).train()
+    with torch.no_grad():
+        model(plain.model_input(clips(4, seed=1)))
+    return model.eval()
+
+
+@pytest.mark.parametrize("family", ["resnet", "resnet2p1d"])
+def test_logits_are_the_plain_way_s(family):
+    model, pixels = settled(family), clips(3)
+    with torch.no_grad():
+        expected = model(plain.model_input(pixels))
+    largest = expected.abs().max()
+    exact = on_cpu().scorer(model)(pixels)
+    assert (exact - expected).abs().max() <= 1e-4 * largest
+    if family == "resnet":  # bf16 keeps 8 bits of every number
+        rounded = on_cpu("bf16").scorer(model)(pixels)
+        assert (rounded - expected).abs().max() <= 0.05 * largest
+
+
+def test_a_training_step_s_logits_and_gradients_are_the_plain_way_s():
+    model, other = small(), small()
+    pixels, labels = clips(4), torch.tensor([0, 1, 2, 3])
+    device = on_cpu()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [100])
+    trainer = Trainer(device.place(model), optimizer, schedule, device.grad_scaler(), device)
+    trainer.begin_epoch()
+    sums = trainer.step(ClipBatch(pixels, labels, labels, [], []), n_clips=4)
+    loss = plain.train_step(
+        other.train(), torch.optim.SGD(other.parameters(), lr=0.0), pixels, labels
+    )
+    assert float(sums.loss) / 4 == pytest.approx(loss, rel=1e-5)
+    for (name, ours), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
+        # More than rounding: a value next to 0 may fall on the other side of a ReLU.
+        assert (ours.grad - theirs.grad).norm() <= 0.01 * theirs.grad.norm(), name
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """17 real JPEGs of 320x240, with edges, text and noise."""
+    folder = tmp_path_factory.mktemp("frames")
+    graph = "testsrc2=s=320x240:r=17:d=1,noise=alls=12:allf=t"
+    Ffmpeg().run(["-f", "lavfi", "-i", graph, "-q:v", "2", str(folder / "image_%05d.jpg")])
+    return folder
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_pixels_of_clips_are_pillow_s(frames, is_training):
+    """From the file to the normalised input: 2/255 at most, 0.5/255 on average."""
+    spatial = TrainView(112, hflip=False) if is_training else EvalView(112)
+    record = VideoRecord("v", frames, 1, 17, 0)
+    source = JpgFolder(default_decoder())
+    temporal = lambda n, rng: center_window(n, size=16)  # noqa: E731
+    sample = VideoDataset([record], source, temporal, spatial)[SampleKey(1, 0)]
+    numbers = [1 + position for position in center_window(17, size=16)[0]]
+    if is_training:
+        box = spatial.draw(240, 320, Random("0/1/0")).box
+        pictures = plain.load_clip(frames, numbers)
+        cut = [plain.P.resized_crop(picture, *box, [112, 112]) for picture in pictures]
+        expected = torch.stack([plain._normalised(picture) for picture in cut]).transpose(0, 1)
+    else:
+        expected = plain.eval_clip(frames, numbers)
+    ours = on_cpu().model_input(sample.clips)[0]
+    std = torch.tensor(KINETICS.std).view(-1, 1, 1, 1)
+    difference = (ours - expected).abs() * std * 255
+    assert difference.max() <= 2.01 and difference.mean() <= 0.5
+
+
+def test_windows_of_many_videos_share_a_forward_pass(tmp_path, monkeypatch):
+    """One video in flight or many: the same batches of the model, and the same scores."""
+    make_dataset(tmp_path, train=1, val=5, n_frames=60)  # 8 windows each
+    assert small_run(tmp_path, "--n_epochs", "1", result="trained") == 0
+    weights = ("--resume_path", "trained/save_1.pth", "--no_train", "--no_val", "--inference")
+    sizes, score = [], InParts.__call__
+
+    def spied(self, pixels):
+        sizes.append(len(pixels))
+        return score(self, pixels)
+
+    monkeypatch.setattr(InParts, "__call__", spied)
+    results = []
+    for number in ("1", "128"):
+        flags = ("--inference_batch_size", number, "--inference_stride", "8")
+        assert small_run(tmp_path, *weights, *flags, result=number) == 0
+        results.append(read_results(tmp_path / number))
+        assert sizes == [WINDOWS["cpu"]] * 2 + [16]
+        sizes.clear()
+    assert results[0] == results[1]
+    assert small_run(tmp_path, *weights, "--inference_crop", "nocrop", result="whole") == 0
+    assert sizes == [4] * 10
+
+
+def test_scaled_decoding_is_for_whole_frames_alone(tmp_path):
+    make_dataset(tmp_path, train=1, val=1)
+    paths = ("--video_path", "jpg", "--annotation_path", "index.json", "--result_path", "res")
+    flags = ("--dataset", "folder", "--n_classes", "2", "--sample_size", "16", "--n_threads", "0")
+    options = parse_opts(["--root_path", str(tmp_path), *paths, *flags, "--scaled_decode"])
+    index = read_index(tmp_path / "index.json")
+    builders = (build_train_loader, build_val_loader, build_inference_loader)
+    for builder, shape in zip(builders, [(3, 32, 40), (3, 16, 20), (3, 16, 20)], strict=True):
+        dataset = builder(options, index).dataset
+        [frame] = dataset.source.read(dataset.records[0].path, [1])
+        assert frame.shape == shape
+
+
+def test_batches_are_cut_and_joined_in_order():
+    def batch(*numbers):
+        column = torch.tensor(numbers, dtype=torch.int64)
+        return ClipBatch(column[:, None], column, column, [(n, n + 1) for n in numbers], [])
+
+    given = [batch(0, 1), batch(), batch(2, 3, 4, 5, 6), batch(7)]
+    found = list(in_batches_of(3, given))
+    assert [b.labels.tolist() for b in found] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    assert [b.clips.flatten().tolist() for b in found] == [b.videos.tolist() for b in found]
+    assert found[2].segments == [(6, 7), (7, 8)]
+    assert list(in_batches_of(3, [])) == []
+
+
+def test_a_loader_reads_no_more_than_a_bounded_number_of_windows():
+    batches = list(WindowBatches({0: 70, 1: 3}, 128))
+    assert [sum(stop - start for _, _, (start, stop) in b) for b in batches] == [32, 32, 9]
+
+
+def test_scoring_goes_on_with_fewer_clips_where_memory_ends(caplog):
+    def score(pixels):
+        if len(pixels) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: …")
+        return pixels.float().flatten(1).sum(1, keepdim=True)
+
+    in_parts = InParts(score)
+    pixels = torch.arange(10)[:, None]
+    assert in_parts(pixels).flatten().tolist() == list(range(10))
+    assert "2 clips at a time" in caplog.text and in_parts.most == 2
+
+    def full(pixels):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match="smaller --sample_size"):
+        InParts(full)(pixels)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_on_a_gpu_waits_for_nothing(precision):
+    gpu = choose_device(no_cuda=False, precision=precision, normalization=KINETICS)
+    model = gpu.place(small())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [100])
+    trainer = Trainer(model, optimizer, schedule, gpu.grad_scaler(), gpu, clip_grad=1.0)
+    trainer.begin_epoch()
+    labels = torch.tensor([0, 1, 2, 3]).pin_memory()
+    batch = ClipBatch(clips(4).pin_memory(), labels, labels, [], [])
+    trainer.step(batch, n_clips=4)  # the first one prepares
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for ready in gpu.ahead([batch] * 5):
+            trainer.step(ready, n_clips=4)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
