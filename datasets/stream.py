@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.video_dataset import MAX_WINDOWS_PER_BATCH
+from datasets.batches import MAX_WINDOWS
 from temporal_transforms import window as window_positions
 
 
@@ -104,7 +104,7 @@ class Prefetched:
     def __init__(self, windows: Iterator[Window], *, is_live: bool) -> None:
         self.n_skipped = 0
         self._is_live = is_live
-        size = 0 if is_live else MAX_WINDOWS_PER_BATCH
+        size = 0 if is_live else MAX_WINDOWS
         self._queue: queue.Queue[Window | BaseException | None] = queue.Queue(size)
         self._closed = False
         self._thread = threading.Thread(target=self._work, args=(windows,), daemon=True)
@@ -121,11 +121,11 @@ class Prefetched:
             self._queue.put(error)
 
     def batches(self) -> Iterator[list[Window]]:
-        """At most MAX_WINDOWS_PER_BATCH windows each. Raises what making them raised."""
+        """At most MAX_WINDOWS windows each. Raises what making them raised."""
         last: BaseException | bool = False
         while last is False:
             batch: list[Window] = []
-            while last is False and len(batch) < MAX_WINDOWS_PER_BATCH:
+            while last is False and len(batch) < MAX_WINDOWS:
                 if batch and self._queue.empty():
                     break
                 item = self._queue.get()
