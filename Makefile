@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VIDEOS ?=
+# Processes that run tests, of one thread each: their small models gain nothing from more.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: demo test test-slow lint bench clean
 
@@ -15,10 +18,10 @@ demo: $(VENV)/ready
 	PYTHON=$(BIN)/python sh demo.sh "$(VIDEOS)"
 
 test: $(VENV)/ready-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/ready-dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks --json benchmarks.json
