@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 from errors import UserError
 from tests.videos import draw, names
 from util_scripts.ffmpeg import find_ffmpeg
-from util_scripts.generate_video_jpgs import main
+from util_scripts.generate_video_jpgs import main, remove_stale_work
 from util_scripts.shard import Shard, parse_shard
 
 ROOT = Path(__file__).parent.parent
@@ -211,6 +212,22 @@ def test_killed_at_random_moments(tmp_path):
     assert extract(tmp_path, jpg="undisturbed") == 0
     assert frames(tmp_path / "jpg") == frames(tmp_path / "undisturbed")
     assert names(tmp_path / "jpg") == ["A", "manifest.jsonl"]
+
+
+def test_what_a_killed_run_left_is_removed_while_its_ffmpeg_still_writes(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    work = tmp_path / f".extracting-{socket.gethostname()}-{gone.pid}/0/frames"
+    work.mkdir(parents=True)
+    lines = ("import time", "n = 0", "while True:", " open(str(n), 'w').close()", " n += 1",
+             " if n > 3000: time.sleep(0.001)")  # fmt: skip
+    write = [sys.executable, "-c", "\n".join(lines)]
+    with subprocess.Popen(write, cwd=work, stderr=subprocess.DEVNULL) as p:
+        while not (work / "3000").exists():
+            time.sleep(0.005)
+        remove_stale_work(tmp_path)
+        assert p.wait(timeout=60) != 0  # it has no folder any more
+    assert not any(tmp_path.iterdir())
 
 
 def work_of(pid, jpg):

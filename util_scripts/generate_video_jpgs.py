@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -45,6 +46,7 @@ TITLES = {
 SHOWN = {LEFT_OUT: "left out"}  # statuses that read otherwise in the summary
 NAMED = 200  # videos of one status that are named before "and N more"; the manifest has all
 WORK_PREFIX = ".extracting-"  # one such folder per running extraction, below JPG_DIR
+REMOVALS = 100  # tries to remove what a killed extraction left
 QUEUED = 4  # jobs per worker that wait, so that memory does not grow with the number of videos
 
 
@@ -77,7 +79,18 @@ def remove_stale_work(jpg_dir: Path) -> None:
     for folder in jpg_dir.glob(f"{WORK_PREFIX}{socket.gethostname()}-*"):
         pid = folder.name.rsplit("-", 1)[1]
         if pid.isdigit() and not _is_alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove_written(folder)
+
+
+def _remove_written(folder: Path) -> None:
+    """Remove a folder into which an ffmpeg that outlived its parent may still write: one more
+    picture between the listing and the removal keeps the folder. Once it is gone, that ffmpeg
+    finds no place to write to and ends."""
+    for _ in range(REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.02)
 
 
 def _is_alive(pid: int) -> bool:
