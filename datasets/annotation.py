@@ -6,12 +6,15 @@
                      "video_path": "optional, overrides FRAMES_DIR/A/ID"}}}
 """
 
+import gc
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +38,19 @@ TRIED = 3  # omitted videos that an error names
 # Larger indexes are checked by one listing per label: opening each folder would take a minute on a
 # disk and an hour over a network. An empty folder then stops the run when it is read.
 OPENED_EACH = 50_000
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """No garbage collection meanwhile: of a large index nothing is garbage, and looking costs as
+    much time as reading."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,7 @@ def read_index(path: Path) -> Index:
     return parse_index(path, read_json(path, "index"))
 
 
+@without_collection()
 def parse_index(path: Path, content: Any) -> Index:
     """Check the content of an index. Raises UserError."""
     if isinstance(content, dict) and "taxonomy" in content:
@@ -86,6 +103,7 @@ def parse_index(path: Path, content: Any) -> Index:
     return Index(path, tuple(labels), CompactEntries.of(entries))
 
 
+@without_collection()
 def read_json(path: Path, what: str) -> Any:
     """The content of a JSON file. Raises UserError that calls the file `what`."""
     try:
@@ -105,9 +123,7 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def _read_entry(path: Path, video_id: str, entry: Any, numbers: Mapping[str, int]) -> Entry:
-    def wrong(complaint: str) -> UserError:
-        return UserError(f"{path}: {video_id}: {complaint}")
-
+    wrong = partial(_wrong, path, video_id)
     if not isinstance(entry, dict):
         raise wrong("the entry is no object")
     subset = SUBSETS.get(str(entry.get("subset")))
@@ -131,15 +147,20 @@ def _read_entry(path: Path, video_id: str, entry: Any, numbers: Mapping[str, int
     return Entry(video_id, subset, number, None if segment is None else tuple(segment), video_path)
 
 
+def _wrong(path: Path, video_id: str, complaint: str) -> UserError:
+    return UserError(f"{path}: {video_id}: {complaint}")
+
+
 def _is_segment(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(type(number) is int for number in value)
+        and type(value[0]) is type(value[1]) is int
         and 0 <= value[0] <= value[1] < 2**31
     )
 
 
+@without_collection()
 def select_videos(
     index: Index, subset: str, frames_dir: Path, *, file_type: str = "jpg"
 ) -> Selection:
@@ -150,13 +171,13 @@ def select_videos(
     subset = canonical_subset(subset)
     if not frames_dir.is_dir():
         raise UserError(f"{frames_dir}: no such folder of frames")
-    shelf = Shelf(file_type)
+    shelf, frames = Shelf(file_type), str(frames_dir)
     look_inside = not shelf.is_files and len(index.entries) <= OPENED_EACH
     omitted: list[tuple[str, str]] = []
 
     def usable() -> Iterator[Row]:
         for entry in index.entries.of_subset(subset):
-            path, is_there = locate(index, entry, frames_dir, shelf)
+            path, is_there = locate(index, entry, frames, shelf)
             if entry.segment is None or entry.segment[0] == entry.segment[1]:
                 omitted.append((entry.video_id, "the index counts no frames"))
                 continue
@@ -200,7 +221,7 @@ class Shelf:
 
     def find(self, folder: str, name: str) -> str | None:
         """The path of the frames of the video that an index knows as FOLDER/NAME."""
-        if not name.endswith(self.suffix):
+        if self.suffix and not name.endswith(self.suffix):
             name += self.suffix
         listing = self._listings.get(folder)
         if listing is None:
@@ -227,21 +248,30 @@ class Shelf:
         return short | dict(zip(names, names, strict=True))
 
 
-def locate(index: Index, entry: Entry, frames_dir: Path, shelf: Shelf) -> tuple[str, bool]:
+def locate(index: Index, entry: Entry, frames_dir: str, shelf: Shelf) -> tuple[str, bool]:
     """Where a video's frames lie, or would, and whether they are there."""
     if entry.video_path is None:
         unlabelled = entry.label == UNLABELLED
         label = UNLABELLED_FOLDER if unlabelled else index.labels[entry.label]
-        places = [f"{frames_dir}/{label}/{entry.video_id}"]
+        places = [(f"{frames_dir}/{label}", entry.video_id)]
+        if "/" in entry.video_id:
+            places = [_split(f"{frames_dir}/{label}/{entry.video_id}")]
     else:
         name = str(Path(entry.video_path))
-        places = [os.path.join(frames_dir, name), name]  # an absolute path stays as it is
-    for place in places:
-        folder, _, name = place.rpartition("/")
+        # An absolute path stays as it is.
+        places = [_split(os.path.join(frames_dir, name)), _split(name)]
+    for folder, name in places:
         found = shelf.find(folder, name)
         if found is not None:
             return found, True
-    return places[0] + ("" if places[0].endswith(shelf.suffix) else shelf.suffix), False
+    folder, name = places[0]
+    absent = f"{folder}/{name}" if folder else name
+    return absent + ("" if absent.endswith(shelf.suffix) else shelf.suffix), False
+
+
+def _split(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    return folder, name
 
 
 def _why_absent(path: str, shelf: Shelf) -> str:

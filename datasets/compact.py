@@ -3,6 +3,7 @@ gigabyte, and be copied into every loader worker as their reference counts chang
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar, overload
 
@@ -49,13 +50,15 @@ class _Rows(Sequence[T]):
     n_numbers: int
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        text, ends, numbers = bytearray(), array("q", [0]), array("i")
-        for first, second, values in rows:
-            text += f"{first}\0{second}".encode("utf-8", "surrogatepass")
-            ends.append(len(text))
-            numbers.extend(values)
+        text, lengths, numbers = bytearray(), array("q", [0]), array("i")
+        rows = iter(rows)
+        while part := list(islice(rows, CHUNK)):
+            texts = [f"{row[0]}\0{row[1]}".encode("utf-8", "surrogatepass") for row in part]
+            text += b"".join(texts)
+            lengths.extend(map(len, texts))
+            numbers.extend(chain.from_iterable(row[2] for row in part))
         self._text = bytes(text)
-        self._ends = np.array(ends, np.int64)  # (N + 1,)
+        self._ends = np.cumsum(lengths, dtype=np.int64)  # (N + 1,)
         self._numbers = np.array(numbers, np.int32).reshape(-1, self.n_numbers)
 
     def __len__(self) -> int:
@@ -123,7 +126,7 @@ class CompactEntries(_Rows[Entry]):
 
     def _row(self, first: str, second: str, numbers: Sequence[int]) -> Entry:
         subset, label, begin, end = numbers
-        segment = None if (begin, end) == NO_SEGMENT else (begin, end)
+        segment = None if begin < 0 else (begin, end)
         return Entry(first, SUBSET_NAMES[subset], label, segment, second or None)
 
     def of_subset(self, subset: str) -> Iterator[Entry]:

@@ -79,7 +79,7 @@ def check_frames(
         if untrimmed:
             path = f"{frames_dir}/{FOLDER_PREFIX}{entry.video_id}"
         else:
-            path, _ = locate(index, entry, frames_dir, shelf)
+            path, _ = locate(index, entry, str(frames_dir), shelf)
         try:
             count = _count(Path(path), file_type)
         except (OSError, UserError) as error:
