@@ -1,7 +1,7 @@
 """Does the fast way learn as well? One small network trained from scratch by main.py and by the
 original's way of working, over some seeds; video top-1 of both.
 
-    python -m benchmarks.accuracy FRAMES INDEX [--seeds 1 2 3] [--n_epochs 15]
+    python -m benchmarks.accuracy FRAMES INDEX [--seeds 1 2 3] [--n_epochs 15] [--sample_size 112]
 """
 
 import argparse
@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -34,19 +35,31 @@ def drop_after(n_epochs: int) -> int:
     return max(1, n_epochs * 2 // 3)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What both ways train on and how."""
+
+    frames: Path
+    index: Path
+    n_epochs: int
+    side: int  # of the clips, in pixels
+
+
 class _TrainClips(plain.PlainVideos):
     """A random clip of each video."""
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:  # type: ignore[override]
         _, folder, n_frames, label = self.videos[number]
         [positions] = random_window(n_frames, Random(), size=16)
-        return plain.train_clip(folder, [1 + position for position in positions]), label
+        numbers = [1 + position for position in positions]
+        return plain.train_clip(folder, numbers, self.side), label
 
 
-def plain_way(frames: Path, index: Path, work: Path, *, seed: int, n_epochs: int) -> Path:
+def plain_way(setting: Setting, work: Path, *, seed: int) -> Path:
     """Train and infer in fp32, with gradients everywhere; the result file."""
     torch.manual_seed(seed)
-    videos = _TrainClips(frames, index, subset="training")
+    frames, index, n_epochs = setting.frames, setting.index, setting.n_epochs
+    videos = _TrainClips(frames, index, subset="training", side=setting.side)
     model = build("resnet", DEPTH, n_classes=len(videos.labels), resnet_widen_factor=WIDTH)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [drop_after(n_epochs)])
@@ -58,14 +71,16 @@ def plain_way(frames: Path, index: Path, work: Path, *, seed: int, n_epochs: int
             loss.backward()
             optimizer.step()
         schedule.step()
-    held_out = plain.PlainVideos(frames, index, subset="validation")
+    held_out = plain.PlainVideos(frames, index, subset="validation", side=setting.side)
     plain.infer(model, held_out, work / "plain.json")
     return work / "plain.json"
 
 
-def fast_way(frames: Path, index: Path, work: Path, *, seed: int, n_epochs: int) -> Path:
+def fast_way(setting: Setting, work: Path, *, seed: int) -> Path:
+    n_epochs, index = setting.n_epochs, setting.index.resolve()
     arguments = [
-        "--video_path", str(frames.resolve()), "--annotation_path", str(index.resolve()),
+        "--video_path", str(setting.frames.resolve()), "--annotation_path", str(index),
+        "--sample_size", str(setting.side),
         "--result_path", str(work / str(seed)), "--dataset", "folder",
         "--n_classes", str(len(read_index(index).labels)), "--model_depth", str(DEPTH),
         "--resnet_widen_factor", str(WIDTH), "--batch_size", str(BATCH),
@@ -89,15 +104,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("index", type=Path, help="of folder_json or ucf101_json")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--n_epochs", type=int, default=15)
+    parser.add_argument("--sample_size", type=int, default=112, help="pixels of a clip's sides")
     options = parser.parse_args(argv)
     index = read_index(options.index)
+    setting = Setting(options.frames, options.index, options.n_epochs, options.sample_size)
     found: list[list[float]] = []
     with tempfile.TemporaryDirectory() as work:
         for seed in options.seeds:
-            paths = [
-                way(options.frames, options.index, Path(work), seed=seed, n_epochs=options.n_epochs)
-                for way in (fast_way, plain_way)
-            ]
+            paths = [way(setting, Path(work), seed=seed) for way in (fast_way, plain_way)]
             results = (read_results(path) for path in paths)
             found.append([accuracy_of(index, result, "val").top[1] for result in results])
             print(f"seed {seed}: ours {found[-1][0]:.4f}, plain {found[-1][1]:.4f}", flush=True)

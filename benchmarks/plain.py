@@ -68,7 +68,9 @@ def _normalised(frame: Image.Image) -> Tensor:
 class PlainVideos(torch.utils.data.Dataset):
     """All windows of a video as one item."""
 
-    def __init__(self, frames_dir: Path, index: Path, *, subset: str, stride: int = 16) -> None:
+    def __init__(
+        self, frames_dir: Path, index: Path, *, subset: str, stride: int = 16, side: int = 112
+    ) -> None:
         content = json.loads(index.read_text(encoding="utf-8"))
         self.labels = content["labels"]
         self.videos = []
@@ -78,7 +80,7 @@ class PlainVideos(torch.utils.data.Dataset):
                 folder = frames_dir / entry.get("video_path", f"{label}/{name}")
                 end = entry["annotations"]["segment"][1]
                 self.videos.append((name, folder, end - 1, self.labels.index(label)))
-        self.stride = stride
+        self.stride, self.side = stride, side
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -87,7 +89,7 @@ class PlainVideos(torch.utils.data.Dataset):
         name, folder, n_frames, label = self.videos[number]
         windows = sliding_starts(n_frames, 16, self.stride)
         numbers = [[1 + i for i in window(n_frames, 16, start)] for start in windows]
-        return name, torch.stack([eval_clip(folder, clip) for clip in numbers]), label
+        return name, torch.stack([eval_clip(folder, clip, self.side) for clip in numbers]), label
 
 
 def infer(model: nn.Module, videos: PlainVideos, path: Path, *, n_workers: int = 2) -> int:
