@@ -23,6 +23,14 @@ def checkpoint(tmp_path_factory):
     return path
 
 
+@pytest.fixture(autouse=True)
+def heard_ctrl_c():
+    """A shell that starts the tests in the background has SIGINT ignored, also by its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def camera(tmp_path):
     """A function that starts a camera: the pipe that it fills with so many seconds, or for ever."""
