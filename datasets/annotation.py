@@ -264,8 +264,7 @@ def locate(index: Index, entry: Entry, frames_dir: str, shelf: Shelf) -> tuple[s
         found = shelf.find(folder, name)
         if found is not None:
             return found, True
-    folder, name = places[0]
-    absent = f"{folder}/{name}" if folder else name
+    absent = "/".join(places[0])
     return absent + ("" if absent.endswith(shelf.suffix) else shelf.suffix), False
 
 

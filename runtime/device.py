@@ -25,8 +25,8 @@ MAX_LATE = 50  # batches whose numbers may stay on a GPU before they are fetched
 AHEAD = 2  # batches that may wait on a GPU for the one it computes
 
 # Tensors of 2 MB and more lie in huge pages, where Linux has them: activations that are freed and
-# allocated again at every layer cost 25 times fewer page faults. PyTorch reads it once, when it
-# allocates the first tensor.
+# allocated again at every layer cost 25 times fewer page faults (inference of an R3D-50; 12 times
+# in training). PyTorch reads it once, when it allocates the first tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 log = logging.getLogger(__name__)
