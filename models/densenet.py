@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.resnet import Conv3d, Folds, Stem, conv1x1x1, conv3x3x3, initialise
+from models.layers import Conv3d, MaxPool3d
+from models.resnet import Folds, Stem, conv1x1x1, conv3x3x3, initialise
 
 LAYERS = {
     121: (6, 12, 24, 16),
@@ -90,7 +91,7 @@ def _stem(stem: Stem) -> nn.Sequential:
         ("relu1", nn.ReLU(inplace=True)),
     ]
     if stem.max_pool:
-        parts.append(("pool1", nn.MaxPool3d(3, stride=2, padding=1)))
+        parts.append(("pool1", MaxPool3d(3, stride=2, padding=1)))
     return nn.Sequential(OrderedDict(parts))
 
 

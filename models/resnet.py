@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.layers import Conv3d, MaxPool3d
 
 BLOCKS = {
     10: (1, 1, 1, 1),
@@ -23,7 +24,6 @@ BLOCKS = {
 BASIC_DEPTHS = (10, 18, 34)  # deeper ones have bottlenecks
 WIDTHS = (64, 128, 256, 512)
 
-Size3 = int | tuple[int, int, int]
 # Of a module's children: a convolution and the batch norm that alone reads its output.
 Folds = tuple[tuple[str, str], ...]
 
@@ -57,38 +57,6 @@ class Block(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-
-
-class Conv3d(nn.Conv3d):
-    """nn.Conv3d without bias, and with right gradients of its weights on a CPU.
-
-    oneDNN's are garbage, now and then a segmentation fault, where the input is about as short as
-    the kernel. In bf16: 2 frames under a kernel of 3 (layer3 at 16 frames), 2 to 6 under the
-    stem's 7, 1 pixel under a stride of 2. In fp32: 5 to 7 frames under a stem of 7 with a stride
-    of 2. Measured against fp64 with torch 2.15 on AVX-512. Padding such a side before the
-    convolution asks for the same numbers another way.
-    """
-
-    def __init__(self, in_planes: int, planes: int, kernel_size: Size3, **arguments: Any) -> None:
-        super().__init__(in_planes, planes, kernel_size, bias=False, **arguments)
-
-    def forward(self, x: Tensor) -> Tensor:
-        t, h, w = self._padding_before(x)
-        if not (t or h or w):
-            return super().forward(x)
-        all_t, all_h, all_w = map(int, self.padding)
-        rest = (all_t - t, all_h - h, all_w - w)
-        padded = F.pad(x, (w, w, h, h, t, t))
-        return F.conv3d(padded, self.weight, self.bias, self.stride, rest, groups=self.groups)
-
-    def _padding_before(self, x: Tensor) -> tuple[int, int, int]:
-        """How much of the padding to spend before the convolution; 0 wherever that is safe."""
-        if x.device.type != "cpu" or not torch.is_grad_enabled():
-            return 0, 0, 0
-        t, h, w = map(int, self.padding)
-        # One frame alone is safe, and layer4's usual input: padding it would triple its cost.
-        is_short = 1 < x.shape[2] < self.kernel_size[0] + self.stride[0] - 1
-        return t * is_short, h * (x.shape[3] <= h), w * (x.shape[4] <= w)
 
 
 def conv3x3x3(in_planes: int, planes: int, stride: int = 1, groups: int = 1) -> Conv3d:
@@ -190,7 +158,7 @@ class ResNet(nn.Module):
         self.block_options = dict(block_options or {})
         self.build_stem(stem, widths[0])
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool3d(3, stride=2, padding=1) if stem.max_pool else nn.Identity()
+        self.maxpool = MaxPool3d(3, stride=2, padding=1) if stem.max_pool else nn.Identity()
         self.layer1 = self._layer(block, widths[0], layers[0], stride=1)
         self.layer2 = self._layer(block, widths[1], layers[1], stride=2)
         self.layer3 = self._layer(block, widths[2], layers[2], stride=2)

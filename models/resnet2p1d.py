@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.resnet import BASIC_DEPTHS, BLOCKS, Block, Conv3d, ResNet, Stem, conv1x1x1, widened
+from models.layers import Conv3d
+from models.resnet import BASIC_DEPTHS, BLOCKS, Block, ResNet, Stem, conv1x1x1, widened
 
 
 def mid_planes(in_planes: int, planes: int, t_size: int, side: int) -> int:

@@ -12,7 +12,8 @@ from models.build import build
 from models.catalog import FAMILIES
 from models.densenet import DenseLayer, Transition
 from models.folding import folded
-from models.resnet import Block, Conv3d, PadShortcut
+from models.layers import Conv3d, MaxPool3d
+from models.resnet import Block, PadShortcut
 from tests.golden.weights import model_input, weights_from_names
 from tests.runs import GOLDEN
 
@@ -93,20 +94,38 @@ def test_a_training_step_in_bf16(family, depth):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1), (1, 3, 3), (7, 1, 1), (7, 7, 7)])
 @pytest.mark.parametrize("size", [(1, 4, 4), (2, 4, 4), (3, 4, 4), (7, 4, 4), (4, 1, 4), (4, 4, 1)])
-def test_gradients_are_right_for_short_inputs(size, kernel, stride, precision):
+@pytest.mark.parametrize("in_planes", [3, 16])
+def test_convolutions_and_gradients_are_right(in_planes, size, kernel, stride, precision):
+    """Short inputs and few channels, which a CPU computes in ways of their own."""
     torch.manual_seed(0)
     strides = tuple(stride if k > 1 else 1 for k in kernel)
-    conv = Conv3d(16, 16, kernel, stride=strides, padding=tuple(k // 2 for k in kernel))
+    conv = Conv3d(in_planes, 16, kernel, stride=strides, padding=tuple(k // 2 for k in kernel))
+    conv.bias = nn.Parameter(torch.randn(16))  # as a folded batch norm leaves one
     exact = copy.deepcopy(conv).double()  # fp64 does not go through oneDNN
-    x = torch.randn(2, 16, *size)
+    x = torch.randn(2, in_planes, *size).to(memory_format=torch.channels_last_3d)
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
         ours_y = conv(x)
-    exact_y = F.conv3d(x.double(), exact.weight, None, conv.stride, conv.padding)
+    assert ours_y.is_contiguous(memory_format=torch.channels_last_3d)
+    exact_y = F.conv3d(x.double(), exact.weight, exact.bias, conv.stride, conv.padding)
     above = torch.randn_like(exact_y)
     ours_y.backward(above.to(ours_y.dtype))
     exact_y.backward(above)
     assert relative_error(ours_y, exact_y) < 0.02
     assert relative_error(conv.weight.grad, exact.weight.grad) < 0.02
+    assert relative_error(conv.bias.grad, exact.bias.grad) < 0.02
+    with torch.inference_mode():
+        again = conv.to(precision)(x.to(precision))
+    assert again.is_contiguous(memory_format=torch.channels_last_3d)
+    assert relative_error(again, exact_y) < 0.02
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_pooling_keeps_the_precision(precision):
+    x = torch.randn(2, 4, 6, 7, 7, dtype=precision)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = MaxPool3d(3, stride=2, padding=1)(x)
+    assert y.dtype == precision
+    assert torch.equal(y.float(), F.max_pool3d(x.float(), 3, 2, 1))
 
 
 def relative_error(actual, expected):

@@ -1,0 +1,129 @@
+"""torch's layers, computed another way where a CPU does that faster or, for short inputs, rightly.
+
+Every way asks for the same sums; what differs is their rounding.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Size3 = int | tuple[int, int, int]
+
+FEW_CHANNELS = 4  # of pixels or flow: too few to fill a register
+
+
+class Conv3d(nn.Conv3d):
+    """nn.Conv3d without bias."""
+
+    def __init__(self, in_planes: int, planes: int, kernel_size: Size3, **arguments: Any) -> None:
+        super().__init__(in_planes, planes, kernel_size, bias=False, **arguments)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        asked = Convolution(
+            x, self.weight, tuple(self.stride), tuple(map(int, self.padding)), self.groups
+        )
+        if _compute_dtype(x) == torch.bfloat16 and self.in_channels <= FEW_CHANNELS:
+            asked = columns_as_channels(asked)
+        if torch.is_grad_enabled() and self.weight.requires_grad:
+            asked = padded_where_short(asked)
+            if asked.mixes_all_frames:
+                return frames_as_channels(asked, self.bias)
+        return F.conv3d(
+            asked.x, asked.weight, self.bias, asked.stride, asked.padding, groups=asked.groups
+        )
+
+
+class MaxPool3d(nn.MaxPool3d):
+    """nn.MaxPool3d that stays in bf16 under autocast: the largest of some numbers needs no more
+    bits than they have, and torch would widen them on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x)
+
+
+class Convolution(NamedTuple):
+    """What a convolution is asked for: x (B, C, T, H, W), weight (O, C / groups, t, h, w)."""
+
+    x: Tensor
+    weight: Tensor
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def n_frames(self) -> int:
+        """Of the output."""
+        n = self.x.shape[2] + 2 * self.padding[0] - self.weight.shape[2]
+        return n // self.stride[0] + 1
+
+    @property
+    def mixes_all_frames(self) -> bool:
+        """Whether every frame of the output sees every frame of the input, all channels of it,
+        through a kernel of more than one frame."""
+        t_size, pad = self.weight.shape[2], self.padding[0]
+        first, last = pad - (self.n_frames - 1) * self.stride[0], pad + self.x.shape[2] - 1
+        return self.groups == 1 and t_size > 1 and 0 <= first and last < t_size
+
+
+def columns_as_channels(asked: Convolution) -> Convolution:
+    """The same with a kernel one pixel wide: the columns that a kernel sees become channels.
+
+    oneDNN takes channels in pairs in bf16, and so wastes a quarter of its products on three: an
+    R3D's stem takes three quarters of the time this way. Clips get width / stride times as large.
+    """
+    x, weight, stride, padding, _ = asked
+    width = weight.shape[4]
+    if width == 1:
+        return asked
+    padded = F.pad(x.to(_compute_dtype(x)), (padding[2], padding[2]))
+    columns = padded.permute(0, 2, 3, 4, 1).unfold(3, width, stride[2])  # (B, T, H, W', C, w)
+    columns = columns.transpose(4, 5).flatten(4).permute(0, 4, 1, 2, 3)  # (B, w C, T, H, W')
+    columns = columns.contiguous(memory_format=torch.channels_last_3d)  # until here a view
+    weight = weight.permute(0, 4, 1, 2, 3).flatten(1, 2)[..., None]  # (O, w C, t, h, 1)
+    return Convolution(columns, weight, (*stride[:2], 1), (*padding[:2], 0))
+
+
+def padded_where_short(asked: Convolution) -> Convolution:
+    """The same with its padding spent before, along the sides where oneDNN's gradients of the
+    weights are garbage, now and then a segmentation fault: where the input is about as short as
+    the kernel.
+
+    In bf16: 2 frames under a kernel of 3 (layer3 at 16 frames), 2 to 6 under the stem's 7, 1 pixel
+    under a stride of 2. In fp32: 5 to 7 frames under a stem of 7 with a stride of 2. Measured
+    against fp64 with torch 2.15 on AVX-512.
+    """
+    x, weight, stride, (t, h, w), groups = asked
+    # One frame alone is safe, and layer4's usual input: padding it would triple its cost.
+    is_short = 1 < x.shape[2] < weight.shape[2] + stride[0] - 1 and not asked.mixes_all_frames
+    now = t * is_short, h * (x.shape[3] <= h), w * (x.shape[4] <= w)
+    if not any(now):
+        return asked
+    x = F.pad(x, (now[2], now[2], now[1], now[1], now[0], now[0]))
+    return Convolution(x, weight, stride, (t - now[0], h - now[1], w - now[2]), groups)
+
+
+def frames_as_channels(asked: Convolution, bias: Tensor | None) -> Tensor:
+    """(B, O, T', H', W') of a convolution that mixes all frames, as one of pictures whose channels
+    are those of all frames: no product with the zeros of the padding, and gradients that oneDNN
+    computes rightly."""
+    x, weight, stride, padding, _ = asked
+    n_in, n_out = x.shape[2], asked.n_frames
+    taps = weight.unbind(2)
+    seen = [[taps[i - o * stride[0] + padding[0]] for i in range(n_in)] for o in range(n_out)]
+    stacked = torch.cat([torch.cat(row, dim=1) for row in seen])  # (T' O, T C, h, w)
+    pictures = x.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    bias = None if bias is None else bias.repeat(n_out)
+    y = F.conv2d(pictures, stacked, bias, stride[1:], padding[1:])
+    frames = y.unflatten(1, (n_out, -1)).transpose(1, 2)
+    return frames.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
