@@ -23,7 +23,6 @@ from torch.utils.data import DataLoader
 import main as program
 from benchmarks import plain
 from datasets.annotation import read_index
-from models.build import build
 from results import accuracy_of, read_results
 from temporal_transforms import random_window
 
@@ -60,7 +59,7 @@ def plain_way(setting: Setting, work: Path, *, seed: int) -> Path:
     torch.manual_seed(seed)
     frames, index, n_epochs = setting.frames, setting.index, setting.n_epochs
     videos = _TrainClips(frames, index, subset="training", side=setting.side)
-    model = build("resnet", DEPTH, n_classes=len(videos.labels), resnet_widen_factor=WIDTH)
+    model = plain.model("resnet", DEPTH, n_classes=len(videos.labels), resnet_widen_factor=WIDTH)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [drop_after(n_epochs)])
     for _ in range(n_epochs):

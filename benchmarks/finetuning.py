@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Subset
 
 import main
 from benchmarks import plain
+from benchmarks.apart import apart
 from benchmarks.frames import frame_folders, index_of
 from benchmarks.timing import Comparison
 from models.build import build
@@ -31,7 +33,9 @@ def comparisons() -> Iterator[Comparison]:
         model = build("resnet", DEPTH, n_classes=700)
         content = {"epoch": 1, "arch": f"resnet-{DEPTH}", "state_dict": model.state_dict()}
         torch.save(content, work / "pre.pth")
-        ours, theirs = _ours(frames, index, work), EPOCHS * _plain_epoch(frames, index)
+        with apart(partial, _plain_epoch, frames, index) as epoch:
+            theirs = EPOCHS * epoch()
+        ours = _ours(frames, index, work)
         text = f"fine-tuning of the head, R3D-{DEPTH}, {EPOCHS} epochs, {VIEWS} cached views"
         yield Comparison(text, "runs/hour", 3600 / ours, 3600 / theirs, theirs / ours)
 
@@ -68,7 +72,7 @@ class _ValClips(plain.PlainVideos):
 
 def _plain_epoch(frames: Path, index: Path) -> float:
     """Seconds of one epoch of training and validation, told from a part of it."""
-    model = build("resnet", DEPTH, n_classes=2)
+    model = plain.model("resnet", DEPTH, n_classes=2)
     optimizer = torch.optim.SGD(model.get_submodule("fc").parameters(), lr=0.01, momentum=0.9)
     workers = os.cpu_count() or 1
     train = _TrainClips(frames, index, subset="training")

@@ -2,13 +2,15 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import main
 from benchmarks import plain
+from benchmarks.apart import apart
 from benchmarks.frames import frame_folders, index_of
 from benchmarks.limits import clips_per_second
 from benchmarks.steps import devices
@@ -17,30 +19,48 @@ from models.build import build
 from temporal_transforms import sliding_starts
 
 DEPTH, BATCH, CLASSES = 50, 16, 101
-MOST_VIDEOS = 45  # of validation, by the whole program
+MOST_VIDEOS = 90  # of validation, by the whole program
+ROUNDS, PROGRAMS = 7, 3
 
 
 def comparisons() -> Iterator[Comparison]:
     clips = torch.randint(0, 256, (BATCH, 3, 16, 112, 112), dtype=torch.uint8)
     model = build("resnet", DEPTH, n_classes=CLASSES).eval()
+    with apart(_plain_scores, clips) as theirs:
+        for device in devices():
+            score = device.scorer(model)
 
-    def theirs() -> float:
+            def ours() -> float:
+                score(clips).softmax(dim=1)  # noqa: B023  called in this round of the loop
+                return len(clips)
+
+            name = f"inference, R3D-{DEPTH} alone, {device.precision}"
+            limit = clips_per_second(model, clips[0].float(), device.inference_dtype)
+            yield compare(name, "clips/s", ours, theirs, rounds=ROUNDS, limit=limit)
+    with tempfile.TemporaryDirectory() as folder:
+        yield _whole_program(Path(folder))
+
+
+def _plain_scores(clips: Tensor) -> Callable[[], float]:
+    model = plain.model("resnet", DEPTH, n_classes=CLASSES).eval()
+
+    def work() -> float:
         with torch.no_grad():
             model(plain.model_input(clips)).softmax(dim=1)
         return len(clips)
 
-    for device in devices():
-        score = device.scorer(model)
+    return work
 
-        def ours() -> float:
-            score(clips).softmax(dim=1)  # noqa: B023  called in this round of the loop
-            return len(clips)
 
-        name = f"inference, R3D-{DEPTH} alone, {device.precision}"
-        limit = clips_per_second(model, clips[0].float(), device.inference_dtype)
-        yield compare(name, "clips/s", ours, theirs, limit=limit)
-    with tempfile.TemporaryDirectory() as folder:
-        yield _whole_program(Path(folder))
+def _plain_program(videos: plain.PlainVideos, work: Path) -> Callable[[], float]:
+    """From the checkpoint to the result file."""
+
+    def run() -> float:
+        model = plain.model("resnet", DEPTH, n_classes=len(videos.labels))
+        model.load_state_dict(torch.load(work / "save_1.pth")["state_dict"])
+        return plain.infer(model, videos, work / "plain.json")
+
+    return run
 
 
 def _whole_program(work: Path) -> Comparison:
@@ -52,11 +72,6 @@ def _whole_program(work: Path) -> Comparison:
     content = {"epoch": 1, "arch": f"resnet-{DEPTH}", "state_dict": model.state_dict()}
     torch.save(content, work / "save_1.pth")
     n_windows = sum(len(sliding_starts(video[2], 16, videos.stride)) for video in videos.videos)
-
-    def theirs() -> float:
-        loaded = build("resnet", DEPTH, n_classes=n_classes)
-        loaded.load_state_dict(torch.load(work / "save_1.pth")["state_dict"])
-        return plain.infer(loaded, videos, work / "plain.json")
 
     def ours() -> float:
         arguments = [
@@ -72,4 +87,5 @@ def _whole_program(work: Path) -> Comparison:
         return n_windows
 
     name = f"inference, R3D-{DEPTH}, JPG folders to val.json, auto"
-    return compare(name, "clips/s", ours, theirs, rounds=1, warms_up=False)
+    with apart(_plain_program, videos, work) as theirs:
+        return compare(name, "clips/s", ours, theirs, rounds=PROGRAMS, warms_up=False)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import plain
+from benchmarks.apart import apart
 from benchmarks.limits import clips_per_second
 from benchmarks.timing import Comparison, compare
 from datasets.video_dataset import ClipBatch
@@ -15,23 +16,28 @@ from runtime.device import Device, Normalization, choose_device
 from trainer import Trainer
 
 N_CLASSES = 101
+ROUNDS = 7
 
 
 def comparisons(*, batch_size: int = 8, depth: int = 50, side: int = 112) -> Iterator[Comparison]:
     clips = torch.randint(0, 256, (batch_size, 3, 16, side, side), dtype=torch.uint8)
     labels = torch.randint(0, N_CLASSES, (batch_size,))
     for begin, title in (("", "all of it"), ("fc", "head only")):
-        theirs = _plain_step(depth, begin, clips, labels)
-        for device in devices():
-            ours = _our_step(depth, begin, clips, labels, device)
-            name = f"training step, R3D-{depth}, batch {batch_size}, {title}, {device.precision}"
-            yield compare(name, "clips/s", ours, theirs, limit=_limit(depth, begin, clips, device))
+        with apart(_plain_step, depth, begin, clips, labels) as theirs:
+            for device in devices():
+                ours = _our_step(depth, begin, clips, labels, device)
+                name = f"training step, R3D-{depth}, batch {batch_size}, {title}, "
+                limit = _limit(depth, begin, clips, device)
+                yield compare(
+                    name + device.precision, "clips/s", ours, theirs, rounds=ROUNDS, limit=limit
+                )
     device = devices()[0]
     yield compare(
         f"head only against gradients everywhere, R3D-{depth}, batch {batch_size}, fp32 both",
         "clips/s",
         _our_step(depth, "fc", clips, labels, device),
         _our_step(depth, "", clips, labels, device),
+        rounds=ROUNDS,
     )
 
 
@@ -59,7 +65,7 @@ def _trained(model: nn.Module, begin: str) -> list[nn.Parameter]:
 
 
 def _plain_step(depth: int, begin: str, clips: Tensor, labels: Tensor) -> Callable[[], float]:
-    model = build("resnet", depth, n_classes=N_CLASSES).train()
+    model = plain.model("resnet", depth, n_classes=N_CLASSES).train()
     optimizer = torch.optim.SGD(_trained(model, begin), lr=1e-4, momentum=0.9)
 
     def work() -> float:

@@ -1,7 +1,6 @@
 """The device, the arithmetic on it, and the way from uint8 clips to the model's input."""
 
 import logging
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from errors import UserError
 from models.folding import folded
+from runtime.memory import keep_freed_memory
 from spatial_transforms import MEAN, STD
 
 Scorer = Callable[[Tensor], Tensor]
@@ -23,11 +23,6 @@ T = TypeVar("T")
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_LATE = 50  # batches whose numbers may stay on a GPU before they are fetched
 AHEAD = 2  # batches that may wait on a GPU for the one it computes
-
-# Tensors of 2 MB and more lie in huge pages, where Linux has them: activations that are freed and
-# allocated again at every layer cost 25 times fewer page faults (inference of an R3D-50; 12 times
-# in training). PyTorch reads it once, when it allocates the first tensor.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +219,8 @@ def choose_device(
 ) -> Device:
     """Pick CUDA where there is one, GPU `number` of it, and settle what --precision auto means.
 
-    Raises UserError where the device can't compute the precision asked for.
+    A process that computes on the CPU keeps its memory from then on. Raises UserError where the
+    device can't compute the precision asked for.
     """
     use_cuda = not no_cuda and torch.cuda.is_available()
     device = torch.device("cuda", number) if use_cuda else torch.device("cpu")
@@ -234,6 +230,8 @@ def choose_device(
     if precision == "bf16" and use_cuda and not native_bf16:
         name = torch.cuda.get_device_name()
         raise UserError(f"--precision bf16: {name} does not compute it; take fp16 or fp32")
+    if not use_cuda:
+        keep_freed_memory()
     return Device(device, precision, normalization)
 
 

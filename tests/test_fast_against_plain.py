@@ -1,7 +1,5 @@
 """The fast ways give what the original's way, written plainly in benchmarks/plain.py, gives."""
 
-import re
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -203,22 +201,3 @@ def test_a_step_on_a_gpu_waits_for_nothing(precision):
             trainer.step(ready, n_clips=4)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def lies_in_huge_pages(address: int) -> bool:
-    """Whether the kernel was asked for huge pages there (the flag hg of /proc/self/smaps)."""
-    asked = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
-            inside = int(found[1], 16) <= address < int(found[2], 16)
-        elif line.startswith("VmFlags:") and inside:
-            asked = "hg" in line.split()
-    return asked
-
-
-@pytest.mark.skipif(
-    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no huge pages here"
-)
-def test_large_tensors_lie_in_huge_pages():
-    tensor = torch.zeros(16 << 20)  # 64 MiB
-    assert lies_in_huge_pages(tensor.data_ptr() + (32 << 20))
