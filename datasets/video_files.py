@@ -17,16 +17,22 @@ ERRORS = (RuntimeError, ValueError, IndexError, OSError)  # what torchcodec rais
 def require_torchcodec() -> None:
     """Raises UserError where the package or the libraries that it needs are absent."""
     try:
-        import torchcodec.decoders  # noqa: F401
+        import torchcodec
+        import torchcodec.decoders
+
+        # Releases from 0.17 on import without FFmpeg and fail at the first video.
+        has_ffmpeg = getattr(torchcodec, "ffmpeg_major_version", "unknown") is not None
     except ImportError:
         raise UserError(
             "video files need the package torchcodec: pip install -r requirements-extra.txt"
         ) from None
     except (RuntimeError, OSError):
+        has_ffmpeg = False
+    if not has_ffmpeg:
         raise UserError(
             "torchcodec finds no FFmpeg libraries: install FFmpeg (apt install ffmpeg, or conda "
             "install ffmpeg), or extract frames and leave --file_type video out"
-        ) from None
+        )
 
 
 @lru_cache(maxsize=2)  # windows of one long video follow each other: its scan is done once

@@ -72,7 +72,8 @@ def test_every_family_whatever_its_layer_frozen_or_not(family, depth, options, l
     assert found.grid.shape[0] == 2 and found.grid.dim() == 4 and (found.grid >= 0).all()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    assert torch.equal(grad_cam(model, clips, CLASSES, layer).grid, found.grid)
+    again = grad_cam(model, clips, CLASSES, layer).grid  # a CPU sums in another order then
+    assert torch.allclose(again, found.grid, rtol=1e-4, atol=1e-6)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

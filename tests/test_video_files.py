@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from types import ModuleType
 
 import pytest
 
@@ -193,14 +195,32 @@ def test_awkward_files_give_the_frames_of_extraction_or_a_line(tmp_path):
     assert differing == [("corrupted.mp4", 49, 28)]  # torchcodec stops at the damage
 
 
+@pytest.mark.parametrize("version", [None, RuntimeError, OSError])
+def test_without_ffmpeg_s_libraries_one_line_says_what_to_install(monkeypatch, version):
+    """torchcodec imports without them from 0.17 on; releases before fail."""
+
+    class Package(ModuleType):
+        def __getattr__(self, name):
+            if name == "ffmpeg_major_version" and version is None:
+                return None
+            raise AttributeError(name) if version is None else version("no libavutil")
+
+    package, decoders = Package("torchcodec"), ModuleType("torchcodec.decoders")
+    package.__path__, package.__spec__, package.decoders = [], None, decoders
+    monkeypatch.setitem(sys.modules, "torchcodec", package)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
+    with pytest.raises(UserError, match="apt install ffmpeg"):
+        require_torchcodec()
+
+
 def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
     shutil.copytree(draw(tmp_path / "jpg/a/x.mp4").parent.parent, tmp_path / "jpg/b")
     content = {"labels": ["a"], "database": {}}
     entry = {"subset": "training", "annotations": {"label": "a", "segment": [1, 11]}}
     content["database"]["x"] = entry
     (tmp_path / "index.json").write_text(json.dumps(content))
-    monkeypatch.setitem(__import__("sys").modules, "torchcodec", None)
-    monkeypatch.setitem(__import__("sys").modules, "torchcodec.decoders", None)
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     video_files.open_video.cache_clear()
     assert small_run(tmp_path, "--no_val", "--file_type", "video") == 2
     assert "pip install -r requirements-extra.txt" in capsys.readouterr().err
