@@ -1,4 +1,4 @@
-"""Work in a process of its own: its memory is the system's own way, and nothing of ours is set."""
+"""Work in a process of its own, where nothing of ours is set: memory is the system's own way."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -11,30 +11,35 @@ Work = Callable[[], float]
 @contextmanager
 def apart(make: Callable[..., Work], *arguments: object) -> Iterator[Work]:
     """What `make(*arguments)` gives in a fresh process, to be called from here. All of them are
-    pickled; the process rests between the calls."""
+    pickled; the process rests between the calls. What it raises, it prints; here that is a
+    RuntimeError."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, make, arguments))
     process.start()
     there.close()
 
+    def answer() -> float:
+        try:
+            return here.recv()
+        except EOFError:
+            raise RuntimeError(f"{make.__name__} failed in its process, as told above") from None
+
     def work() -> float:
         here.send(True)
-        return here.recv()
+        return answer()
 
     try:
-        here.recv()
+        answer()
         yield work
     finally:
-        here.close()
+        process.terminate()  # whatever it does: nothing of it is waited for any more
         process.join()
+        here.close()
 
 
 def _serve(connection: Connection, make: Callable[..., Work], arguments: tuple) -> None:
     work = make(*arguments)
-    connection.send("ready")
-    try:
-        while connection.recv():
-            connection.send(work())
-    except EOFError:
-        return
+    connection.send(0.0)
+    while connection.recv():
+        connection.send(work())

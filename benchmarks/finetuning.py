@@ -33,9 +33,9 @@ def comparisons() -> Iterator[Comparison]:
         model = build("resnet", DEPTH, n_classes=700)
         content = {"epoch": 1, "arch": f"resnet-{DEPTH}", "state_dict": model.state_dict()}
         torch.save(content, work / "pre.pth")
+        ours = _ours(frames, index, work)
         with apart(partial, _plain_epoch, frames, index) as epoch:
             theirs = EPOCHS * epoch()
-        ours = _ours(frames, index, work)
         text = f"fine-tuning of the head, R3D-{DEPTH}, {EPOCHS} epochs, {VIEWS} cached views"
         yield Comparison(text, "runs/hour", 3600 / ours, 3600 / theirs, theirs / ours)
 

@@ -18,6 +18,7 @@ from datasets.compact import VideoRecord
 from datasets.frames import FrameError, FrameSource
 from errors import UserError
 from runtime.interruption import ignore_in_worker
+from runtime.memory import give_back
 from spatial_transforms import View, apply_view
 from temporal_transforms import sliding_starts, window
 
@@ -247,6 +248,8 @@ class ClipLoader(Generic[Batches]):
 
     def __iter__(self) -> Iterator[ClipBatch]:
         self.skipped = []
+        if self.n_workers:
+            give_back()  # what workers that are forked now would hold, too
         with _any_number_of_workers():
             batches = iter(self._loader)
         for batch in batches:

@@ -3,7 +3,7 @@
 Every way asks for the same sums; what differs is their rounding.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,17 @@ FEW_CHANNELS = 4  # of pixels or flow: too few to fill a register
 class Conv3d(nn.Conv3d):
     """nn.Conv3d without bias."""
 
-    def __init__(self, in_planes: int, planes: int, kernel_size: Size3, **arguments: Any) -> None:
-        super().__init__(in_planes, planes, kernel_size, bias=False, **arguments)
+    def __init__(
+        self,
+        in_planes: int,
+        planes: int,
+        kernel_size: Size3,
+        *,
+        stride: Size3 = 1,
+        padding: Size3 = 0,
+        groups: int = 1,
+    ) -> None:
+        super().__init__(in_planes, planes, kernel_size, stride, padding, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
@@ -29,20 +38,21 @@ class Conv3d(nn.Conv3d):
         if _compute_dtype(x) == torch.bfloat16 and self.in_channels <= FEW_CHANNELS:
             asked = columns_as_channels(asked)
         if torch.is_grad_enabled() and self.weight.requires_grad:
-            asked = padded_where_short(asked)
             if asked.mixes_all_frames:
-                return frames_as_channels(asked, self.bias)
+                return frames_as_channels(padded_where_thin(asked), self.bias)
+            asked = padded_where_short(padded_where_thin(asked))
         return F.conv3d(
             asked.x, asked.weight, self.bias, asked.stride, asked.padding, groups=asked.groups
         )
 
 
 class MaxPool3d(nn.MaxPool3d):
-    """nn.MaxPool3d that stays in bf16 under autocast: the largest of some numbers needs no more
-    bits than they have, and torch would widen them on a CPU."""
+    """nn.MaxPool3d that stays in bf16 under autocast, which would widen it on a CPU: the largest
+    of some numbers needs no more bits than they have. Gradients that meet add up in bf16, as they
+    do on a GPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
             return super().forward(x)
@@ -78,9 +88,9 @@ def columns_as_channels(asked: Convolution) -> Convolution:
     oneDNN takes channels in pairs in bf16, and so wastes a quarter of its products on three: an
     R3D's stem takes three quarters of the time this way. Clips get width / stride times as large.
     """
-    x, weight, stride, padding, _ = asked
+    x, weight, stride, padding, groups = asked
     width = weight.shape[4]
-    if width == 1:
+    if width == 1 or groups > 1:
         return asked
     padded = F.pad(x.to(_compute_dtype(x)), (padding[2], padding[2]))
     columns = padded.permute(0, 2, 3, 4, 1).unfold(3, width, stride[2])  # (B, T, H, W', C, w)
@@ -90,23 +100,31 @@ def columns_as_channels(asked: Convolution) -> Convolution:
     return Convolution(columns, weight, (*stride[:2], 1), (*padding[:2], 0))
 
 
-def padded_where_short(asked: Convolution) -> Convolution:
-    """The same with its padding spent before, along the sides where oneDNN's gradients of the
-    weights are garbage, now and then a segmentation fault: where the input is about as short as
-    the kernel.
+def padded_where_thin(asked: Convolution) -> Convolution:
+    """The same with its padding spent before, along sides so small that oneDNN's bf16 gradients of
+    the weights are garbage: 1 pixel under a stride of 2. Measured against fp64 with torch 2.15 on
+    AVX-512, as in `padded_where_short`."""
+    x, weight, stride, (t, h, w), groups = asked
+    now_h, now_w = h * (x.shape[3] <= h), w * (x.shape[4] <= w)
+    if not (now_h or now_w):
+        return asked
+    x = F.pad(x, (now_w, now_w, now_h, now_h))
+    return Convolution(x, weight, stride, (t, h - now_h, w - now_w), groups)
 
-    In bf16: 2 frames under a kernel of 3 (layer3 at 16 frames), 2 to 6 under the stem's 7, 1 pixel
-    under a stride of 2. In fp32: 5 to 7 frames under a stem of 7 with a stride of 2. Measured
-    against fp64 with torch 2.15 on AVX-512.
+
+def padded_where_short(asked: Convolution) -> Convolution:
+    """The same with its padding spent before in time, where there are about as few frames as the
+    kernel has: oneDNN's gradients of the weights are garbage there, now and then a segmentation
+    fault.
+
+    In bf16: 5 and 6 frames under the stem's 7 (fewer are `frames_as_channels`), with groups 2
+    under a kernel of 3 too. In fp32: 5 to 7 frames under a stem of 7 with a stride of 2.
     """
     x, weight, stride, (t, h, w), groups = asked
-    # One frame alone is safe, and layer4's usual input: padding it would triple its cost.
-    is_short = 1 < x.shape[2] < weight.shape[2] + stride[0] - 1 and not asked.mixes_all_frames
-    now = t * is_short, h * (x.shape[3] <= h), w * (x.shape[4] <= w)
-    if not any(now):
+    # One frame alone is safe; padding it would triple its cost.
+    if not t or not 1 < x.shape[2] < weight.shape[2] + stride[0] - 1:
         return asked
-    x = F.pad(x, (now[2], now[2], now[1], now[1], now[0], now[0]))
-    return Convolution(x, weight, stride, (t - now[0], h - now[1], w - now[2]), groups)
+    return Convolution(F.pad(x, (0, 0, 0, 0, t, t)), weight, stride, (0, h, w), groups)
 
 
 def frames_as_channels(asked: Convolution, bias: Tensor | None) -> Tensor:
@@ -126,4 +144,5 @@ def frames_as_channels(asked: Convolution, bias: Tensor | None) -> Tensor:
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    is_cast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if is_cast else x.dtype

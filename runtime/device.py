@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from errors import UserError
 from models.folding import folded
-from runtime.memory import keep_freed_memory
+from runtime.memory import Bounded, keep_freed_memory
 from spatial_transforms import MEAN, STD
 
 Scorer = Callable[[Tensor], Tensor]
@@ -144,10 +144,14 @@ class Device:
         with a copy of the model as it is now: batch norm folded, in the precision itself."""
         dtype = self.inference_dtype
         ready = self.place(folded(model)).to(dtype)
+        memory = Bounded()
 
         def score(clips: Tensor) -> Tensor:
             with torch.inference_mode():
-                return ready(self.model_input(clips).to(dtype)).float()
+                scores = ready(self.model_input(clips).to(dtype)).float()
+            if self.device.type == "cpu":
+                memory.after_batch()
+            return scores
 
         return InParts(score)
 

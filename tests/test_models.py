@@ -94,26 +94,29 @@ def test_a_training_step_in_bf16(family, depth):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1), (1, 3, 3), (7, 1, 1), (7, 7, 7)])
 @pytest.mark.parametrize("size", [(1, 4, 4), (2, 4, 4), (3, 4, 4), (7, 4, 4), (4, 1, 4), (4, 4, 1)])
-@pytest.mark.parametrize("in_planes", [3, 16])
-def test_convolutions_and_gradients_are_right(in_planes, size, kernel, stride, precision):
+@pytest.mark.parametrize(("in_planes", "groups"), [(3, 1), (16, 1), (16, 4)])
+def test_convolutions_and_gradients_are_right(in_planes, groups, size, kernel, stride, precision):
     """Short inputs and few channels, which a CPU computes in ways of their own."""
     torch.manual_seed(0)
     strides = tuple(stride if k > 1 else 1 for k in kernel)
-    conv = Conv3d(in_planes, 16, kernel, stride=strides, padding=tuple(k // 2 for k in kernel))
+    padding = tuple(k // 2 for k in kernel)
+    conv = Conv3d(in_planes, 16, kernel, stride=strides, padding=padding, groups=groups)
     conv.bias = nn.Parameter(torch.randn(16))  # as a folded batch norm leaves one
     exact = copy.deepcopy(conv).double()  # fp64 does not go through oneDNN
-    x = torch.randn(2, in_planes, *size).to(memory_format=torch.channels_last_3d)
+    x = torch.randn(2, in_planes, *size).to(memory_format=torch.channels_last_3d).requires_grad_()
+    exact_x = x.detach().double().requires_grad_()
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
         ours_y = conv(x)
     if precision == torch.bfloat16:  # another layout would slow down all that follows
         assert ours_y.is_contiguous(memory_format=torch.channels_last_3d)
-    exact_y = F.conv3d(x.double(), exact.weight, exact.bias, conv.stride, conv.padding)
+    exact_y = F.conv3d(exact_x, exact.weight, exact.bias, conv.stride, conv.padding, groups=groups)
     above = torch.randn_like(exact_y)
     ours_y.backward(above.to(ours_y.dtype))
     exact_y.backward(above)
     assert relative_error(ours_y, exact_y) < 0.02
     assert relative_error(conv.weight.grad, exact.weight.grad) < 0.02
     assert relative_error(conv.bias.grad, exact.bias.grad) < 0.02
+    assert relative_error(x.grad, exact_x.grad) < 0.02
     with torch.inference_mode():
         again = conv.to(precision)(x.to(precision))
     assert relative_error(again, exact_y) < 0.02
@@ -121,11 +124,16 @@ def test_convolutions_and_gradients_are_right(in_planes, size, kernel, stride, p
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_pooling_keeps_the_precision(precision):
-    x = torch.randn(2, 4, 6, 7, 7, dtype=precision)
+    x = torch.randn(2, 4, 6, 7, 7, dtype=precision).requires_grad_()
+    exact_x = x.detach().double().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         y = MaxPool3d(3, stride=2, padding=1)(x)
-    assert y.dtype == precision
-    assert torch.equal(y.float(), F.max_pool3d(x.float(), 3, 2, 1))
+    exact_y = F.max_pool3d(exact_x, 3, 2, 1)
+    assert y.dtype == precision and torch.equal(y.double(), exact_y)
+    above = torch.randn_like(exact_y)
+    y.backward(above.to(precision))
+    exact_y.backward(above)
+    assert relative_error(x.grad, exact_x.grad) < 0.01
 
 
 def relative_error(actual, expected):
