@@ -1,12 +1,16 @@
 """What `make bench` needs a GPU for, tried where there may be none: on a CPU, with tiny models."""
 
 import json
+import math
+import time
+from functools import partial
 
 import pytest
 import torch
 
 import benchmarks.__main__ as bench
 from benchmarks import gpu, limits
+from benchmarks.apart import apart
 from benchmarks.timing import Comparison, compare
 from models.build import build
 from runtime.device import Normalization, choose_device
@@ -44,3 +48,18 @@ def test_a_comparison_takes_the_median_of_its_rounds():
     units = iter([1, 1, 10, 5, 20, 5, 30, 10])  # ours and plain, in turns; the first pair warms up
     row = compare("x", "u", lambda: next(units), lambda: next(units), rounds=3, limit=1e12)
     assert isinstance(row, Comparison) and row.ours > row.plain and 0 < row.of_limit < 1
+
+
+def test_work_apart_answers_and_its_failure_is_told():
+    with apart(partial, math.sqrt, 9.0) as work:
+        assert [work(), work()] == [3.0, 3.0]
+    with pytest.raises(RuntimeError, match="partial failed"):
+        with apart(partial, math.sqrt, -1.0) as work:
+            work()
+
+
+def test_work_apart_is_not_waited_for_when_this_side_fails():
+    started = time.perf_counter()
+    with pytest.raises(KeyError), apart(partial, time.sleep, 600.0):
+        raise KeyError
+    assert time.perf_counter() - started < 300  # not the 600 s of the work: it was ended
