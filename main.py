@@ -216,4 +216,6 @@ def _open_log(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from runtime.distributed import end
+
+    end(main())

@@ -3,12 +3,14 @@
 They are started by torchrun, SLURM or Open MPI, or by `launch` on the GPUs of one machine.
 """
 
+import atexit
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from errors import UserError
@@ -17,6 +19,8 @@ from errors import UserError
 # noticed at once.
 PATIENCE = timedelta(hours=6)
 LOST = ("by peer", "Broken pipe")  # of gloo's words for a process that is gone
+
+_has_met = False  # whether gloo's threads run in this process
 
 # Launcher -> its variables: rank, number of processes, rank on the node, processes on the node.
 LAUNCHERS: Mapping[str, tuple[str, str, str, str]] = {
@@ -157,6 +161,8 @@ def join(dist_url: str, *, use_cuda: bool) -> World:
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--dist_url {place}: {str(error).splitlines()[0]}") from None
+    global _has_met
+    _has_met = True
     control = dist.new_group(backend="gloo", timeout=PATIENCE) if use_cuda else None
     world = replace(world, control=control)
     [n_nodes] = world.sums([world.local_rank == 0])
@@ -169,6 +175,21 @@ def leave(world: World) -> None:
         import torch.distributed as dist
 
         dist.destroy_process_group()
+
+
+def end(status: int) -> NoReturn:
+    """End this process as sys.exit does, but where it has met others without taking Python apart.
+
+    A thread of gloo may still hold a tensor of the last exchange then; to let it go it would ask
+    for an interpreter that is gone, and abort a process whose work is done
+    (https://github.com/pytorch/pytorch/issues/190489).
+    """
+    if not _has_met:
+        sys.exit(status)
+    atexit._run_exitfuncs()  # ends the loader's workers
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _meeting_place(dist_url: str, environ: Mapping[str, str]) -> str:

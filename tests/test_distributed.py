@@ -253,3 +253,40 @@ def test_shares_hold_every_item_once():
         shares = [World(rank, size).share(7) for rank in range(size)]
         assert sorted(item for share in shares for item in share) == list(range(7))
     assert ALONE.sums([1, 2]) == [1, 2] and ALONE.gather("x") == ["x"]
+
+
+def test_what_gloo_still_holds_does_not_abort_a_process_that_ends(tmp_path):
+    """Gloo wants to let a tensor go at the very end; with sys.exit the status would be -6."""
+    code = f"""
+import atexit, io, sys, time
+
+@atexit.register  # first of all, so called last of all
+def exchange():
+    sys.setswitchinterval(100)
+    held = torch.ones(1)
+    dist.all_reduce(held, async_op=True)
+    del held
+    late = time.monotonic() + 3
+    while time.monotonic() < late:
+        pass  # gloo's thread waits for this one to let the interpreter go
+
+class Slow(io.StringIO):
+    def flush(self):
+        time.sleep(1)  # lets it go
+
+import torch
+import torch.distributed as dist
+from runtime.distributed import end, join
+
+join("file://{tmp_path}/meet", use_cuda=False)
+sys.stdout = Slow()
+end(7)
+"""
+    environ = {**os.environ, "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, env={**environ, "SLURM_PROCID": str(rank)}
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(LONGEST) for process in processes] == [7, 7]
