@@ -28,12 +28,14 @@ class Conv3d(nn.Conv3d):
         groups: int = 1,
     ) -> None:
         super().__init__(in_planes, planes, kernel_size, stride, padding, groups=groups, bias=False)
+        self._rounded: Rounded | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return super().forward(x)
+        weight = self._weight_in(_compute_dtype(x))
         asked = Convolution(
-            x, self.weight, tuple(self.stride), tuple(map(int, self.padding)), self.groups
+            x, weight, tuple(self.stride), tuple(map(int, self.padding)), self.groups
         )
         if _compute_dtype(x) == torch.bfloat16 and self.in_channels <= FEW_CHANNELS:
             asked = columns_as_channels(asked)
@@ -44,6 +46,23 @@ class Conv3d(nn.Conv3d):
         return F.conv3d(
             asked.x, asked.weight, self.bias, asked.stride, asked.padding, groups=asked.groups
         )
+
+    def _weight_in(self, dtype: torch.dtype) -> Tensor:
+        """The weight; that of a frozen layer rounded to `dtype`, once and not at every step."""
+        weight = self.weight
+        if (
+            weight.requires_grad
+            or weight.dtype == dtype
+            or weight.is_inference()  # has no version
+            or torch.compiler.is_compiling()
+        ):
+            return weight
+        kept = self._rounded
+        if kept is None or not kept.is_of(weight, dtype):
+            with torch.inference_mode(False):  # for steps with gradients, too
+                kept = Rounded(weight.detach(), weight._version, weight.to(dtype))
+            self._rounded = kept
+        return kept.value
 
 
 class MaxPool3d(nn.MaxPool3d):
@@ -80,6 +99,22 @@ class Convolution(NamedTuple):
         t_size, pad = self.weight.shape[2], self.padding[0]
         first, last = pad - (self.n_frames - 1) * self.stride[0], pad + self.x.shape[2] - 1
         return self.groups == 1 and t_size > 1 and 0 <= first and last < t_size
+
+
+class Rounded(NamedTuple):
+    """A weight in fewer bits. `source` shares its memory, so that nothing else can move in."""
+
+    source: Tensor
+    version: int
+    value: Tensor
+
+    def is_of(self, weight: Tensor, dtype: torch.dtype) -> bool:
+        """Whether this is `weight` as it is now."""
+        return (
+            self.source.data_ptr() == weight.data_ptr()
+            and self.version == weight._version
+            and self.value.dtype == dtype
+        )
 
 
 def columns_as_channels(asked: Convolution) -> Convolution:

@@ -169,3 +169,31 @@ def test_unknown_names_list_the_known_ones():
 def test_resnext_of_another_cardinality_keeps_its_head():
     with torch.device("meta"):
         assert build("resnext", 50, n_classes=2, resnext_cardinality=64).fc.in_features == 2048
+
+
+def test_a_frozen_weight_is_rounded_anew_once_it_has_changed():
+    torch.manual_seed(0)
+    conv = Conv3d(8, 8, 3, padding=1).requires_grad_(False)
+    x = torch.randn(1, 8, 4, 6, 6)
+
+    def same_as_torch():
+        with torch.autocast("cpu", torch.bfloat16):
+            theirs = F.conv3d(x, conv.weight, padding=1)
+            return torch.equal(conv(x), theirs)
+
+    with torch.inference_mode():
+        assert same_as_torch()
+    kept = conv._rounded
+    assert same_as_torch() and conv._rounded is kept
+    conv.load_state_dict({"weight": torch.randn(8, 8, 3, 3, 3)})
+    assert same_as_torch()
+    conv.weight.data = torch.randn(8, 8, 3, 3, 3)
+    assert same_as_torch()
+    assert list(conv.state_dict()) == ["weight"]
+    with torch.autocast("cpu", torch.bfloat16):  # gradients of the input alone
+        conv(x.requires_grad_()).sum().backward()
+    assert x.grad is not None
+    conv.requires_grad_(True)
+    with torch.autocast("cpu", torch.bfloat16):
+        conv(x).sum().backward()
+    assert conv.weight.grad is not None
