@@ -3,11 +3,12 @@
 Every way asks for the same sums; what differs is their rounding.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Size3 = int | tuple[int, int, int]
 
@@ -34,15 +35,19 @@ class Conv3d(nn.Conv3d):
         if x.device.type != "cpu":
             return super().forward(x)
         weight = self._weight_in(_compute_dtype(x))
-        asked = Convolution(
-            x, weight, tuple(self.stride), tuple(map(int, self.padding)), self.groups
+        asked = without_the_unseen(
+            Convolution(x, weight, tuple(self.stride), tuple(map(int, self.padding)), self.groups)
         )
-        if _compute_dtype(x) == torch.bfloat16 and self.in_channels <= FEW_CHANNELS:
-            asked = columns_as_channels(asked)
+        by_columns = _compute_dtype(x) == torch.bfloat16 and self.in_channels <= FEW_CHANNELS
         if torch.is_grad_enabled() and self.weight.requires_grad:
+            asked = padded_where_thin(asked)
             if asked.mixes_all_frames:
-                return frames_as_channels(padded_where_thin(asked), self.bias)
-            asked = padded_where_short(padded_where_thin(asked))
+                return frames_as_channels(asked, self.bias)
+            asked = padded_where_short(asked)
+            if by_columns:
+                return ByColumns.of(asked, self.bias)
+        elif by_columns:
+            asked = columns_as_channels(asked)
         return F.conv3d(
             asked.x, asked.weight, self.bias, asked.stride, asked.padding, groups=asked.groups
         )
@@ -117,6 +122,58 @@ class Rounded(NamedTuple):
         )
 
 
+def without_the_unseen(asked: Convolution) -> Convolution:
+    """The same over the voxels that a kernel of one voxel sees where it strides over others:
+    oneDNN's gradients take two to three times as long when it is left to pass over them."""
+    x, weight, (t, h, w), padding, groups = asked
+    if weight.shape[2:].numel() > 1 or t * h * w == 1 or any(padding):
+        return asked
+    # Taken out as they lie in memory, so that the gradients' zeros lie the same way.
+    seen = x.permute(0, 2, 3, 4, 1)[:, ::t, ::h, ::w].permute(0, 4, 1, 2, 3)
+    seen = seen.contiguous(memory_format=torch.channels_last_3d)
+    return Convolution(seen, weight, (1, 1, 1), padding, groups)
+
+
+class ByColumns(torch.autograd.Function):
+    """`columns_as_channels` forward, and backward the convolution as it is, whose gradients of
+    the weights oneDNN computes a fifth faster."""
+
+    @classmethod
+    def of(cls, asked: Convolution, bias: Tensor | None) -> Tensor:
+        """(B, O, T', H', W')."""
+        dtype = _compute_dtype(asked.x)
+        x, weight = asked.x.to(dtype), asked.weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+        return cls.apply(x, weight, bias, asked.stride, asked.padding, asked.groups)
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        groups: int,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.options = stride, padding, groups
+        asked = columns_as_channels(Convolution(x, weight, stride, padding, groups))
+        return F.conv3d(asked.x, asked.weight, bias, asked.stride, asked.padding, groups=groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        stride, padding, groups = ctx.options
+        one, zero = (1, 1, 1), (0, 0, 0)
+        gradients = torch.ops.aten.convolution_backward(
+            above, x, weight, [len(weight)], stride, padding, one, False, zero, groups,
+            ctx.needs_input_grad[:3],
+        )  # fmt: skip
+        return *gradients, None, None, None
+
+
 def columns_as_channels(asked: Convolution) -> Convolution:
     """The same with a kernel one pixel wide: the columns that a kernel sees become channels.
 
@@ -168,12 +225,13 @@ def frames_as_channels(asked: Convolution, bias: Tensor | None) -> Tensor:
     computes rightly."""
     x, weight, stride, padding, _ = asked
     n_in, n_out = x.shape[2], asked.n_frames
-    taps = weight.unbind(2)
+    # Taken apart as they lie in memory, so that their gradients need not change places.
+    taps = weight.to(_compute_dtype(x)).permute(0, 2, 3, 4, 1).unbind(1)  # (O, h, w, C) each
     seen = [[taps[i - o * stride[0] + padding[0]] for i in range(n_in)] for o in range(n_out)]
-    stacked = torch.cat([torch.cat(row, dim=1) for row in seen])  # (T' O, T C, h, w)
+    stacked = torch.cat([torch.cat(row, dim=3) for row in seen])  # (T' O, h, w, T C)
     pictures = x.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
     bias = None if bias is None else bias.repeat(n_out)
-    y = F.conv2d(pictures, stacked, bias, stride[1:], padding[1:])
+    y = F.conv2d(pictures, stacked.permute(0, 3, 1, 2), bias, stride[1:], padding[1:])
     frames = y.unflatten(1, (n_out, -1)).transpose(1, 2)
     return frames.contiguous(memory_format=torch.channels_last_3d)
 
