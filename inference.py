@@ -14,8 +14,9 @@ from results import ranked
 from runtime.device import Device, Scorer
 from runtime.distributed import ALONE, World
 
-# Of one forward pass: bounds its memory. Two clips at a time cost a CPU twice as much each as 16.
-WINDOWS = {"cpu": 32, "cuda": 128}
+# Of one forward pass: bounds its memory. An R3D-50 on a CPU scores as many clips per second 8 at a
+# time as 32, in 0.4 GiB less, and the memory it keeps does not grow.
+WINDOWS = {"cpu": 8, "cuda": 128}
 
 Windows = tuple[list[int], list[tuple[int, int]]]  # their videos and segments
 

@@ -112,7 +112,7 @@ def test_pixels_of_clips_are_pillow_s(frames, is_training):
 
 def test_windows_of_many_videos_share_a_forward_pass(tmp_path, monkeypatch):
     """One video in flight or many: the same batches of the model, and the same scores."""
-    make_dataset(tmp_path, train=1, val=5, n_frames=60)  # 8 windows each
+    make_dataset(tmp_path, train=1, val=5, n_frames=72)  # 9 windows each
     assert small_run(tmp_path, "--n_epochs", "1", result="trained") == 0
     weights = ("--resume_path", "trained/save_1.pth", "--no_train", "--no_val", "--inference")
     sizes, score = [], InParts.__call__
@@ -127,11 +127,11 @@ def test_windows_of_many_videos_share_a_forward_pass(tmp_path, monkeypatch):
         flags = ("--inference_batch_size", number, "--inference_stride", "8")
         assert small_run(tmp_path, *weights, *flags, result=number) == 0
         results.append(read_results(tmp_path / number))
-        assert sizes == [WINDOWS["cpu"]] * 2 + [16]
+        assert sizes == [WINDOWS["cpu"]] * 11 + [2]
         sizes.clear()
     assert results[0] == results[1]
     assert small_run(tmp_path, *weights, "--inference_crop", "nocrop", result="whole") == 0
-    assert sizes == [4] * 10
+    assert sizes == [5] * 10
 
 
 def test_scaled_decoding_is_for_whole_frames_alone(tmp_path):
