@@ -92,13 +92,15 @@ def test_a_training_step_in_bf16(family, depth):
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1), (1, 3, 3), (7, 1, 1), (7, 7, 7)])
+@pytest.mark.parametrize(
+    "kernel", [(1, 1, 1), (3, 3, 3), (3, 1, 1), (1, 3, 3), (7, 1, 1), (7, 7, 7)]
+)
 @pytest.mark.parametrize("size", [(1, 4, 4), (2, 4, 4), (3, 4, 4), (7, 4, 4), (4, 1, 4), (4, 4, 1)])
 @pytest.mark.parametrize(("in_planes", "groups"), [(3, 1), (16, 1), (16, 4)])
 def test_convolutions_and_gradients_are_right(in_planes, groups, size, kernel, stride, precision):
     """Short inputs and few channels, which a CPU computes in ways of their own."""
     torch.manual_seed(0)
-    strides = tuple(stride if k > 1 else 1 for k in kernel)
+    strides = tuple(stride if k > 1 or kernel == (1, 1, 1) else 1 for k in kernel)
     padding = tuple(k // 2 for k in kernel)
     conv = Conv3d(in_planes, 16, kernel, stride=strides, padding=padding, groups=groups)
     conv.bias = nn.Parameter(torch.randn(16))  # as a folded batch norm leaves one
@@ -120,6 +122,23 @@ def test_convolutions_and_gradients_are_right(in_planes, groups, size, kernel, s
     with torch.inference_mode():
         again = conv.to(precision)(x.to(precision))
     assert relative_error(again, exact_y) < 0.02
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "n_frames"), [(1, 2, 8), (3, 1, 8), (3, 1, 2), (3, 1, 1)]
+)
+def test_gradients_lie_as_what_they_belong_to(kernel, stride, n_frames, precision):
+    """In another layout they would be copied, and slow down all that they meet."""
+    conv = Conv3d(16, 16, kernel, stride=stride, padding=kernel // 2)
+    conv = conv.to(memory_format=torch.channels_last_3d)
+    x = torch.randn(2, 16, n_frames, 6, 6).to(memory_format=torch.channels_last_3d)
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        y = conv(x.requires_grad_())
+    of_x, of_weight = torch.autograd.grad(y.sum(), (x, conv.weight))
+    assert of_weight.is_contiguous(memory_format=torch.channels_last_3d)
+    if n_frames != 2:  # few enough voxels to lie otherwise
+        assert of_x.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
