@@ -1,11 +1,11 @@
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from errors import UserError
 from opts import FLAGS, fill_in, parse_opts
+from tests.commands import run_command, run_util
 
 PATHS = ["--video_path", "jpg", "--annotation_path", "index.json", "--result_path", "res"]
 ROOT = Path(__file__).parent.parent
@@ -117,7 +117,54 @@ def test_help_needs_no_torch():
     code = (
         "import sys, opts\ntry: opts.parse_opts(['-h'])\nfinally: assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = run_command("-c", code)
+    assert done.status == 0, done.stderr
     for name in FLAG_NAMES:
         assert f"--{name}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [
+        ("--lerning_rate", "--learning_rate"),
+        ("--batch-size", "--batch_size"),
+        ("-n_classes", "--n_classes"),
+        ("--epochs=3", "--n_epochs"),
+        ("--Resume_path", "--resume_path"),
+    ],
+)
+def test_a_misspelt_flag_gets_a_suggestion(flag, meant):
+    with pytest.raises(UserError) as caught:
+        parse_opts([*PATHS, flag, "1"])
+    name = flag.partition("=")[0]
+    assert f"unrecognized arguments: {name} (did you mean {meant}?)" in str(caught.value)
+
+
+def test_flags_may_be_cut_short_and_values_negative():
+    options = parse_opts([*PATHS, "--learning", "0.5", "--world_size", "-1", "--output_topk=-1"])
+    assert (options.learning_rate, options.world_size, options.output_topk) == (0.5, -1, -1)
+
+
+def test_what_resembles_no_flag_gets_no_suggestion():
+    with pytest.raises(UserError, match=r"unrecognized arguments: --xyzzy \(-h lists"):
+        parse_opts([*PATHS, "--xyzzy"])
+
+
+SCRIPTS = sorted(
+    path.stem
+    for path in (ROOT / "util_scripts").glob("*.py")
+    if "def main(" in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_knows_a_misspelt_flag(name):
+    script = import_module(f"util_scripts.{name}")
+    with pytest.raises(UserError, match=r"unrecognized arguments: --hepl \(did you mean --help\?"):
+        script.main(["--hepl"])
+
+
+def test_a_misspelt_flag_is_reported_before_what_is_missing_because_of_it():
+    done = run_util("predict_video", "a.mp4", "--chekpoint", "best.pth")
+    assert done.status == 2 and done.stderr.count("\n") == 1
+    assert "--chekpoint (did you mean --checkpoint?)" in done.stderr

@@ -1,6 +1,5 @@
 """Adds `fps`, the frame rate of VIDEO_DIR/v_ID.mp4, to every entry ID of ActivityNet's index."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from datasets.activitynet import FOLDER_PREFIX
 from datasets.annotation import read_json, write_json
 from errors import UserError
+from opts import Parser
 from util_scripts.cli import run
 from util_scripts.ffmpeg import Ffmpeg, input_of
 
@@ -19,9 +19,7 @@ NAMED = 20  # videos without a rate that are named before "and N more"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="util_scripts.add_fps_into_activitynet_json", description=__doc__
-    )
+    parser = Parser(prog="util_scripts.add_fps_into_activitynet_json", description=__doc__)
     parser.add_argument("video_dir", type=Path, help="folder of the videos, v_ID.mp4 or the like")
     parser.add_argument("src_json", type=Path, help="ActivityNet's index")
     parser.add_argument("dst_json", type=Path, nargs="?", help="where to write; default: in place")

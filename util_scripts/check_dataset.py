@@ -2,7 +2,6 @@
 index counts them, labels without videos, and videos that are on both sides. Exit status 1 if
 anything of the kind was found."""
 
-import argparse
 import hashlib
 import shutil
 import sys
@@ -36,6 +35,7 @@ from datasets.frames import (
 from datasets.hdf5 import FLOW, has_flow
 from datasets.index_checks import UNEVEN, Finding, by_kind, check_index, first_few, on_both_sides
 from errors import UserError
+from opts import Parser
 from util_scripts.cli import run
 from util_scripts.indexing import COUNTERS, FIRST_NUMBER
 
@@ -203,7 +203,7 @@ def report(findings: Sequence[Finding]) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="util_scripts.check_dataset", description=__doc__)
+    parser = Parser(prog="util_scripts.check_dataset", description=__doc__)
     parser.add_argument("index", type=Path, help="index JSON")
     parser.add_argument("frames_dir", type=Path, help="folder of the frames")
     parser.add_argument("--file_type", default="jpg", choices=tuple(FIRST_NUMBER), help="(jpg)")

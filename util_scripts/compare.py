@@ -26,6 +26,7 @@ from datasets.activitynet import read_any_index
 from datasets.annotation import SUBSETS, write_json
 from errors import UserError
 from metrics import mcnemar_p, wilson_interval
+from opts import Parser
 from results import labelled, read_results, some, top1_hits
 from util_scripts.cli import run
 
@@ -260,7 +261,7 @@ def _plain_pair(pair: Pair) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="util_scripts.compare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,6 +1,5 @@
 """The accuracy of a result file: top-1, top-5, mean class accuracy, interval, missing videos."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +7,13 @@ from pathlib import Path
 from datasets.activitynet import read_any_index
 from datasets.annotation import SUBSETS
 from errors import UserError
+from opts import Parser
 from results import KS, Accuracy, accuracy_of, describe, read_results
 from util_scripts.cli import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="util_scripts.eval_accuracy", description=__doc__)
+    parser = Parser(prog="util_scripts.eval_accuracy", description=__doc__)
     parser.add_argument("index", type=Path, help="index JSON with the labels")
     parser.add_argument("result", type=Path, help="{subset}.json of main.py --inference")
     parser.add_argument("-k", type=int, default=1, help="the k of the first lines (1)")

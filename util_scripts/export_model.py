@@ -21,6 +21,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from errors import UserError
+from opts import Parser
 from results import some
 from util_scripts.cli import add_classifier_flags, add_clip_flags, classifier_of, clips_of, run
 
@@ -164,7 +165,7 @@ def described(parity: "Parity", source: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="util_scripts.export_model",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -23,6 +23,7 @@ import numpy as np
 from datasets.annotation import SUBSETS
 from datasets.hdf5 import require_h5py
 from errors import UserError
+from opts import Parser
 from runtime.files import written_whole
 from util_scripts.cli import add_classifier_flags, add_clip_flags, classifier_of, clips_of, run
 
@@ -137,7 +138,7 @@ def extract(classifier: "Classifier", options: argparse.Namespace) -> tuple[int,
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="util_scripts.extract_features",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

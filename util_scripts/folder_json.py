@@ -15,6 +15,7 @@ from tqdm import tqdm
 from datasets.annotation import SUBSETS, FrameCount, count_frames
 from datasets.hdf5 import HDF5_SUFFIX
 from errors import UserError
+from opts import Parser
 from results import some
 from util_scripts.cli import run
 from util_scripts.extraction import why_no_video
@@ -32,7 +33,7 @@ SEED = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="util_scripts.folder_json", description=__doc__)
+    parser = Parser(prog="util_scripts.folder_json", description=__doc__)
     parser.add_argument("jpg_dir", type=Path, help="frames that generate_video_jpgs wrote")
     parser.add_argument("dst_json", type=Path, help="the index to write")
     parser.add_argument(

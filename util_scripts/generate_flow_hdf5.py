@@ -20,6 +20,7 @@ from tqdm import tqdm
 from datasets.annotation import count_frames
 from datasets.hdf5 import FLOW
 from errors import UserError
+from opts import Parser
 from util_scripts.cli import run
 
 QUALITY = 95  # of the JPEGs; flow is smooth, and small differences matter
@@ -127,7 +128,7 @@ def find_videos(jpg_dir: Path) -> list[Path]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="util_scripts.generate_flow_hdf5",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -22,6 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from errors import UserError
+from opts import Parser
 from util_scripts.cli import run
 from util_scripts.extraction import (
     NOT_TRIED,
@@ -195,7 +196,7 @@ def extract_videos(parser: argparse.ArgumentParser, form: Form, argv: Sequence[s
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"util_scripts.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,7 +1,6 @@
 """The indexes of HMDB-51's splits from the official files LABEL_test_splitN.txt: hmdb51_N.json
 for every N there is."""
 
-import argparse
 import re
 import sys
 from collections import defaultdict
@@ -9,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from errors import UserError
+from opts import Parser
 from util_scripts.cli import run
 from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
 
@@ -18,7 +18,7 @@ SUBSETS = {"0": None, "1": "training", "2": "validation"}  # 0: not used in this
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="util_scripts.hmdb51_json", description=__doc__)
+    parser = Parser(prog="util_scripts.hmdb51_json", description=__doc__)
     parser.add_argument("splits_dir", type=Path, help="folder testTrainMulti_7030_splits")
     parser.add_argument("jpg_dir", type=Path, help="frames, as JPG_DIR/LABEL/VIDEO/image_00001.jpg")
     parser.add_argument("dst_dir", type=Path, help="where hmdb51_1.json … go; made if missing")

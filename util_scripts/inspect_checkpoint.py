@@ -1,6 +1,5 @@
 """Tells what a checkpoint holds: model, classes, how it was trained, and the flags it needs."""
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from model import CLIPS, PREPROCESSING, STEM_OF_FILE
 from models.identity import Identity
-from opts import Options
+from opts import Options, Parser
 from runtime.checkpoint import Checkpoint, load_checkpoint
 from util_scripts.cli import run
 
@@ -83,7 +82,7 @@ def _flags(identity: Identity, saved: dict[str, Any]) -> Iterator[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="util_scripts.inspect_checkpoint", description=__doc__)
+    parser = Parser(prog="util_scripts.inspect_checkpoint", description=__doc__)
     parser.add_argument("checkpoint", type=Path, nargs="+")
     parser.add_argument("--names", action="store_true", help="list all class names")
     options = parser.parse_args(argv)

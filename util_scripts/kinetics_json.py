@@ -1,7 +1,6 @@
 """The index of Kinetics-400, 600 or 700 from its lists kinetics-700_train.csv, _val.csv and, if it
 is there, _test.csv. Videos that could not be had stay in it without a segment, and are named."""
 
-import argparse
 import csv
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from datasets.annotation import UNLABELLED_FOLDER
 from errors import UserError
+from opts import Parser
 from util_scripts.cli import run
 from util_scripts.indexing import (
     FIRST_NUMBER,
@@ -24,7 +24,7 @@ COLUMNS = ("youtube_id", "time_start", "time_end")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="util_scripts.kinetics_json", description=__doc__)
+    parser = Parser(prog="util_scripts.kinetics_json", description=__doc__)
     parser.add_argument("csv_dir", type=Path, help="folder of the lists")
     parser.add_argument("n_classes", choices=("400", "600", "700"), help="which Kinetics")
     parser.add_argument("frames_dir", type=Path, help="frames, as FRAMES_DIR/LABEL/VIDEO")

@@ -5,7 +5,6 @@ has the same picture statistics as any other, and only the order of the frames t
 None turns into another in a mirror, since training flips clips.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from errors import UserError
+from opts import Parser
 from util_scripts.cli import run
 from util_scripts.ffmpeg import Ffmpeg
 
@@ -144,7 +144,7 @@ def _write_lists(folder: Path, videos: Sequence[Path], labels: Sequence[str]) ->
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="util_scripts.make_demo_videos", description=__doc__)
+    parser = Parser(prog="util_scripts.make_demo_videos", description=__doc__)
     parser.add_argument("dst_dir", type=Path, help="gets pretraining/ and finetuning/")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(argv)

@@ -1,19 +1,19 @@
 """The index of Moments in Time from moments_categories.txt, trainingSet.csv, validationSet.csv and,
 if it is there, testingSet.csv."""
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from datasets.annotation import UNLABELLED_FOLDER
 from errors import UserError
+from opts import Parser
 from util_scripts.cli import run
 from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="util_scripts.mit_json", description=__doc__)
+    parser = Parser(prog="util_scripts.mit_json", description=__doc__)
     parser.add_argument("lists_dir", type=Path, help="folder of the lists")
     parser.add_argument("jpg_dir", type=Path, help="frames, as JPG_DIR/LABEL/VIDEO")
     parser.add_argument("dst_json", type=Path, help="the index to write")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from errors import UserError
+from opts import Parser
 from util_scripts.cli import add_classifier_flags, classifier_of, run
 from util_scripts.ffmpeg import Ffmpeg
 from util_scripts.manifest import LEFT_OUT
@@ -229,7 +230,7 @@ def _check_overlay(target: Path, inputs: Sequence[VideoInput]) -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="util_scripts.predict_video",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,6 +1,5 @@
 """Strips `module.`, which DataParallel puts before every name, from a checkpoint's weights."""
 
-import argparse
 import os
 import shutil
 import sys
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from errors import UserError
+from opts import Parser
 from runtime.checkpoint import WRAPPER_PREFIX, read_content, save_checkpoint, weights_of
 from util_scripts.cli import run
 
@@ -49,7 +49,7 @@ def _back_up(path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="util_scripts.remove_dataparallel", description=__doc__)
+    parser = Parser(prog="util_scripts.remove_dataparallel", description=__doc__)
     parser.add_argument("file_path", type=Path, metavar="CHECKPOINT")
     parser.add_argument(
         "--dst_file_path", type=Path, metavar="OUT", help="where to write; default: in place"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from opts import Parser
 from reporting.facts import Facts, read_facts
 from util_scripts.cli import run
 
@@ -20,7 +21,7 @@ N_STRIPS = 6
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="util_scripts.report", description=__doc__)
+    parser = Parser(prog="util_scripts.report", description=__doc__)
     parser.add_argument("results_dir", type=Path, metavar="RESULTS_DIR")
     parser.add_argument("--subset", default="val", choices=SUBSETS, help="which result (val)")
     parser.add_argument("--out", type=Path, help="file to write (RESULTS_DIR/report.html)")

@@ -1,13 +1,13 @@
 """The indexes of UCF-101's splits, or of any lists in its form, from classInd.txt and
 trainlistNN.txt, testlistNN.txt: ucf101_NN.json for every NN there is."""
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from errors import UserError
+from opts import Parser
 from util_scripts.cli import run
 from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
 
@@ -18,7 +18,7 @@ SUBSET_OF_LIST = {"trainlist": "training", "testlist": "validation"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="util_scripts.ucf101_json", description=__doc__)
+    parser = Parser(prog="util_scripts.ucf101_json", description=__doc__)
     parser.add_argument("lists_dir", type=Path, help="folder ucfTrainTestlist")
     parser.add_argument("jpg_dir", type=Path, help="frames, as JPG_DIR/LABEL/VIDEO/image_00001.jpg")
     parser.add_argument("dst_dir", type=Path, help="where ucf101_01.json … go; made if missing")
