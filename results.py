@@ -5,13 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import numpy as np
 
-from datasets.annotation import UNLABELLED, Index, canonical_subset, read_json, write_json
+from datasets.annotation import UNLABELLED, Index, canonical_subset, write_json
 from errors import UserError
 from metrics import mean_class_accuracy, wilson_interval
+from runtime.reading import Finite, decode_text, parse_json, read_bytes, shown_name, typed
 
 KS = (1, 5)  # the k of the top-k accuracies that are told without being asked
 NAMED = 5  # videos that a line names before "and N more"
@@ -35,30 +37,66 @@ def write_results(path: Path, results: Mapping[str, Entries]) -> None:
     write_json(path, {"results": dict(results)})
 
 
+class Score(TypedDict):
+    label: str
+    score: Finite
+
+
+class Window(TypedDict):
+    """One entry of --inference_no_average; "segment" beside it is not needed for an accuracy."""
+
+    result: list[Score]
+
+
+class _Id(str):
+    """A type of its own, so that msgspec calls a hook for every id."""
+
+
+class _Scores(msgspec.Struct):
+    results: dict[_Id, list[Score]]
+
+
+class _Windows(msgspec.Struct):
+    results: dict[_Id, list[Window]]
+
+
 def read_results(path: Path) -> dict[str, Entries]:
     """Read what write_results wrote. Raises UserError for any other file."""
-    content = read_json(path, "result file")
+    raw = read_bytes(path, "result file")
+    for kind in (_Scores, _Windows):
+        if (found := _decode(raw, kind)) is not None:
+            return found
+    return _read_strictly(decode_text(raw, path, "result file"), path)
+
+
+def _decode(raw: bytes, kind: type[_Scores] | type[_Windows]) -> dict[str, Entries] | None:
+    """The results of a sound file, fast; None where the strict reader must find out what is wrong,
+    or read names that are not UTF-8."""
+    ids: list[str] = []
+
+    def note(kind: type, name: str) -> _Id:
+        ids.append(name)
+        return _Id(name)
+
+    try:
+        results = msgspec.json.decode(raw, type=kind, dec_hook=note).results
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    if len(results) < len(ids):
+        return None
+    return dict(zip(ids, results.values(), strict=True))  # type: ignore[arg-type]
+
+
+def _read_strictly(text: str, path: Path) -> dict[str, Entries]:
+    content = parse_json(text, path, "result file")
     if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
         raise UserError(f"{path}: no result file: it has no object 'results'")
     for video_id, entries in content["results"].items():
-        if not isinstance(entries, list) or not (_are_scores(entries) or _are_windows(entries)):
-            raise UserError(
-                f"{path}: {video_id}: its entries are neither label and score nor windows of them"
-            )
+        first = next(iter(entries), None) if isinstance(entries, list) else None
+        has_windows = isinstance(first, dict) and "result" in first
+        kind = list[Window] if has_windows else list[Score]
+        typed(entries, kind, f"{path}: {shown_name(video_id)}")
     return content["results"]
-
-
-def _are_scores(entries: Any) -> bool:
-    return isinstance(entries, list) and all(
-        isinstance(entry, dict)
-        and isinstance(entry.get("label"), str)
-        and isinstance(entry.get("score"), int | float)
-        for entry in entries
-    )
-
-
-def _are_windows(entries: Entries) -> bool:
-    return all(isinstance(entry, dict) and _are_scores(entry.get("result")) for entry in entries)
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,27 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 from datasets.annotation import (
     SUBSETS,
     UNLABELLED,
     Index,
     Selection,
+    check_labels,
     count_frames,
-    parse_index,
-    read_json,
+    read_index,
     refuse_empty,
 )
 from datasets.compact import CompactEntries, CompactRecords, Entry, VideoRecord
 from errors import UserError
+from runtime.reading import bad_name, shown, shown_name, typed
 
 SHORTEST = 8  # frames of an annotated part; shorter ones are left out, as in the original
 FOLDER_PREFIX = "v_"
+Seconds = Annotated[float, msgspec.Meta(gt=-1e9, lt=1e9)]
 
 
 class Part(NamedTuple):
@@ -58,67 +62,62 @@ class UntrimmedIndex(Index):
     videos: tuple[UntrimmedVideo, ...]
 
 
+class _Node(msgspec.Struct):
+    nodeName: str
+    parentName: str | None = None
+
+
+class _Annotation(msgspec.Struct):
+    label: str
+    segment: tuple[Seconds, Seconds]
+
+
+class _Video(msgspec.Struct):
+    subset: str
+    fps: Annotated[float, msgspec.Meta(gt=0, lt=1e6)] | None = None
+    annotations: list[_Annotation] = []
+
+
 def read_any_index(path: Path) -> Index:
     """Read and check an index of either form. Raises UserError with the entry that is wrong."""
-    content = read_json(path, "index")
-    if isinstance(content, dict) and "taxonomy" in content:
-        return _parse_untrimmed(path, content)
-    return parse_index(path, content)
+    return read_index(path, other_form=_parse_untrimmed)
 
 
 def _parse_untrimmed(path: Path, content: dict[str, Any]) -> UntrimmedIndex:
-    if not isinstance(content["taxonomy"], list):
-        raise UserError(f"{path}: 'taxonomy' is no list")
     if not isinstance(content.get("database"), dict):
         raise UserError(f"{path}: no index: it has no object 'database'")
-    labels = _leaves(path, content["taxonomy"])
+    labels = _leaves(typed(content["taxonomy"], list[_Node], f"{path}: taxonomy"))
+    check_labels(path, labels)
     numbers = {label: number for number, label in enumerate(labels)}
     videos = tuple(
-        _read_video(path, video_id, entry, numbers)
+        _read_video(f"{path}: {shown_name(video_id)}", video_id, entry, numbers)
         for video_id, entry in content["database"].items()
     )
     entries = (Entry(v.video_id, v.subset, v.first_label, None, None) for v in videos)
     return UntrimmedIndex(path, labels, CompactEntries.of(entries), videos)
 
 
-def _leaves(path: Path, taxonomy: Sequence[Any]) -> tuple[str, ...]:
+def _leaves(taxonomy: Sequence[_Node]) -> tuple[str, ...]:
     """The names of the nodes that are nobody's parent, in their order."""
-    try:
-        parents = {node["parentName"] for node in taxonomy}
-        leaves = [node["nodeName"] for node in taxonomy if node["nodeName"] not in parents]
-    except (TypeError, KeyError):
-        raise UserError(
-            f"{path}: every node of 'taxonomy' must have a nodeName and a parentName"
-        ) from None
-    if not leaves or not all(isinstance(leaf, str) for leaf in leaves):
-        raise UserError(f"{path}: 'taxonomy' has no leaves")
+    parents = {node.parentName for node in taxonomy}
+    leaves = [node.nodeName for node in taxonomy if node.nodeName not in parents]
     return tuple(dict.fromkeys(leaves))
 
 
 def _read_video(
-    path: Path, video_id: str, entry: Any, numbers: Mapping[str, int]
+    place: str, video_id: str, entry: Any, numbers: Mapping[str, int]
 ) -> UntrimmedVideo:
-    def wrong(complaint: str) -> UserError:
-        return UserError(f"{path}: {video_id}: {complaint}")
-
-    if not isinstance(entry, dict) or SUBSETS.get(str(entry.get("subset"))) is None:
-        raise wrong("it has no subset training, validation or testing")
-    fps = entry.get("fps")
-    if fps is not None and not (isinstance(fps, int | float) and 0 < fps < 1e6):
-        raise wrong(f"fps {fps!r} is no frame rate")
-    annotations = entry.get("annotations", [])
-    if not isinstance(annotations, list):
-        raise wrong("'annotations' is no list")
-    parts = []
-    for annotation in annotations:
-        try:
-            label, (start, end) = annotation["label"], map(float, annotation["segment"])
-        except (TypeError, KeyError, ValueError):
-            raise wrong("an annotation is not {label, segment: [seconds, seconds]}") from None
-        if label not in numbers:
-            raise wrong(f"label {label!r} is not a leaf of the taxonomy")
-        parts.append(Part(numbers[label], start, end))
-    return UntrimmedVideo(video_id, SUBSETS[entry["subset"]], fps, tuple(parts))
+    video = typed(entry, _Video, place)
+    fault = bad_name(video_id)
+    if video.subset not in SUBSETS:
+        fault = f"subset {shown(video.subset)} is not training, validation or testing"
+    for annotation in video.annotations:
+        if annotation.label not in numbers:
+            fault = f"label {shown(annotation.label)} is not a leaf of the taxonomy"
+    if fault is not None:
+        raise UserError(f"{place}: {fault}")
+    parts = tuple(Part(numbers[a.label], *a.segment) for a in video.annotations)
+    return UntrimmedVideo(video_id, SUBSETS[video.subset], video.fps, parts)
 
 
 def narrowed(index: Index, video_ids: Collection[str]) -> Index:

@@ -76,10 +76,10 @@ def test_parts_and_whole_videos(tmp_path):
 @pytest.mark.parametrize(
     ("database", "message"),
     [
-        ({"x": {"subset": "nothing"}}, "x: it has no subset"),
+        ({"x": {"subset": "nothing"}}, "x: subset 'nothing' is not"),
         ({"x": entry("training", part("Root", 0, 1))}, "'Root' is not a leaf"),
-        ({"x": entry("training", {"label": "Surfing"})}, "x: an annotation is not"),
-        ({"x": entry("training", fps=-1)}, "fps -1 is no frame rate"),
+        ({"x": entry("training", {"label": "Surfing"})}, "x: .*missing required field segment"),
+        ({"x": entry("training", fps=-1)}, "x: fps: expected float > 0"),
     ],
 )
 def test_entries_that_are_wrong(tmp_path, database, message):

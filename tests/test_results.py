@@ -44,13 +44,16 @@ def test_results_survive_a_round_trip(tmp_path):
     ("text", "complaint"),
     [
         ("", "not JSON"),
+        ('{"results": {"v": [], "v": []}}', "'v' stands twice"),
+        ('{"results": {"v": [{"label": "a", "score": NaN}]}}', "NaN is not a number"),
+        ('{"results": {"v": [{"label": "a", "score": 1e999}]}}', r"v: \[0\].score: "),
         ("[]", "no object 'results'"),
         ('{"results": []}', "no object 'results'"),
-        ('{"results": {"v": 1}}', "v: its entries"),
-        ('{"results": {"v": [{"label": "a"}]}}', "v: its entries"),
-        ('{"results": {"v": [{"label": 1, "score": 1}]}}', "v: its entries"),
-        ('{"results": {"v": [{"result": [{"result": []}]}]}}', "v: its entries"),
-        ('{"results": {"v": [{"result": []}, {"label": "a", "score": 1}]}}', "v: its entries"),
+        ('{"results": {"v": 1}}', "v: expected array, got int"),
+        ('{"results": {"v": [{"label": "a"}]}}', r"v: \[0\]: object missing required field score"),
+        ('{"results": {"v": [{"label": 1, "score": 1}]}}', r"v: \[0\].label: expected str"),
+        ('{"results": {"v": [{"result": [{"result": []}]}]}}', r"v: \[0\].result\[0\]: "),
+        ('{"results": {"v": [{"result": []}, {"label": "a", "score": 1}]}}', r"v: \[1\]: "),
     ],
 )
 def test_bad_result_files(tmp_path, text, complaint):

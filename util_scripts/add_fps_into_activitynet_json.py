@@ -5,13 +5,15 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from datasets.activitynet import FOLDER_PREFIX
-from datasets.annotation import read_json, write_json
+from datasets.annotation import write_json
 from errors import UserError
 from opts import Parser
+from runtime.reading import read_json, typed
 from util_scripts.cli import run
 from util_scripts.ffmpeg import Ffmpeg, input_of
 
@@ -30,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
         raise UserError(f"{options.src_json}: no index: it has no object 'database'")
     database = content["database"]
+    typed(database, dict[str, dict[str, Any]], f"{options.src_json}: database")
     files = {path.stem: path for path in sorted(options.video_dir.iterdir()) if path.is_file()}
     found = [video for video in database if f"{FOLDER_PREFIX}{video}" in files]
     rates = read_rates([files[f"{FOLDER_PREFIX}{video}"] for video in found])

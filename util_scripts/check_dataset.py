@@ -20,7 +20,6 @@ from datasets.annotation import (
     Shelf,
     count_frames,
     locate,
-    read_json,
     write_json,
 )
 from datasets.compact import Entry
@@ -36,6 +35,7 @@ from datasets.hdf5 import FLOW, has_flow
 from datasets.index_checks import UNEVEN, Finding, by_kind, check_index, first_few, on_both_sides
 from errors import UserError
 from opts import Parser
+from runtime.reading import read_json
 from util_scripts.cli import run
 from util_scripts.indexing import COUNTERS, FIRST_NUMBER
 
