@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from errors import UserError
 from models.catalog import FAMILIES, RESNET_DEPTHS
+from runtime.reading import shown, typed
 
 DEPTHS_HELP = f"resnet, resnet2p1d, preresnet: {' '.join(map(str, RESNET_DEPTHS))}; " + "; ".join(
     f"{name}: {' '.join(map(str, FAMILIES[name].depths))}"
@@ -26,9 +27,28 @@ AUTO = Path("auto")
 NEGATIVE_NUMBER = re.compile(r"-\.?\d")
 
 
-def _flag(group: str, default: Any, help: str, **arguments: Any) -> Any:
+class Range(NamedTuple):
+    """The values that a number may have, both ends included, and how a message says that."""
+
+    least: float
+    most: float
+    words: str = ""
+
+    def __str__(self) -> str:
+        return self.words or f"from {self.least:,g} to {self.most:,g}".replace(",", "")
+
+
+# Bounds far beyond any use, so that what comes of a slip of the finger is a message.
+COUNT = Range(1, 10**6, "from 1 to a million")
+COUNT_OR_NONE = Range(0, 10**6, "from 0 to a million")
+SHARE = Range(1e-6, 1, "above 0 and at most 1")
+FACTOR = Range(0, 1e30, "from 0 to 1e30")
+
+
+def _flag(group: str, default: Any, help: str, range: Range | None = None, **arguments: Any) -> Any:
     """One command-line flag; `arguments` go to argparse."""
-    return dataclasses.field(default=default, metadata={"group": group, "help": help, **arguments})
+    metadata = {"group": group, "help": help, "range": range, **arguments}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -50,8 +70,10 @@ class Options:
         "whose layout the index has",
         choices=("activitynet", "kinetics", "ucf101", "hmdb51", "mit", "folder"),
     )
-    n_classes: int = _flag("data", 400, "outputs of the head")
-    n_pretrain_classes: int = _flag("data", 0, "classes of --pretrain_path; 0 reads the file")
+    n_classes: int = _flag("data", 400, "outputs of the head", range=COUNT)
+    n_pretrain_classes: int = _flag(
+        "data", 0, "classes of --pretrain_path; 0 reads the file", range=COUNT_OR_NONE
+    )
     input_type: str = _flag("data", "rgb", "kind of frames", choices=("rgb", "flow"))
     file_type: str = _flag("data", "jpg", "form of the frames", choices=("jpg", "hdf5", "video"))
     on_bad_video: str = _flag(
@@ -64,22 +86,28 @@ class Options:
         "validation and inference decode JPEGs of twice sample_size or more at half their size: "
         "loads 1.3 times as fast, pixels 2.9/255 off on average",
     )
-    n_threads: int = _flag("data", 4, "worker processes that load clips; 0 loads in the main one")
+    n_threads: int = _flag(
+        "data", 4, "worker processes that load clips; 0 loads in the main one", range=Range(0, 1024)
+    )
 
-    sample_size: int = _flag("clips", 112, "side of the square input, pixels")
-    sample_duration: int = _flag("clips", 16, "frames per clip")
-    sample_t_stride: int = _flag("clips", 1, "keep every so-many-th frame")
+    sample_size: int = _flag("clips", 112, "side of the square input, pixels", range=Range(1, 4096))
+    sample_duration: int = _flag("clips", 16, "frames per clip", range=Range(1, 4096))
+    sample_t_stride: int = _flag("clips", 1, "keep every so-many-th frame", range=COUNT)
     train_crop: str = _flag(
         "clips", "random", "spatial crop in training", choices=("random", "corner", "center")
     )
-    train_crop_min_scale: float = _flag("clips", 0.25, "smallest area share of a random crop")
-    train_crop_min_ratio: float = _flag("clips", 0.75, "smallest aspect ratio of a random crop")
+    train_crop_min_scale: float = _flag(
+        "clips", 0.25, "smallest area share of a random crop", range=SHARE
+    )
+    train_crop_min_ratio: float = _flag(
+        "clips", 0.75, "smallest aspect ratio of a random crop", range=SHARE
+    )
     no_hflip: bool = _flag("clips", False, "no random horizontal flip")
     colorjitter: bool = _flag("clips", False, "jitter brightness, contrast, saturation and hue")
     train_t_crop: str = _flag(
         "clips", "random", "temporal crop in training", choices=("random", "center")
     )
-    n_val_samples: int = _flag("clips", 3, "evenly spaced clips per validation video")
+    n_val_samples: int = _flag("clips", 3, "evenly spaced clips per validation video", range=COUNT)
     mean_dataset: str = _flag(
         "clips",
         "kinetics",
@@ -92,25 +120,33 @@ class Options:
 
     model: str = _flag("model", "resnet", "family", choices=tuple(FAMILIES))
     model_depth: int = _flag("model", 18, DEPTHS_HELP)
-    conv1_t_size: int = _flag("model", 7, "temporal kernel of the stem")
-    conv1_t_stride: int = _flag("model", 1, "temporal stride of the stem")
+    conv1_t_size: int = _flag("model", 7, "temporal kernel of the stem", range=Range(1, 127))
+    conv1_t_stride: int = _flag("model", 1, "temporal stride of the stem", range=Range(1, 127))
     no_max_pool: bool = _flag("model", False, "no max pooling after the stem")
     resnet_shortcut: str = _flag("model", "B", "A pads with zeros, B projects", choices=("A", "B"))
-    resnet_widen_factor: float = _flag("model", 1.0, "width of resnet and resnet2p1d")
-    wide_resnet_k: int = _flag("model", 2, "width of wideresnet")
-    resnext_cardinality: int = _flag("model", 32, "groups of resnext")
+    resnet_widen_factor: float = _flag(
+        "model", 1.0, "width of resnet and resnet2p1d", range=Range(1e-3, 64)
+    )
+    wide_resnet_k: int = _flag("model", 2, "width of wideresnet", range=Range(1, 64))
+    resnext_cardinality: int = _flag("model", 32, "groups of resnext", range=Range(1, 4096))
 
     ft_begin_module: str = _flag("training", "", "first trained module (fc, layer4 …); '' is all")
-    batch_size: int = _flag("training", 128, "clips per batch, of all processes together")
-    accumulate: int = _flag("training", 1, "batches per optimiser step, one after the other")
-    n_epochs: int = _flag("training", 200, "last epoch; epochs count from 1")
-    checkpoint: int = _flag("training", 10, "epochs between save_{epoch}.pth")
+    batch_size: int = _flag(
+        "training", 128, "clips per batch, of all processes together", range=COUNT
+    )
+    accumulate: int = _flag(
+        "training", 1, "batches per optimiser step, one after the other", range=COUNT
+    )
+    n_epochs: int = _flag("training", 200, "last epoch; epochs count from 1", range=COUNT)
+    checkpoint: int = _flag("training", 10, "epochs between save_{epoch}.pth", range=COUNT)
     optimizer: str = _flag("training", "sgd", "optimiser", choices=("sgd",))
-    learning_rate: float = _flag("training", 0.1, "initial learning rate")
-    momentum: float = _flag("training", 0.9, "momentum")
-    dampening: float = _flag("training", 0.0, "dampening of the momentum")
-    clip_grad: float = _flag("training", 0.0, "largest norm of the gradient; 0: any")
-    weight_decay: float = _flag("training", 1e-3, "weight decay")
+    learning_rate: float = _flag(
+        "training", 0.1, "initial learning rate", range=Range(1e-30, 10**6)
+    )
+    momentum: float = _flag("training", 0.9, "momentum", range=FACTOR)
+    dampening: float = _flag("training", 0.0, "dampening of the momentum", range=FACTOR)
+    clip_grad: float = _flag("training", 0.0, "largest norm of the gradient; 0: any", range=FACTOR)
+    weight_decay: float = _flag("training", 1e-3, "weight decay", range=FACTOR)
     nesterov: bool = _flag("training", False, "Nesterov momentum; forces dampening 0")
     class_weights: str = _flag(
         "training",
@@ -122,10 +158,16 @@ class Options:
         "training", "multistep", "learning rate schedule", choices=("multistep", "plateau")
     )
     multistep_milestones: tuple[int, ...] = _flag(
-        "training", (50, 100, 150), "epochs after which the rate is divided by 10", nargs="+"
+        "training",
+        (50, 100, 150),
+        "epochs after which the rate is divided by 10",
+        nargs="+",
+        range=COUNT,
     )
     overwrite_milestones: bool = _flag("training", False, "apply new milestones on resume")
-    plateau_patience: int = _flag("training", 10, "epochs without progress before the rate drops")
+    plateau_patience: int = _flag(
+        "training", 10, "epochs without progress before the rate drops", range=COUNT_OR_NONE
+    )
     freeze_bn: bool = _flag(
         "training",
         False,
@@ -135,13 +177,19 @@ class Options:
         "training",
         0,
         "views of each clip that a frozen trunk sees once, for its head to train on",
+        range=COUNT_OR_NONE,
     )
     keep_head: bool = _flag("training", False, "keep the head of --pretrain_path")
     checkpoint_minutes: float = _flag(
-        "training", 0.0, "minutes between saves to last.pth, inside epochs too; 0: never"
+        "training",
+        0.0,
+        "minutes between saves to last.pth, inside epochs too; 0: never",
+        range=FACTOR,
     )
-    keep_checkpoints: int = _flag("training", 0, "how many save_{epoch}.pth stay; 0: all")
-    manual_seed: int = _flag("training", 1, "seed of everything random")
+    keep_checkpoints: int = _flag(
+        "training", 0, "how many save_{epoch}.pth stay; 0: all", range=COUNT_OR_NONE
+    )
+    manual_seed: int = _flag("training", 1, "seed of everything random", range=Range(0, 2**63 - 1))
 
     no_train: bool = _flag("phases", False, "skip training (validation then runs once)")
     no_val: bool = _flag("phases", False, "skip validation")
@@ -149,13 +197,19 @@ class Options:
     inference_subset: str = _flag(
         "phases", "val", "videos to score", choices=("train", "val", "test")
     )
-    inference_stride: int = _flag("phases", 16, "frames between windows; 0: sample_duration")
+    inference_stride: int = _flag(
+        "phases", 16, "frames between windows; 0: sample_duration", range=COUNT_OR_NONE
+    )
     inference_crop: str = _flag(
         "phases", "center", "centre square or whole frame", choices=("center", "nocrop")
     )
     inference_no_average: bool = _flag("phases", False, "one entry per window, not per video")
-    inference_batch_size: int = _flag("phases", 0, "videos in flight; 0: batch_size")
-    output_topk: int = _flag("phases", 5, "entries per video in the result; 0: all")
+    inference_batch_size: int = _flag(
+        "phases", 0, "videos in flight; 0: batch_size", range=COUNT_OR_NONE
+    )
+    output_topk: int = _flag(
+        "phases", 5, "entries per video in the result; 0: all", range=Range(-(10**9), 10**9)
+    )
     tensorboard: bool = _flag("phases", False, "event files in the results folder")
     no_report: bool = _flag("phases", False, "no report.html after --inference")
 
@@ -172,7 +226,9 @@ class Options:
         "machine", False, "many processes; several visible GPUs are used without it"
     )
     dist_url: str = _flag("machine", "tcp://127.0.0.1:23456", "where processes meet")
-    world_size: int = _flag("machine", -1, "number of nodes; the launcher knows it")
+    world_size: int = _flag(
+        "machine", -1, "number of nodes; the launcher knows it", range=Range(-1, 10**6)
+    )
     batchnorm_sync: bool = _flag("machine", False, "synchronised batch norm")
 
     given: frozenset[str] = frozenset()  # the flags that were on the command line
@@ -313,7 +369,7 @@ def add_flags(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
     absent = argparse.SUPPRESS
     for name in names:
         field = Options.__dataclass_fields__[name]
-        meta = {key: value for key, value in field.metadata.items() if key != "group"}
+        meta = {k: v for k, v in field.metadata.items() if k not in ("group", "range")}
         text = meta.pop("help")
         if isinstance(field.default, bool):
             parser.add_argument(f"--{name}", action="store_true", default=absent, help=text)
@@ -352,15 +408,24 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def expanded(path: Path) -> Path:
+    """With ~ and ~name in front replaced by that user's home. Raises UserError where there is no
+    such user."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: no such user {path.parts[0]}") from None
+
+
 def _resolve(options: Options) -> Options:
     """Join the root, expand ~, settle the values that other values decide."""
     changes: dict[str, Any] = {"multistep_milestones": tuple(options.multistep_milestones)}
     if options.root_path is not None:
-        changes["root_path"] = options.root_path.expanduser()
+        changes["root_path"] = expanded(options.root_path)
     for name in ROOTED_PATHS:
         path = getattr(options, name)
         if path is not None and not (name == "resume_path" and path == AUTO):
-            changes[name] = changes.get("root_path", Path()) / path.expanduser()
+            changes[name] = changes.get("root_path", Path()) / expanded(path)
     if options.nesterov:
         changes["dampening"] = 0.0
     if options.inference_batch_size == 0:
@@ -368,53 +433,49 @@ def _resolve(options: Options) -> Options:
     return replace(options, **changes)
 
 
-AT_LEAST_ONE = (
-    "n_classes",
-    "batch_size",
-    "accumulate",
-    "inference_batch_size",
-    "n_epochs",
-    "checkpoint",
-    "sample_size",
-    "sample_duration",
-    "sample_t_stride",
-    "n_val_samples",
-    "conv1_t_size",
-    "conv1_t_stride",
-    "wide_resnet_k",
-    "resnext_cardinality",
-)
-NOT_NEGATIVE = (
-    "inference_stride",
-    "n_pretrain_classes",
-    "n_threads",
-    "cache_features",
-    "clip_grad",
-    "momentum",
-    "dampening",
-    "weight_decay",
-    "plateau_patience",
-    "checkpoint_minutes",
-    "keep_checkpoints",
-    "manual_seed",
-)
-ABOVE_ZERO = ("learning_rate", "resnet_widen_factor")
-SHARES = ("train_crop_min_scale", "train_crop_min_ratio")
-
-
 def _bad_ranges(options: Options) -> Iterator[str]:
-    rules: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-        (AT_LEAST_ONE, lambda v: v >= 1, "must be at least 1"),
-        (NOT_NEGATIVE, lambda v: 0 <= v < float("inf"), "must not be negative"),
-        (ABOVE_ZERO, lambda v: 0 < v < float("inf"), "must be above 0"),
-        (SHARES, lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
-    )
-    for names, holds, complaint in rules:
-        for name in names:
-            if not holds(getattr(options, name)):
-                yield f"--{name} {getattr(options, name)}: {complaint}"
-    if min(options.multistep_milestones) < 1:
-        yield f"--multistep_milestones {options.multistep_milestones}: epochs count from 1"
+    for field in FLAGS:
+        value, range = getattr(options, field.name), field.metadata["range"]
+        if range is not None and not _is_within(value, range):
+            yield f"--{field.name} {_shown(value)}: must be {range}"
+
+
+def _is_within(value: Any, range: Range) -> bool:
+    """Whether a number, or all of several, lie in a range; NaN lies in none."""
+    values = value if isinstance(value, tuple) else (value,)
+    return all(range.least <= number <= range.most for number in values)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def check_saved(values: Any, place: str) -> dict[str, Any]:
+    """The options that a file holds, of this program's flags those that are known.
+
+    Raises UserError, which begins with `place`, for a value that its flag would refuse.
+    """
+    values = typed(values, dict[str, Any], f"{place}: options")
+    checked = {}
+    for field in FLAGS:
+        if field.name not in values:
+            continue
+        where = f"{place}: option {field.name}"
+        value = typed(values[field.name], _saved_type(field.default), where)
+        choices, range = field.metadata.get("choices"), field.metadata["range"]
+        if choices is not None and value not in choices:
+            raise UserError(f"{where}: {shown(value)} is none of {', '.join(map(str, choices))}")
+        if range is not None and not _is_within(value, range):
+            raise UserError(f"{where}: {shown(value)} must be {range}")
+        checked[field.name] = value
+    return checked
+
+
+def _saved_type(default: Any) -> Any:
+    """The type of an option as as_plain() writes it."""
+    if default is None:
+        return str | None
+    return tuple[int, ...] if isinstance(default, tuple) else type(default)
 
 
 def _contradictions(options: Options) -> Iterator[str]:
@@ -427,6 +488,8 @@ def _contradictions(options: Options) -> Iterator[str]:
         yield f"--world_size {options.world_size} needs --distributed and a launcher on each node"
     if options.cache_features and options.distributed:
         yield "--cache_features runs in one process: leave out --distributed"
+    if options.nesterov and options.momentum == 0:
+        yield "--nesterov needs a --momentum above 0"
     if options.input_type == "flow" and options.file_type != "hdf5":
         yield f"--input_type flow is read from --file_type hdf5, not {options.file_type}"
     if options.dataset == "activitynet" and options.file_type != "jpg":

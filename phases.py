@@ -129,7 +129,7 @@ def _train(
             scorer=scorer,
             on_batch=on_batch,
         )
-    return trainer.best
+    return None if trainer.best is None else dict(trainer.best)  # type: ignore[arg-type]
 
 
 def _show_clips(parts: Parts, clips: ClipLoader[ShuffledBatches]) -> None:
@@ -186,8 +186,8 @@ def position_of(checkpoint: Checkpoint | None) -> Position:
     """Where training goes on."""
     if checkpoint is None:
         return Position(1)
-    if "position" in checkpoint.extra:
-        return Position(**checkpoint.extra["position"])
+    if checkpoint.position is not None:
+        return Position(**checkpoint.position)
     return Position((checkpoint.epoch or 0) + 1)
 
 
@@ -216,7 +216,7 @@ def _check_batches(options: Options, checkpoint: Checkpoint, n_nodes: int) -> No
                 f"--{name} {here}: {checkpoint.path} was saved inside an epoch with {saved}; "
                 "resume with that, or from a save_{epoch}.pth"
             )
-    saved = checkpoint.extra.get("n_nodes", n_nodes)
+    saved = checkpoint.extras.n_nodes or n_nodes
     if saved != n_nodes:
         raise UserError(
             f"{checkpoint.path}: was saved inside an epoch on {saved} nodes, now there are "

@@ -19,9 +19,10 @@ from datasets.video_dataset import ClipBatch
 from errors import UserError
 from model import frozen_batch_norms, wrap_for_distributed
 from opts import Options
-from runtime.checkpoint import Checkpoint, load_optimizer, schedule_of
+from runtime.checkpoint import Checkpoint, load_optimizer, load_schedule, schedule_of
 from runtime.device import Device, is_out_of_memory
 from runtime.distributed import ALONE, World, noticing_the_lost
+from runtime.extras import Best
 
 Scheduler = MultiStepLR | ReduceLROnPlateau
 
@@ -49,7 +50,7 @@ class Trainer:
     scheduler: Scheduler
     scaler: torch.amp.GradScaler
     device: Device
-    best: dict[str, float] | None = None  # {"epoch", "video_accuracy"} of best.pth
+    best: Best | None = None  # {"epoch", "video_accuracy"} of best.pth
     kept_statistics: Sequence[nn.Module] = ()  # batch norms that stay in evaluation mode
     world: World = ALONE
     clip_grad: float = 0.0
@@ -160,11 +161,12 @@ class Trainer:
                 f"--lr_scheduler {own}: {checkpoint.path} was trained with {saved}; resume with "
                 "that, or begin anew from its weights with --pretrain_path and --keep_head"
             )
-        if "milestones" in state:
-            state["milestones"] = Counter(state["milestones"])
-        self.scheduler.load_state_dict(state)
-        self.scaler.load_state_dict(checkpoint.extra.get("scaler") or {})
-        self.best = checkpoint.extra.get("best")
+        try:
+            load_schedule(self.scheduler, state)
+        except ValueError as error:
+            raise UserError(f"{checkpoint.path}: {error}") from None
+        self.scaler.load_state_dict(checkpoint.extras.scaler)
+        self.best = checkpoint.best
         if not checkpoint.is_ours and isinstance(self.scheduler, MultiStepLR):
             with warnings.catch_warnings():  # it expects an optimiser step of this process first
                 warnings.simplefilter("ignore", UserWarning)

@@ -9,12 +9,14 @@ it.
 import contextlib
 import copy
 import logging
+import math
 import os
 import pickle
 import re
 import tarfile
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
@@ -23,11 +25,13 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from errors import UserError
 from models.identity import Identity, identify
+from runtime.extras import Best, Extras, SavedPosition, read_extras
+from runtime.reading import shown
 
-ORIGINAL_KEYS = {"epoch", "arch", "state_dict", "optimizer", "scheduler"}
 SAFETENSORS = ".safetensors"
 OF_A_RUN = re.compile(r"(save_\d+|best|last)\.pth")  # what runtime.keeper writes
 UNREADABLE = "is no checkpoint that torch can read, or only a part of one"
@@ -48,16 +52,26 @@ class Checkpoint:
     epoch: int | None
     optimizer: dict[str, Any] | None
     scheduler: dict[str, Any] | None
-    extra: dict[str, Any]
+    extras: Extras
 
     @property
     def class_names(self) -> list[str] | None:
-        return self.extra.get("class_names")
+        return self.extras.class_names
 
     @property
     def options(self) -> dict[str, Any]:
         """The options it was trained with; empty for files of the original."""
-        return self.extra.get("options") or {}
+        return self.extras.options
+
+    @property
+    def best(self) -> Best | None:
+        """The best epoch so far and its accuracy."""
+        return self.extras.best
+
+    @property
+    def position(self) -> SavedPosition | None:
+        """How far into an epoch it was saved; None at the end of one."""
+        return self.extras.position
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -70,7 +84,7 @@ class Checkpoint:
     @property
     def is_ours(self) -> bool:
         """Whether we wrote it: the original saves before its scheduler steps, we after."""
-        return bool(self.extra)
+        return self.extras.is_ours
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -125,10 +139,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         path,
         {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()},
-        epoch if isinstance(epoch, int) else None,
+        epoch if isinstance(epoch, int) and 0 <= epoch < 2**53 else None,
         optimizer if _holds(optimizer, "state", "param_groups") else None,
         scheduler if schedule_of(scheduler) is not None else None,
-        {k: v for k, v in beside.items() if k not in ORIGINAL_KEYS},
+        read_extras(beside, str(path)),
     )
 
 
@@ -298,6 +312,37 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
         regrouped.append(settings | saved | {"params": indices[start : start + size]})
         start += size
     optimizer.load_state_dict({"state": state["state"], "param_groups": regrouped})
+
+
+def load_schedule(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
+    """Load a schedule's state, of which only what this schedule has counts.
+
+    Raises ValueError where a value is of another kind than the schedule's own.
+    """
+    own = scheduler.state_dict()
+    known = {name: state[name] for name in own if name in state}
+    for name, value in known.items():
+        if not _is_alike(value, own[name]):
+            raise ValueError(f"the schedule's {name} is {shown(value)}")
+    for name in [n for n in known if isinstance(own[n], list) and len(known[n]) != len(own[n])]:
+        del known[name]  # a rate per parameter group, of parameters that are grouped otherwise
+    if "milestones" in known:
+        known["milestones"] = Counter(known["milestones"])
+    scheduler.load_state_dict(known)
+
+
+def _is_alike(value: Any, own: Any) -> bool:
+    """Whether a saved value can take the place of a schedule's own."""
+    if value is None or own is None:
+        return value is None or isinstance(value, int | float)
+    if isinstance(own, dict):
+        pairs = value.items() if isinstance(value, dict) else [("", "")]
+        return all(isinstance(n, int) and n >= 0 for pair in pairs for n in pair)
+    if isinstance(own, list):
+        return isinstance(value, list) and all(_is_alike(item, 0.0) for item in value)
+    if isinstance(own, bool | str):
+        return type(value) is type(own)
+    return isinstance(value, int | float) and not math.isnan(value)
 
 
 def find_newest(folder: Path) -> Checkpoint | None:

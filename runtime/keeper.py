@@ -69,10 +69,10 @@ class CheckpointKeeper:
         if not self.world.is_first or resumed.path.parent != self.folder:
             return
         self._drop_old(resumed.epoch or 0)
-        best = resumed.extra.get("best")
+        best = resumed.best
         if resumed.path.name == BEST:
             return
-        if best is None or best["epoch"] != resumed.epoch or "position" in resumed.extra:
+        if best is None or best["epoch"] != resumed.epoch or resumed.position is not None:
             return
         try:
             is_written = load_checkpoint(self.folder / BEST).epoch == best["epoch"]

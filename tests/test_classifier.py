@@ -69,7 +69,7 @@ def test_an_index_names_its_classes(tmp_path):
         ("a\nb\nc\nd\n", {}, "names 4 classes; .* has 3"),
         ("", {}, "names no class"),
         ("a\nb\nc\n", {"model_depth": 18}, "model_depth 10; the flags say model_depth 18"),
-        ("a\nb\nc\n", {"sample_size": 0}, "--sample_size 0: must be at least 1"),
+        ("a\nb\nc\n", {"sample_size": 0}, "--sample_size 0: must be from 1 to 4096"),
         ("a\nb\nc\n", {"model": "densenet", "model_depth": 121}, "resnet"),
     ],
 )

@@ -90,7 +90,7 @@ def test_all_problems_are_told_together():
         ("--batchnorm_sync --no_cuda", "works on GPUs alone"),
         ("--world_size 2", "needs --distributed"),
         ("--cache_features 2", "--ft_begin_module fc --freeze_bn"),
-        ("--accumulate 0", "at least 1"),
+        ("--accumulate 0", "from 1 to a million"),
         ("--no_such_flag", "unrecognized"),
     ],
 )

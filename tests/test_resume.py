@@ -75,7 +75,7 @@ def test_sigterm_saves_and_tells_how_to_go_on(tmp_path, monkeypatch, capsys, log
         assert small_run(tmp_path, *flags) == 128 + signal.SIGTERM
     assert "--resume_path auto" in capsys.readouterr().err
     checkpoint = load_checkpoint(tmp_path / "res/last.pth")
-    position = checkpoint.extra.get("position", {"batches": 0})
+    position = checkpoint.position or {"batches": 0}
     assert (checkpoint.epoch, position["batches"]) == saved
     assert small_run(tmp_path, *flags, "--resume_path", "auto") == 0
     assert same_weights(tmp_path / "whole/save_3.pth", tmp_path / "res/save_3.pth")

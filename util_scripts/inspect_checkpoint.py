@@ -28,7 +28,7 @@ def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tup
         yield from _details(identity)
     yield "class names", _names(checkpoint.class_names, all_names)
     yield "epoch", _epoch(checkpoint)
-    best = checkpoint.extra.get("best")
+    best = checkpoint.best
     if best:
         yield "best epoch", f"{best['epoch']}, video accuracy {best['video_accuracy']:.4f}"
     held = [name for name in ("optimizer", "scheduler") if getattr(checkpoint, name) is not None]
@@ -39,8 +39,8 @@ def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tup
         yield "trained with", ", ".join(f"{name} {value}" for name, value in known.items())
     else:
         yield "trained with", "unknown: files of the original do not tell stride, pooling, pixels"
-    if "versions" in checkpoint.extra:
-        yield "written by", ", ".join(f"{k} {v}" for k, v in checkpoint.extra["versions"].items())
+    if checkpoint.extras.versions:
+        yield "written by", ", ".join(f"{k} {v}" for k, v in checkpoint.extras.versions.items())
     if identity is not None:
         yield "flags", " ".join(_flags(identity, checkpoint.options))
 
@@ -64,7 +64,7 @@ def _names(names: Sequence[str] | None, all_names: bool) -> str:
 def _epoch(checkpoint: Checkpoint) -> str:
     if checkpoint.epoch is None:
         return "not in the file"
-    position = checkpoint.extra.get("position")
+    position = checkpoint.position
     if position is None:
         return str(checkpoint.epoch)
     return f"{checkpoint.epoch}, and {position['batches']} batches of epoch {position['epoch']}"
