@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,7 @@ def run(options: Options, interruption: Interruption, world: "World") -> None:
     _check_form(options, index)
     _make_writable(options.result_path)
     resumed, pretrained = _read_checkpoints(options)
+    options = _count_classes(options, index, is_resumed=resumed is not None)
     if (file := resumed or pretrained) is not None:
         options = settle(options, file, resumes=resumed is not None)
     _check_classes(options, index)
@@ -129,6 +131,15 @@ def _check_form(options: Options, index: "Index") -> None:
     if isinstance(index, UntrimmedIndex) != (options.dataset == "activitynet"):
         form = "" if isinstance(index, UntrimmedIndex) else "not "
         raise UserError(f"--dataset {options.dataset}: {index.path} is {form}in ActivityNet's form")
+
+
+def _count_classes(options: Options, index: "Index", *, is_resumed: bool) -> Options:
+    """Without --n_classes the head gets an output per label; that of a resumed run stays."""
+    if "n_classes" in options.given:
+        return options
+    if not is_resumed:
+        log.info("--n_classes %d: the labels of %s", len(index.labels), index.path)
+    return replace(options, n_classes=len(index.labels))
 
 
 def _check_classes(options: Options, index: "Index") -> None:

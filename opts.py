@@ -70,7 +70,12 @@ class Options:
         "whose layout the index has",
         choices=("activitynet", "kinetics", "ucf101", "hmdb51", "mit", "folder"),
     )
-    n_classes: int = _flag("data", 400, "outputs of the head", range=COUNT)
+    n_classes: int = _flag(
+        "data",
+        400,
+        "outputs of the head; not given: one per label of the index, instead of",
+        range=COUNT,
+    )
     n_pretrain_classes: int = _flag(
         "data", 0, "classes of --pretrain_path; 0 reads the file", range=COUNT_OR_NONE
     )

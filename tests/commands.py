@@ -56,6 +56,7 @@ class Command:
         self._temporary.mkdir()
         self._mark = uuid.uuid4().hex
         own = {MARK: self._mark, "TMPDIR": str(self._temporary), "PYTHONPATH": str(ROOT)}
+        own["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")  # torch makes it when imported
         self._started = time.time()
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(

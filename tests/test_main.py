@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -131,6 +132,36 @@ def test_settings_that_must_work(data, tmp_path, flags):
     assert small_run(data, "--n_epochs", "1", "--inference", *flags, result=str(tmp_path)) == 0
     results = json.loads((tmp_path / "val.json").read_text())["results"]
     assert {entry["label"] for entries in results.values() for entry in entries} == {"a", "b"}
+
+
+def n_outputs(path):
+    return len(weights(path)["fc.bias"])
+
+
+def test_the_head_has_an_output_per_label_unless_told_otherwise(data, tmp_path, capsys):
+    run = partial(small_run, data, counts_classes=False)
+    assert run("--n_epochs", "1", result=str(tmp_path / "fresh")) == 0
+    assert "--n_classes 2: the labels of " in capsys.readouterr().out
+    assert n_outputs(tmp_path / "fresh/save_1.pth") == 2
+    assert json.loads((tmp_path / "fresh/opts.json").read_text())["n_classes"] == 2
+    # A fine-tuned head too; a resumed run keeps the head of its file.
+    torch.save(wider(tmp_path / "fresh/save_1.pth"), tmp_path / "wide.pth")
+    tune = ["--pretrain_path", str(tmp_path / "wide.pth"), "--n_epochs", "1"]
+    assert run(*tune, result=str(tmp_path / "tuned")) == 0
+    assert n_outputs(tmp_path / "tuned/save_1.pth") == 2
+    capsys.readouterr()
+    resume = ["--resume_path", str(tmp_path / "wide.pth"), "--n_epochs", "2"]
+    assert run(*resume, result=str(tmp_path / "resumed")) == 0
+    assert n_outputs(tmp_path / "resumed/save_2.pth") == 5
+    assert "the labels of" not in capsys.readouterr().out
+
+
+def wider(path):
+    """A file of weights and epoch alone, with a head of five outputs."""
+    content = torch.load(path, weights_only=True)
+    head = {"fc.weight": torch.zeros(5, content["state_dict"]["fc.weight"].shape[1])}
+    head["fc.bias"] = torch.zeros(5)
+    return {"epoch": 1, "arch": content["arch"], "state_dict": content["state_dict"] | head}
 
 
 def test_fewer_than_five_videos(tmp_path):

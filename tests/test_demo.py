@@ -1,0 +1,58 @@
+"""`make demo VIDEOS=folder`, as far as it goes without setting up an environment: demo.sh."""
+
+import json
+import sys
+
+import pytest
+
+from tests.commands import ROOT, run_command
+from tests.videos import draw, names
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with the files of this project, where the demo writes below demo/."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ("demo.sh", "main.py"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def demo(checkout, videos):
+    environ = {"PYTHON": sys.executable}
+    return run_command("demo.sh", videos, program="sh", cwd=checkout, environ=environ)
+
+
+def test_own_videos(checkout):
+    source = checkout / "my videos"
+    for name in ("cat/a", "cat/b", "dog/a", "dog/b"):
+        draw(source / f"{name}.mp4", size="32x32")
+    done = demo(checkout, "my videos")
+    assert done.status == 0, done.text
+    [own] = (checkout / "demo").iterdir()
+    assert own.name.startswith("own-my_videos-")
+    assert json.loads((own / "index.json").read_text())["labels"] == ["cat", "dog"]
+    assert {"report.html", "best.pth"} <= {*names(own / "results")}
+    *_, where, frames, index, report, weights, _ = done.stdout.splitlines()
+    assert where == f"The videos of my videos, in demo/{own.name}:"
+    for line in (frames, index, report, weights):
+        assert (own / line.split()[0]).exists()
+
+    # The same source by another name: the same folder, and nothing of what is no longer there.
+    for video in source.rglob("*.mp4"):
+        video.unlink()
+    before = (own / "results/best.pth").stat().st_mtime_ns
+    done = demo(checkout, f"{source}/")
+    assert done.status == 2 and "holds no files" in done.stderr
+    assert names(checkout / "demo") == [own.name]
+
+    # Another source, of whose videos none is one, and a folder that is not there.
+    (checkout / "elsewhere/my videos/fox").mkdir(parents=True)
+    (checkout / "elsewhere/my videos/fox/a.mp4").write_text("no video")
+    done = demo(checkout, "elsewhere/my videos")
+    assert done.status == 2 and "no frames in any" in done.stderr
+    done = demo(checkout, "typo")
+    assert done.status == 2 and done.text == "error: typo: no such folder of videos\n"
+    assert (own / "results/best.pth").stat().st_mtime_ns == before
+    assert len(names(checkout / "demo")) == 2
