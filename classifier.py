@@ -15,6 +15,7 @@ from model import build_device, build_model, settle
 from opts import Options, options_of
 from runtime.checkpoint import Checkpoint, check_class_names, load_checkpoint, load_weights
 from runtime.device import Device
+from runtime.reading import read_text
 
 NUMBERED = re.compile(r"(\d+)\s+(\S.*)")  # a line of UCF-101's classInd.txt
 
@@ -91,12 +92,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """
     if path.suffix.lower() == ".json":
         return read_any_index(path).labels
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text") from None
+    text = read_text(path, "list of labels")
     names = _unnumbered([line.strip() for line in text.splitlines() if line.strip()])
     if not names:
         raise UserError(f"{path}: names no class")
@@ -105,7 +101,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _unnumbered(lines: Sequence[str]) -> Sequence[str]:
     matches = [match for line in lines if (match := NUMBERED.fullmatch(line))]
-    numbers = [int(match[1]) for match in matches]
+    numbers = [int(match[1]) if len(match[1]) < 9 else -1 for match in matches]
     if len(matches) < len(lines) or not lines:
         return lines
     is_in_order = numbers == list(range(numbers[0], numbers[0] + len(lines))) and numbers[0] <= 1

@@ -1,5 +1,6 @@
 """What a results folder says: read once, as plain columns that charts and tables are made of."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from errors import UserError
 from metrics import confusion_matrix
 from results import Accuracy, Entries, accuracy_of, averaged, labelled, read_results
 from runtime.provenance import Provenance, read_provenance
+from runtime.reading import read_text
+
+log = logging.getLogger(__name__)
 
 LOGS = ("train", "val", "time")
 UNKNOWN = -1  # the number of a label that the index does not have
@@ -163,11 +167,17 @@ def _columns(
 def read_log(path: Path) -> Table | None:
     """A tab-separated log as columns, the last row of each epoch alone; None without rows. What is
     no number is NaN: a row may have been cut short, or written before a column was."""
+    if not path.exists():
+        return None
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        lines = read_text(path, "log", errors="replace").splitlines()
+    except UserError as error:
+        log.warning("%s: the report does without it", error)
         return None
     names = lines[0].split("\t") if lines else []
+    if len(set(names)) < len(names):
+        log.warning("%s: a column stands twice: the report does without it", path)
+        return None
     rows: dict[float, list[float]] = {}
     for line in lines[1:]:
         values = [_number(text) for text in line.split("\t")]

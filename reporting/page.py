@@ -72,7 +72,7 @@ def _title(facts: Facts) -> str:
     told = facts.provenance.options.get("annotation_path")
     index = facts.index.path if facts.index is not None else Path(told) if told else None
     data = None if index is None else f"{index.absolute().parent.name}/{index.stem}"
-    arch = facts.provenance.options.get("arch")
+    arch = _arch(facts.provenance.options)
     return " on ".join(filter(None, (arch, data))) or facts.folder.absolute().name
 
 
@@ -181,7 +181,7 @@ def _made_by(facts: Facts) -> list[tuple[str, str]]:
         ("index", str(facts.index.path.absolute()) if facts.index else "not known"),
         ("frames", str(options.get("video_path", "not known"))),
         ("checkpoint", checkpoint),
-        ("model", str(options.get("arch", "not known"))),
+        ("model", _arch(options) or "not known"),
         ("input", _input(options)),
         ("windows", _windows(options)),
         ("computed on", made.device or "not known"),
@@ -191,6 +191,11 @@ def _made_by(facts: Facts) -> list[tuple[str, str]]:
         ("report by", _listed(versions())),
     ]
     return [row for row in rows if row[1] != "not known"]
+
+
+def _arch(options: Mapping[str, Any]) -> str | None:
+    is_known = "model" in options and "model_depth" in options
+    return f"{options['model']}-{options['model_depth']}" if is_known else None
 
 
 def _counts(facts: Facts) -> str:
@@ -234,8 +239,6 @@ def _options(facts: Facts) -> Sequence[tuple[str, str, bool]]:
     for name, value in facts.provenance.options.items():
         if name in NOT_TOLD or name not in defaults:
             continue
-        default = defaults[name]
-        plain = list(default) if isinstance(default, tuple) else default
-        shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        rows.append((name, shown, value != plain))
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        rows.append((name, shown, value != defaults[name]))
     return sorted(rows, key=lambda row: not row[2])

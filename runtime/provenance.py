@@ -1,7 +1,7 @@
 """{subset}.run.json: what made a {subset}.json. A file of its own, since results are the same
 wherever and however fast they were computed."""
 
-import json
+import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from datasets.annotation import write_json
+from errors import UserError
+from opts import check_saved
+from runtime.reading import Finite, read_json, typed
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
@@ -34,6 +41,19 @@ class Provenance:
         if self.checkpoint is None or self.checkpoint_stamp is None:
             return False
         return self.checkpoint.exists() and _stamp(self.checkpoint) != self.checkpoint_stamp
+
+
+class _RunFile(msgspec.Struct):
+    """The fields of Provenance as they are written."""
+
+    options: dict[str, Any] = {}
+    checkpoint: str | None = None
+    checkpoint_stamp: tuple[int, Finite] | None = None
+    epoch: int | None = None
+    device: str | None = None
+    seconds: Finite | None = None
+    finished: str | None = None
+    versions: dict[str, str] = {}
 
 
 def write_provenance(
@@ -68,20 +88,23 @@ def write_provenance(
 
 def read_provenance(result: Path) -> Provenance:
     """What lies beside a result file; else what opts.json tells of the folder's last run."""
-    content = _read(_beside(result))
-    if content:
-        checkpoint, stamp = content.get("checkpoint"), content.get("checkpoint_stamp")
-        return Provenance(
-            content.get("options") or {},
-            None if checkpoint is None else Path(checkpoint),
-            None if stamp is None else (int(stamp[0]), float(stamp[1])),
-            content.get("epoch"),
-            content.get("device"),
-            content.get("seconds"),
-            content.get("finished"),
-            content.get("versions") or {},
-        )
-    options = _read(result.parent / "opts.json")
+    try:
+        return _read_beside(result)
+    except UserError as error:
+        log.warning("%s: the report does without it", error)
+        return Provenance()
+
+
+def _read_beside(result: Path) -> Provenance:
+    path = _beside(result)
+    if path.exists():
+        found = typed(read_json(path, "run file"), _RunFile, str(path))
+        checkpoint = None if found.checkpoint is None else Path(found.checkpoint)
+        known = {name: getattr(found, name) for name in _RunFile.__struct_fields__}
+        options = check_saved(found.options, str(path))
+        return Provenance(**known | {"options": options, "checkpoint": checkpoint})
+    path = result.parent / "opts.json"
+    options = check_saved(read_json(path, "options"), str(path)) if path.exists() else {}
     return Provenance(options, _checkpoint_of_run(result.parent, options))
 
 
@@ -111,12 +134,3 @@ def _beside(result: Path) -> Path:
 def _stamp(path: Path) -> tuple[int, float]:
     status = path.stat()
     return status.st_size, round(status.st_mtime, 3)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one: a report does without."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import writing
+from runtime.reading import read_text
 
 if TYPE_CHECKING:
     from runtime.board import Board
@@ -23,6 +24,7 @@ COLUMNS = {
     # its own: the others are the same however fast a machine is.
     "time": ("epoch", "train", "waiting", "validation", "clips_per_second"),
 }
+MOST_DIGITS = 16
 
 
 class RunLog:
@@ -107,17 +109,23 @@ def _rows_before(path: Path, position: tuple[int, int], n_columns: int) -> str:
     """The rows of earlier epochs, and of that epoch up to the batch of `position`; columns that
     an older program did not write stay empty. A full disk may have cut the last row short."""
     epoch, n_batches = position
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    whole = read_text(path, "log", errors="replace").rpartition("\n")[0]
     rows = [line.split("\t") for line in whole.split("\n")[1:]]
     kept = [row for row in rows if _is_before(row, epoch, n_batches)]
     return "".join(_line([*row, *[""] * (n_columns - len(row))]) for row in kept)
 
 
 def _is_before(row: list[str], epoch: int, n_batches: int) -> bool:
-    if not row[0].isdigit():
+    number = _natural(row[0])
+    if number is None or number > epoch:
         return False
-    number = int(row[0])
-    return number < epoch or (number == epoch and n_batches > 0 and int(row[1]) <= n_batches)
+    batch = _natural(row[1]) if len(row) > 1 else None
+    return number < epoch or (n_batches > 0 and batch is not None and batch <= n_batches)
+
+
+def _natural(text: str) -> int | None:
+    """The number of an epoch or a batch; None for what a log of ours does not hold there."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < MOST_DIGITS else None
 
 
 def _line(values: Any) -> str:

@@ -95,3 +95,15 @@ def test_events_that_find_no_room_are_one_line(tmp_path, monkeypatch):
     with limit_file_size(events.stat().st_size), pytest.raises(UserError, match="TensorBoard"):
         log.board.scalars("train", row(2))
         log.board.scalars("train", row(3))  # it writes in a thread, and complains late
+
+
+def test_rows_that_are_no_log_of_ours_are_cut_off_on_resume(tmp_path):
+    header = "epoch\tbatch\titer\tloss\tacc\tlr\n"
+    good = "1\t1\t1\t0.5\t0.5\t0.1\n"
+    junk = ["²\t1\n", "1" * 5000 + "\t1\n", "\n", "x\n", "2\n", "2\tx\t1\n", "\udcff\n"]
+    text = header + good + "".join(junk)
+    (tmp_path / "train_batch.log").write_text(text, encoding="utf-8", errors="surrogateescape")
+    log = RunLog(tmp_path, options={}, keep_before=2, keep_batches=1)
+    log.write("train_batch", {"epoch": 2, "batch": 2, "iter": 4, "loss": 1, "acc": 0, "lr": 1})
+    rows = (tmp_path / "train_batch.log").read_text(encoding="utf-8").splitlines()
+    assert rows == [header.strip(), good.strip(), "2\t2\t4\t1\t0\t1"]
