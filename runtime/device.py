@@ -244,14 +244,25 @@ def _cuda_has_bf16() -> bool:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 natively (AVX-512 BF16 or AMX; ARM's bf16 extension).
+    """Whether convolutions on the CPU multiply bf16 natively (AVX-512 BF16 or AMX; ARM's bf16).
 
     A torch that can't tell counts as no: emulated bf16 is slower than fp32.
     """
-    if not hasattr(torch.cpu, "get_capabilities"):
+    if not hasattr(torch.cpu, "get_capabilities") or not onednn_has_bf16():
         return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def onednn_has_bf16() -> bool:
+    """Whether oneDNN takes bf16 convolutions, natively or emulated with AVX-512.
+
+    Where it does not, torch computes them with slow kernels of its own, which return contiguous
+    tensors whatever layout they are given. ONEDNN_MAX_CPU_ISA can hide what the CPU has.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def describe_device(device: Device) -> str:

@@ -14,6 +14,7 @@ from models.densenet import DenseLayer, Transition
 from models.folding import folded
 from models.layers import Conv3d, MaxPool3d
 from models.resnet import Block, PadShortcut
+from runtime.device import onednn_has_bf16
 from tests.golden.weights import model_input, weights_from_names
 from tests.runs import GOLDEN
 
@@ -109,19 +110,20 @@ def test_convolutions_and_gradients_are_right(in_planes, groups, size, kernel, s
     exact_x = x.detach().double().requires_grad_()
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
         ours_y = conv(x)
-    if precision == torch.bfloat16:  # another layout would slow down all that follows
+    if precision == torch.bfloat16 and onednn_has_bf16():  # another layout would slow down the rest
         assert ours_y.is_contiguous(memory_format=torch.channels_last_3d)
     exact_y = F.conv3d(exact_x, exact.weight, exact.bias, conv.stride, conv.padding, groups=groups)
     above = torch.randn_like(exact_y)
     ours_y.backward(above.to(ours_y.dtype))
     exact_y.backward(above)
-    assert relative_error(ours_y, exact_y) < 0.02
-    assert relative_error(conv.weight.grad, exact.weight.grad) < 0.02
-    assert relative_error(conv.bias.grad, exact.bias.grad) < 0.02
-    assert relative_error(x.grad, exact_x.grad) < 0.02
+    tolerance = 0.02 if precision == torch.float32 or onednn_has_bf16() else 0.04  # sums in bf16
+    assert relative_error(ours_y, exact_y) < tolerance
+    assert relative_error(conv.weight.grad, exact.weight.grad) < tolerance
+    assert relative_error(conv.bias.grad, exact.bias.grad) < tolerance
+    assert relative_error(x.grad, exact_x.grad) < tolerance
     with torch.inference_mode():
         again = conv.to(precision)(x.to(precision))
-    assert relative_error(again, exact_y) < 0.02
+    assert relative_error(again, exact_y) < tolerance
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -136,6 +138,8 @@ def test_gradients_lie_as_what_they_belong_to(kernel, stride, n_frames, precisio
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
         y = conv(x.requires_grad_())
     of_x, of_weight = torch.autograd.grad(y.sum(), (x, conv.weight))
+    if precision == torch.bfloat16 and not onednn_has_bf16():
+        return
     assert of_weight.is_contiguous(memory_format=torch.channels_last_3d)
     if n_frames != 2:  # few enough voxels to lie otherwise
         assert of_x.is_contiguous(memory_format=torch.channels_last_3d)

@@ -1,0 +1,22 @@
+"""Which arithmetic a device gets."""
+
+import platform
+
+import pytest
+
+from tests.commands import run_command
+
+PRECISION = (
+    "from runtime.device import Normalization, choose_device;"
+    "normalization = Normalization.of('kinetics');"
+    "device = choose_device(no_cuda=True, precision='auto', normalization=normalization);"
+    "print(device.precision)"
+)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is a level of x86 alone")
+@pytest.mark.parametrize("level", ["SSE41", "AVX2"])
+def test_auto_is_fp32_where_onednn_has_no_bf16(level):
+    """oneDNN may be held to less than the CPU has, as these variables do for tests."""
+    done = run_command("-c", PRECISION, environ={"ONEDNN_MAX_CPU_ISA": level})
+    assert (done.status, done.stdout) == (0, "fp32\n"), done.stderr
