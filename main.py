@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from errors import UserError
 from opts import AUTO, Options, parse_opts
 from runtime.interruption import Interrupted, Interruption
+from runtime.program import losing_output, run_program
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     interruption = Interruption()
     try:
-        with interruption.watching():
+        with interruption.watching(), losing_output(lambda: interruption.ask(signal.SIGPIPE)):
             options = parse_opts(argv)
             n_processes, node = _processes_to_start(options)
             if n_processes > 1:
@@ -45,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {line}", file=sys.stderr)
         return 2
     except Interrupted as interrupted:
-        print(f"interrupted: {interrupted}", file=sys.stderr)
+        if interrupted.hint or interrupted.number != signal.SIGPIPE:
+            print(f"interrupted: {interrupted}", file=sys.stderr)
         return interrupted.exit_status
     return 0
 
@@ -229,4 +232,4 @@ def _open_log(
 if __name__ == "__main__":
     from runtime.distributed import end
 
-    end(main())
+    end(run_program(main))

@@ -12,6 +12,7 @@ import torch
 from benchmarks import extraction, finetuning, formats, gpu, index, inference, loading, steps
 from benchmarks.timing import Comparison
 from runtime.device import cpu_has_bf16
+from runtime.program import run_program
 
 SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
     "extraction": extraction.comparisons,
@@ -54,4 +55,4 @@ def _machine() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

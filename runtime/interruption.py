@@ -56,10 +56,14 @@ class Interruption:
         finally:
             self._deferred = False
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def ask(self, number: int) -> None:
+        """End the run as the signal of that number does."""
         if not self._deferred or self.asked is not None:
             raise Interrupted(number)
         self.asked = number
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.ask(number)
 
 
 @contextmanager

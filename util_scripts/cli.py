@@ -1,8 +1,6 @@
 """What every command shares: errors told in one line, the exit status, the flags of a model."""
 
 import argparse
-import io
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 from datasets.annotation import SUBSETS, Index
 from errors import UserError
 from opts import add_flags
+from runtime.program import run_program
 
 if TYPE_CHECKING:
     from classifier import Classifier
@@ -44,18 +43,8 @@ CLIP_FLAGS = (
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> int:
-    """Run a command on sys.argv and return its exit status: 2 for a UserError, 130 for Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):  # names that are no text are printed all the same
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        return main(None)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    """Run a command on sys.argv and return its exit status: see run_program."""
+    return run_program(lambda: main(None))
 
 
 def add_classifier_flags(parser: argparse.ArgumentParser) -> None:

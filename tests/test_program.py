@@ -1,0 +1,151 @@
+"""Every command with standard output that is closed, full, or of another encoding."""
+
+import json
+import os
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.commands import ROOT, Command, run_command, run_util
+from tests.runs import make_dataset
+
+COMMANDS = {
+    "main": ("main.py",),
+    "benchmarks": ("-m", "benchmarks"),
+    **{
+        path.stem: ("-m", f"util_scripts.{path.stem}")
+        for path in sorted((ROOT / "util_scripts").glob("*.py"))
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    },
+}
+CHINESE = ("打架", "不打架")
+LATIN_1 = {"PYTHONIOENCODING": "latin-1"}
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+GONE = 141  # of a program that SIGPIPE ended, as a shell reports it
+
+
+@contextmanager
+def standard_output(kind):
+    """A function that gives a child a standard output whose reader is gone, or a full disk."""
+    if kind == "full":
+        number = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, number = os.pipe()
+        os.close(reading)
+    try:
+        yield lambda: os.dup2(number, 1)
+    finally:
+        os.close(number)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_ends_quietly_where_it_can_t_be_printed(name):
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(standard_output(kind)) for kind in ("closed", "full")]
+        commands = [Command(*COMMANDS[name], "-h", before=before) for before in outputs]
+        closed, full = (stack.enter_context(command).finish() for command in commands)
+    assert (closed.status, closed.stderr) == (GONE, "")
+    message = "error: standard output: can't be written: No space left on device\n"
+    assert (full.status, full.stderr) == (2, message)
+
+
+@pytest.fixture(scope="module")
+def chinese(tmp_path_factory):
+    """A dataset of two Chinese labels, and a result file of its validation videos."""
+    root = tmp_path_factory.mktemp("chinese")
+    index = make_dataset(root, labels=CHINESE)
+    results = {
+        video: [{"label": CHINESE[0], "score": 0.75}, {"label": CHINESE[1], "score": 0.25}]
+        for video, entry in index["database"].items()
+        if entry["subset"] == "validation"
+    }
+    (root / "val.json").write_text(json.dumps({"results": results}))
+    return root
+
+
+PRINTING = {
+    "eval_accuracy": ("index.json", "val.json"),
+    "check_dataset": ("index.json", "jpg"),
+    "folder_json": ("jpg", "made.json"),
+}
+
+
+@pytest.mark.parametrize("kind", ["closed", "full"])
+@pytest.mark.parametrize("name", PRINTING)
+def test_what_a_command_finds_can_t_be_printed(chinese, name, kind):
+    arguments = [chinese / word for word in PRINTING[name]]
+    with standard_output(kind) as before:
+        done = run_util(name, *arguments, before=before)
+    assert done.status == (GONE if kind == "closed" else 2)
+    assert "Traceback" not in done.stderr
+    assert ("No space left" in done.stderr) == (kind == "full")
+
+
+def test_a_program_started_without_standard_output_ends_as_usual(chinese):
+    arguments = [chinese / word for word in PRINTING["eval_accuracy"]]
+    done = run_util("eval_accuracy", *arguments, "--save", before=lambda: os.close(1))
+    assert (done.status, done.stderr) == (0, "")
+    assert (chinese / "top1.txt").read_text() == "0.5"
+
+
+@pytest.mark.parametrize("locale", [LATIN_1, ASCII], ids=["latin-1", "ascii"])
+@pytest.mark.parametrize("name", PRINTING)
+def test_names_that_the_locale_lacks_are_printed_escaped(chinese, name, locale):
+    arguments = [chinese / word for word in PRINTING[name]]
+    usual = run_util(name, *arguments)
+    done = run_util(name, *arguments, environ=locale)
+    assert "Traceback" not in done.text
+    assert done.status == usual.status
+    escaped = usual.stdout.encode("latin-1", "backslashreplace").decode("latin-1")
+    assert done.stdout == (escaped if locale is LATIN_1 else usual.stdout)
+
+
+RUN = (
+    "--dataset", "folder", "--n_classes", "2", "--model_depth", "10", "--no_cuda",
+    "--resnet_widen_factor", "0.25", "--sample_size", "32", "--sample_duration", "8",
+    "--batch_size", "2", "--n_threads", "0", "--learning_rate", "0.0001",
+)  # fmt: skip
+
+
+def train(root, result, *flags, **how):
+    places = ("--video_path", "jpg", "--annotation_path", "index.json", "--result_path", result)
+    return run_command("main.py", "--root_path", root, *places, *RUN, *flags, **how)
+
+
+@pytest.mark.parametrize("locale", [LATIN_1, ASCII], ids=["latin-1", "ascii"])
+def test_training_in_another_locale(chinese, locale):
+    name = "latin-1" if locale is LATIN_1 else "ascii"
+    done = train(chinese, name, "--n_epochs", "1", "--inference", environ=locale)
+    assert done.status == 0
+    assert "Traceback" not in done.stderr
+    assert (r"\u6253\u67b6" if locale is LATIN_1 else CHINESE[0]) in done.stdout
+    results = json.loads((chinese / name / "val.json").read_text())["results"]
+    assert {entry["label"] for entries in results.values() for entry in entries} == {*CHINESE}
+
+
+@pytest.mark.parametrize("kind", ["closed", "full"])
+def test_training_that_can_t_print_stops_and_can_go_on(chinese, kind):
+    """From its first line on, before there is anything to save."""
+    with standard_output(kind) as before:
+        done = train(chinese, kind, "--n_epochs", "1", before=before)
+    assert done.status == (GONE if kind == "closed" else 2)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+
+
+def test_a_reader_that_leaves_during_training_stops_it_at_a_safe_point(chinese):
+    reading, writing = os.pipe()
+    flags = ("--n_epochs", "500", "--checkpoint", "500", "--no_val")
+    places = ("--video_path", "jpg", "--annotation_path", "index.json", "--result_path", "left")
+    arguments = ("main.py", "--root_path", chinese, *places, *RUN, *flags)
+    with Command(*arguments, before=lambda: os.dup2(writing, 1)) as command:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as lines:
+            assert any(b"epoch 2" in line for line in lines)
+        done = command.finish()
+    assert done.status == GONE
+    assert done.stderr.startswith("interrupted: stopped")
+    assert "--resume_path auto" in done.stderr
+    assert (chinese / "left/last.pth").exists()
+    more = train(chinese, "left", "--n_epochs", "3", "--no_val", "--resume_path", "auto")
+    assert "is at epoch" in more.stderr or more.status == 0
