@@ -140,7 +140,7 @@ class Extraction:
         work = self.work_dir / str(number)
         work.mkdir(parents=True)
         try:
-            command = self._command(job.source)
+            command = frame_arguments(job.source, self.arguments)
             ran, frames = self.form.extract(self.ffmpeg, command, work, self.timeout)
             n_frames = self.form.count(frames)
             verdict = judge(ran, n_frames=n_frames, timeout=self.timeout)
@@ -152,19 +152,6 @@ class Extraction:
             return Outcome(job.name, verdict, row)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-
-    def _command(self, source: Path) -> list[str]:
-        """One image per decoded frame; rotation is applied."""
-        size, fps, quality, interpolate = self.arguments
-        filters = scaling(size)
-        if fps is not None:
-            filters = f"{'minterpolate=fps' if interpolate else 'fps'}={fps},{filters}"
-        # Without times the encoder numbers the frames itself. It ends at a time that goes back, as
-        # where damage or another stream follows, and loses all frames from there on.
-        output = [*EVERY_FRAME, "-vf", f"{filters},setpts=NAN", "-threads", "1"]
-        if quality is not None:
-            output += ["-q:v", str(quality)]
-        return [*input_of(source), *output]
 
     def _move(self, frames: Path, target: Path, verdict: Verdict) -> Verdict:
         """Put the frames in their place; of two extractions the later one's stay."""
@@ -195,6 +182,21 @@ def walk_files(
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files = (name for name in sorted(names) if not name.startswith("."))
         yield here, [name for name in files if (here / name).is_file()], folders
+
+
+def frame_arguments(source: Path, arguments: Arguments, *, before: str = "") -> list[str]:
+    """What makes ffmpeg give one image per decoded frame, with the filters `before` in front of
+    those that `arguments` ask for; rotation is applied. An output has to follow."""
+    size, fps, quality, interpolate = arguments
+    filters = f"{before}{scaling(size)}"
+    if fps is not None:
+        filters = f"{'minterpolate=fps' if interpolate else 'fps'}={fps},{filters}"
+    # Without times the encoder numbers the frames itself. It ends at a time that goes back, as
+    # where damage or another stream follows, and loses all frames from there on.
+    output = [*EVERY_FRAME, "-vf", f"{filters},setpts=NAN", "-threads", "1"]
+    if quality is not None:
+        output += ["-q:v", str(quality)]
+    return [*input_of(source), *output]
 
 
 def scaling(size: int) -> str:
