@@ -58,7 +58,7 @@ def test_an_evaluation_leaves_logs_and_options_of_a_training_run(tmp_path):
     before = everything(tmp_path / "res")
     evaluate = (
         "--resume_path",
-        "res/save_1.pth",
+        "res/save_2.pth",
         "--no_train",
         "--inference",
         "--output_topk",
