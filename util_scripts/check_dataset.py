@@ -32,7 +32,15 @@ from datasets.frames import (
     decode_with_pillow,
 )
 from datasets.hdf5 import FLOW, has_flow
-from datasets.index_checks import UNEVEN, Finding, by_kind, check_index, first_few, on_both_sides
+from datasets.index_checks import (
+    SAME_RECORDING,
+    UNEVEN,
+    Finding,
+    by_kind,
+    check_index,
+    first_few,
+    on_both_sides,
+)
 from errors import UserError
 from opts import Parser
 from runtime.reading import read_json
@@ -51,7 +59,7 @@ SIZES = "videos whose frames differ in size"
 SAME_PICTURE = "videos with the same middle frame on both sides"
 PAST_THE_END = "videos that end before an annotated part"
 NO_RATE = "videos without a frame rate (add_fps_into_activitynet_json)"
-NOTES = (MORE, UNEVEN)  # worth knowing; all else is wrong
+NOTES = (MORE, UNEVEN, *SAME_RECORDING.values())  # worth knowing; all else is wrong
 
 
 class Video(NamedTuple):
