@@ -25,12 +25,13 @@ from datasets.video_dataset import (
 )
 from errors import UserError
 from inference import infer
+from metrics import FEW, could_be
 from model import without_head
 from models.catalog import FAMILIES
 from opts import Options
 from progress import Position, Stopwatch
 from reporting.writing import report_inference
-from results import Entries, accuracy_of, describe, write_results
+from results import Entries, accuracy_of, caution, describe, write_results
 from runtime.checkpoint import Checkpoint
 from runtime.device import Device, Scorer, describe_device
 from runtime.distributed import World
@@ -102,6 +103,9 @@ def _train(
     options = parts.options
     counts = class_counts(clips.dataset.records, options.n_classes)
     log.info("training videos: %s", describe_counts(counts, parts.index.labels))
+    if val_clips is not None and (n := len(val_clips.dataset)) < FEW:
+        told = could_be((n + 1) // 2, n)
+        log.warning("%d validation videos are few: an accuracy of %s", n, told)
     weights = balanced_weights(counts) if options.class_weights == "balanced" else None
     trainer = build_trainer(
         options, parts.model, parts.device, checkpoint, parts.world, class_weights=weights
@@ -299,6 +303,8 @@ def _tell_results(
         log.info("the videos have no labels: no accuracy")
     else:
         accuracy = accuracy_of(index, results, options.inference_subset)
+        if (few := caution(accuracy, options.inference_subset)) is not None:
+            log.warning("%s", few)
         for line in describe(accuracy):
             log.info("%s", line)
     if not options.no_report:

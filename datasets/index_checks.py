@@ -48,6 +48,11 @@ class Finding(NamedTuple):
 def check_index(index: Index) -> Iterator[Finding]:
     """Labels that lack a side, look alike or have few videos; videos on both sides."""
     yield from check_labels(index)
+    yield from check_sides(index)
+
+
+def check_sides(index: Index) -> Iterator[Finding]:
+    """Videos that train, or parts of their recordings, on another side too."""
     yield from on_both_sides(SAME_NAME, index, _name)
     yield from on_both_sides(SAME_GROUP, index, _group)
     yield from same_recordings(index)
