@@ -1,20 +1,15 @@
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from errors import UserError
+from tests.commands import Command
 from tests.videos import SHARED, draw, draw_sound, names
 from util_scripts.extraction import judge
-from util_scripts.ffmpeg import FfmpegRun
+from util_scripts.ffmpeg import FfmpegRun, find_ffmpeg
+from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main
-
-ROOT = Path(__file__).parent.parent
 
 
 def extract(videos, jpg, *flags):
@@ -82,11 +77,78 @@ def test_what_is_no_video_is_named(tmp_path, capsys):
     draw_sound(folder / "sound.wav")
     assert extract(tmp_path / "v", tmp_path / "jpg") == 1
     out = capsys.readouterr().out
-    assert "1 done, 0 already there, 0 partial, 4 left out, 3 failed" in out
+    assert "1 done, 0 already there, 0 partial, 5 left out, 2 failed" in out
     assert "A/picture.png: a picture" in out and "A/photo.jpg: a picture" in out
     assert "A/notes.txt: text" in out and "A/list.m3u8: text" in out
-    assert "A/empty.avi: an empty file" in out and "A/sound.wav: no video stream" in out
+    assert (
+        "A/empty.avi: an empty file" in out and "A/sound.wav: not a video: no video stream" in out
+    )
     assert names(tmp_path / "jpg/A") == ["good"]
+
+
+def test_what_systems_leave_and_other_files_are_no_failures(tmp_path, capsys):
+    draw(tmp_path / "v/A/good.avi")
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "A/Thumbs.db", "A/.DS_Store"):
+        (tmp_path / "v" / name).write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500))
+    (tmp_path / "v/A/empty").touch()
+    (tmp_path / "v/A/archive.zip").write_bytes(b"PK\x03\x04" + bytes(range(256)) * 4)
+    (tmp_path / "v/A/README").write_text("where these are from\n")
+    for _ in range(2):
+        assert extract(tmp_path / "v", tmp_path / "jpg") == 0
+        out = capsys.readouterr().out
+        assert "0 partial, 3 left out, 0 failed" in out
+        assert "A/empty: not a video: an empty file" in out and "A/archive.zip: not a vid" in out
+        assert "A/README: text, not a video" in out
+        assert "Thumbs" not in out and "DS_Store" not in out and "desktop" not in out
+    assert "0 done, 1 already there" in out
+    rows = (tmp_path / "jpg/manifest.jsonl").read_text()
+    assert "Thumbs" not in rows and rows.count("left_out") == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>no such video</html>", "a picture"])
+def test_what_is_called_a_video_and_is_none_fails(tmp_path, capsys, content):
+    video = tmp_path / "v/A/a.mp4"
+    if isinstance(content, bytes):
+        video.parent.mkdir(parents=True)
+        video.write_bytes(content)
+    else:
+        draw(tmp_path / "v/A/a.jpg", extra=["-frames:v", "1"]).rename(video)
+    for _ in range(2):
+        assert extract(tmp_path / "v", tmp_path / "jpg") == 1
+        assert "0 left out, 1 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("[error] Error opening input: Input/output error", 1),
+        ("[error] Error opening input: Invalid data found when processing input", 0),
+    ],
+)
+def test_a_machine_that_fails_makes_no_file_a_stranger(tmp_path, monkeypatch, capsys, text, status):
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/bare").write_bytes(bytes(range(256)))
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\necho '{text}' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("FFMPEG", str(program))
+    find_ffmpeg.cache_clear()
+    try:
+        assert extract(tmp_path / "v", tmp_path / "jpg") == status
+    finally:
+        find_ffmpeg.cache_clear()
+
+
+def test_files_beside_a_video_of_the_same_name(tmp_path, capsys):
+    draw(tmp_path / "v/A/a.mp4")
+    draw(tmp_path / "v/A/a.jpg", extra=["-frames:v", "1"])
+    for name in ("a.json", "a.srt", "a", "a.zip"):
+        (tmp_path / "v/A" / name).write_text("about a\n")
+    assert extract(tmp_path / "v", tmp_path / "jpg") == 0
+    out = capsys.readouterr().out
+    assert "1 done, 0 already there, 0 partial, 5 left out, 0 failed" in out
+    assert "A/a.json: not a video: it has the name of a.mp4" in out
+    assert len(names(tmp_path / "jpg/A/a")) == 10
 
 
 def test_a_truncated_video_is_partial(tmp_path, capsys):
@@ -118,6 +180,35 @@ def test_fps_repeats_and_drops(tmp_path):
         assert abs(len(names(tmp_path / fps / "A/a")) - expected) <= 1
 
 
+@pytest.mark.parametrize("flags", [[], ["--interpolate"]])
+@pytest.mark.parametrize("form", ["jpgs", "hdf5"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.avi"])
+def test_fps_leaves_a_short_clip_at_least_one_frame(tmp_path, capsys, name, form, flags):
+    draw(tmp_path / "v/A" / name, seconds=0.34, rate=30)  # 10 frames, less than half a second
+    command = {"jpgs": main, "hdf5": to_hdf5}[form]
+    for _ in range(2):
+        assert (
+            command([str(tmp_path / "v"), str(tmp_path / "out"), "test", "--fps", "1", *flags]) == 0
+        )
+    assert "0 done, 1 already there" in capsys.readouterr().out
+    assert '"frames": 1,' in (tmp_path / "out/manifest.jsonl").read_text()
+
+
+def test_fps_of_a_broken_video_tells_what_is_broken(tmp_path, capsys):
+    (tmp_path / "v/A").mkdir(parents=True)
+    (tmp_path / "v/A/a.mp4").write_bytes(bytes(range(256)) * 40)
+    assert extract(tmp_path / "v", tmp_path / "jpg", "--fps", "1") == 1
+    assert "A/a.mp4: moov atom not found" in capsys.readouterr().out
+
+
+def test_a_gif_of_one_frame_is_a_video_as_any_other_of_one_frame(tmp_path, capsys):
+    for name in ("a.gif", "b.avi"):
+        draw(tmp_path / "v/A" / name, seconds=0.1)
+    assert extract(tmp_path / "v", tmp_path / "jpg") == 0
+    assert "2 done" in capsys.readouterr().out
+    assert names(tmp_path / "jpg/A/a") == names(tmp_path / "jpg/A/b") == ["image_00001.jpg"]
+
+
 def test_frames_inside_the_video_folder_are_no_videos(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
     for _ in range(2):
@@ -137,19 +228,20 @@ def test_wrong_calls(tmp_path):
         extract(tmp_path / "v", tmp_path / "file")
 
 
+def command_words(root):
+    videos, jpg = root / "v", root / "jpg"
+    return ("-m", "util_scripts.generate_video_jpgs", videos, jpg, "test", "--n_jobs", "1")
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_goes_on(tmp_path, number):
     for i in range(6):
         draw(tmp_path / f"v/A/{i}.avi", seconds=20, size="320x240")
     jpg = tmp_path / "jpg"
-    command = [sys.executable, "-m", "util_scripts.generate_video_jpgs"]
-    command += [str(tmp_path / "v"), str(jpg), "test", "--n_jobs", "1"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (jpg / "A").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(number)
-    process.wait()
+    with Command(*command_words(tmp_path)) as command:
+        command.wait_until((jpg / "A").is_dir)
+        command.process.send_signal(number)
+        command.finish(is_clean=number != signal.SIGKILL)
     whole = [len(names(folder)) for folder in (jpg / "A").iterdir()]
     assert set(whole) == {200}  # never half a video under its final name
     if number != signal.SIGKILL:
@@ -179,10 +271,9 @@ def test_ucf101_clips(tmp_path):
 def test_two_runs_at_once(tmp_path):
     for i in range(4):
         draw(tmp_path / f"v/A/{i}.avi", seconds=4)
-    command = [sys.executable, "-m", "util_scripts.generate_video_jpgs", str(tmp_path / "v")]
-    command += [str(tmp_path / "jpg"), "test"]
-    runs = [subprocess.Popen(command, cwd=ROOT, env=dict(os.environ)) for _ in range(2)]
-    assert [process.wait() for process in runs] == [0, 0]
+    words = command_words(tmp_path)
+    with Command(*words) as one, Command(*words) as other:
+        assert [command.finish().status for command in (one, other)] == [0, 0]
     assert [len(names(tmp_path / f"jpg/A/{i}")) for i in range(4)] == [40] * 4
     assert folders(tmp_path / "jpg") == ["A"]
     extract(tmp_path / "v", tmp_path / "undisturbed")

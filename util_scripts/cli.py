@@ -47,6 +47,11 @@ def run(main: Callable[[Sequence[str] | None], int]) -> int:
     return run_program(lambda: main(None))
 
 
+def printable(name: str) -> str:
+    """A name as it can stand in one line."""
+    return name if name.isprintable() else ascii(name)
+
+
 def add_classifier_flags(parser: argparse.ArgumentParser) -> None:
     """--checkpoint, --labels, and the flags that fill in what the checkpoint does not tell."""
     group = parser.add_argument_group("model")

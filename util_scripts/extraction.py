@@ -2,29 +2,33 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from PIL import Image
 
-from errors import UserError
+from datasets.annotation import count_frames
 from util_scripts.ffmpeg import Ffmpeg, FfmpegRun, input_of
-from util_scripts.manifest import DONE, FAILED, LEFT_OUT, PARTIAL, Arguments, Known, Row, key_of
+from util_scripts.frame_folders import Overtaken, replace_frames
+from util_scripts.manifest import (
+    DONE,
+    FAILED,
+    LEFT_OUT,
+    WITH_FRAMES,
+    Arguments,
+    Known,
+    Owner,
+    Row,
+)
+from util_scripts.verdicts import Verdict, judge, why_no_video
 
 THERE, NOT_TRIED = "already there", "not tried"
+ALIAS = "alias"  # a second path to a video; both are extracted
 FRAME_PATTERN = "image_%05d.jpg"
 EVERY_FRAME = ("-map", "0:V:0", "-fps_mode", "passthrough")  # V leaves cover pictures out
-SNIFFED = 4096  # bytes that tell text from video
-TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b")
-
-
-class Verdict(NamedTuple):
-    """What became of a video, and why where that is not plain."""
-
-    status: str
-    reason: str = ""
 
 
 class Job(NamedTuple):
@@ -65,6 +69,15 @@ class Form(Protocol):
         """Width and height of the first frame."""
         ...
 
+    def move(self, frames: Path, target: Path) -> None:
+        """Put new frames in their place; files there that are no frames stay. Raises OSError,
+        FileExistsError where another extraction was faster."""
+        ...
+
+    def remove(self, frames: Path, n_frames: int) -> None:
+        """Remove a video's frames and nothing else."""
+        ...
+
 
 class JpgFolders:
     """A folder per video with image_00001.jpg …"""
@@ -75,14 +88,15 @@ class JpgFolders:
         self, ffmpeg: Ffmpeg, arguments: Sequence[str], work: Path, timeout: float
     ) -> tuple[FfmpegRun, Path]:
         frames = work / "frames"
-        frames.mkdir()
+        frames.mkdir(exist_ok=True)
         return ffmpeg.run([*arguments, FRAME_PATTERN], cwd=frames, timeout=timeout), frames
 
     def count(self, frames: Path) -> int:
         try:
-            return len(os.listdir(frames))
+            n_frames, missing = count_frames(os.listdir(frames))
         except OSError:
             return 0
+        return n_frames if missing is None else 0
 
     def size(self, frames: Path) -> tuple[int, int] | None:
         try:
@@ -91,35 +105,54 @@ class JpgFolders:
         except OSError:
             return None
 
+    def move(self, frames: Path, target: Path) -> None:
+        replace_frames(frames, target)
+
+    def remove(self, frames: Path, n_frames: int) -> None:
+        """Remove the first `n_frames` frames, the last one first: what is there stays countable."""
+        for number in range(n_frames, 0, -1):
+            (frames / (FRAME_PATTERN % number)).unlink(missing_ok=True)
+        with suppress(OSError):  # files of the user's are in it
+            frames.rmdir()
+
 
 @dataclass(frozen=True)
 class Extraction:
-    """How every video of one run is extracted."""
+    """How every video of one run is extracted. `video_dir` is absolute."""
 
     form: Form
     ffmpeg: Ffmpeg
+    video_dir: Path
     work_dir: Path
     arguments: Arguments
     timeout: float = 0  # seconds per video; 0: none
     retry_failed: bool = False
 
-    def run(self, number: int, job: Job, known: Known | None) -> Outcome:
-        """Extract one video if its manifest row and its folder do not show it done."""
+    def run(self, number: int, job: Job, known: Known | None, owner: Owner | None) -> Outcome:
+        """Extract one video if its manifest row and its folder do not show it done.
+
+        `owner` is the video whose frames lie where this one's go.
+        """
         try:
             stat = job.source.stat()
         except OSError as error:
             return Outcome(job.name, Verdict(FAILED, error.strerror or str(error)))
-        key = key_of(stat.st_size, stat.st_mtime_ns, self.arguments)
-        earlier = self._settled(job, known, key)
+        row = Row(
+            job.name,
+            stat.st_size,
+            stat.st_mtime_ns,
+            self.arguments,
+            DONE,
+            video_dir=str(self.video_dir),
+        )
+        earlier = self._earlier(job, known, row.key) or self._twin(job, known, stat)
         if earlier is not None:
             return Outcome(job.name, earlier)
-        row = Row(job.name, stat.st_size, stat.st_mtime_ns, self.arguments, DONE)
-        if known is None and (n_frames := self.form.count(job.target)):
-            row = row.with_frames(n_frames, self.form.size(job.target))
-            return Outcome(job.name, Verdict(THERE), row)
+        if known is None and (found := self._taken_over(job, row, owner)) is not None:
+            return Outcome(job.name, Verdict(THERE), found)
         return self._extract(number, job, row)
 
-    def _settled(self, job: Job, known: Known | None, key: int) -> Verdict | None:
+    def _earlier(self, job: Job, known: Known | None, key: int) -> Verdict | None:
         """What an earlier run made of a video, where it still holds."""
         if self.retry_failed:
             if known is None:
@@ -129,9 +162,31 @@ class Extraction:
             return None
         if known.status == FAILED:
             return Verdict(FAILED, f"{known.reason} (earlier; --retry_failed tries again)")
-        if known.status == LEFT_OUT or self.form.count(job.target) == known.frames:
-            return Verdict(THERE)
-        return None
+        if known.status == LEFT_OUT:
+            return Verdict(LEFT_OUT, known.reason)
+        return Verdict(THERE) if self.form.count(job.target) == known.frames else None
+
+    def _twin(self, job: Job, known: Known | None, stat: os.stat_result) -> Verdict | None:
+        """The verdict on a video that another folder of videos has by the same name."""
+        if known is None or known.status not in WITH_FRAMES or not known.video_dir:
+            return None
+        other = Path(known.video_dir, job.name)
+        if known.video_dir == str(self.video_dir) or not other.is_file():
+            return None
+        there = other.stat()
+        if (there.st_size, there.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+            return None
+        reason = f"its frames would replace those of {other}; give each folder a JPG_DIR of its own"
+        return Verdict(FAILED, reason)
+
+    def _taken_over(self, job: Job, row: Row, owner: Owner | None) -> Row | None:
+        """The row of a new video whose frames are there: from before the manifest, or those of
+        the same file by another name."""
+        n_frames = self.form.count(job.target)
+        if not n_frames or owner is not None and (row.key, n_frames) != (owner.key, owner.frames):
+            return None
+        row = row.with_frames(n_frames, self.form.size(job.target))
+        return row if owner is None else replace(row, ffmpeg=owner.ffmpeg)
 
     def _extract(self, number: int, job: Job, row: Row) -> Outcome:
         problem = why_no_video(job.source)
@@ -140,12 +195,11 @@ class Extraction:
         work = self.work_dir / str(number)
         work.mkdir(parents=True)
         try:
-            command = frame_arguments(job.source, self.arguments)
-            ran, frames = self.form.extract(self.ffmpeg, command, work, self.timeout)
+            ran, frames = self._run_ffmpeg(job.source, work)
             n_frames = self.form.count(frames)
-            verdict = judge(ran, n_frames=n_frames, timeout=self.timeout)
+            verdict = judge(ran, n_frames=n_frames, timeout=self.timeout, name=job.name)
             row = row.told_by(ran).judged(*verdict)
-            if verdict.status in (DONE, PARTIAL):
+            if verdict.status in WITH_FRAMES:
                 row = row.with_frames(n_frames, self.form.size(frames))
                 verdict = self._move(frames, job.target, verdict)
                 row = row.judged(*verdict) if verdict.status == FAILED else row
@@ -153,108 +207,42 @@ class Extraction:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
+    def _run_ffmpeg(self, source: Path, work: Path) -> tuple[FfmpegRun, Path]:
+        """How it ended, and the place of the frames. The filter fps drops all frames of a clip of
+        less than half a period; then it is made to pass the last one."""
+        command = self._command(source)
+        ran, frames = self.form.extract(self.ffmpeg, command, work, self.timeout)
+        if self.arguments.fps is None or ran.timed_out or self.form.count(frames):
+            return ran, frames
+        command = self._command(source, at_the_end=":eof_action=pass")
+        return self.form.extract(self.ffmpeg, command, work, self.timeout)
+
+    def _command(self, source: Path, *, at_the_end: str = "") -> list[str]:
+        """One image per decoded frame; rotation is applied."""
+        size, fps, quality, interpolate = self.arguments
+        filters = scaling(size)
+        if fps is not None:
+            resample = "minterpolate=fps" if interpolate and not at_the_end else "fps"
+            filters = f"{resample}={fps}{at_the_end},{filters}"
+        # Without times the encoder numbers the frames itself. It ends at a time that goes back, as
+        # where damage or another stream follows, and loses all frames from there on.
+        output = [*EVERY_FRAME, "-vf", f"{filters},setpts=NAN", "-threads", "1"]
+        if quality is not None:
+            output += ["-q:v", str(quality)]
+        return [*input_of(source), *output]
+
     def _move(self, frames: Path, target: Path, verdict: Verdict) -> Verdict:
-        """Put the frames in their place; of two extractions the later one's stay."""
+        """Put the frames in their place."""
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            if target.is_dir():
-                target.rename(frames.with_name("old"))
-            frames.replace(target)
+            self.form.move(frames, target)
+        except Overtaken:
+            return Verdict(THERE)
         except OSError as error:
-            if self.form.count(target):  # another extraction was faster
-                return Verdict(THERE)
             return Verdict(FAILED, f"{target}: {error.strerror}")
         return verdict
-
-
-def walk_files(
-    folder: Path, excluded: Path | None = None
-) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """(folder, its files, its folders) from `folder` on, in name order, without `excluded` and
-    hidden ones."""
-    seen: set[Path] = set() if excluded is None else {excluded.resolve()}
-    for root, folders, names in os.walk(folder, followlinks=True):
-        here = Path(root)
-        if here.resolve() in seen:
-            folders.clear()
-            continue
-        seen.add(here.resolve())
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = (name for name in sorted(names) if not name.startswith("."))
-        yield here, [name for name in files if (here / name).is_file()], folders
-
-
-def frame_arguments(source: Path, arguments: Arguments, *, before: str = "") -> list[str]:
-    """What makes ffmpeg give one image per decoded frame, with the filters `before` in front of
-    those that `arguments` ask for; rotation is applied. An output has to follow."""
-    size, fps, quality, interpolate = arguments
-    filters = f"{before}{scaling(size)}"
-    if fps is not None:
-        filters = f"{'minterpolate=fps' if interpolate else 'fps'}={fps},{filters}"
-    # Without times the encoder numbers the frames itself. It ends at a time that goes back, as
-    # where damage or another stream follows, and loses all frames from there on.
-    output = [*EVERY_FRAME, "-vf", f"{filters},setpts=NAN", "-threads", "1"]
-    if quality is not None:
-        output += ["-q:v", str(quality)]
-    return [*input_of(source), *output]
 
 
 def scaling(size: int) -> str:
     """The filter that brings the shorter side to `size` pixels."""
     return f"scale=w='if(gt(iw,ih),-1,{size})':h='if(gt(iw,ih),{size},-1)'"
-
-
-def judge(ran: FfmpegRun, *, n_frames: int, timeout: float = 0) -> Verdict:
-    """What ffmpeg's end means. A video is partial if ffmpeg complained and frames came all the
-    same. Raises UserError on a full disk: frames are missing that would decode."""
-    full = [line for line in ran.complaints if "No space left" in line]
-    if full:
-        raise UserError(f"the disk is full ({full[0]}); run again to go on when there is room")
-    if ran.timed_out:
-        return Verdict(FAILED, f"took longer than --timeout {timeout:g}")
-    if ran.input_format is not None and _is_picture(ran.input_format, n_frames):
-        return Verdict(LEFT_OUT, "a picture, not a video")
-    if ran.input_format is not None and "tty" in ran.input_format.split(","):
-        return Verdict(LEFT_OUT, "text, not a video")
-    if ran.returncode < 0:
-        return Verdict(FAILED, f"ffmpeg was ended by signal {-ran.returncode}")
-    if n_frames == 0:
-        return Verdict(FAILED, _why_no_frames(ran))
-    if ran.returncode != 0 or ran.complaints:
-        complaint = ran.complaints[0] if ran.complaints else f"ffmpeg's status {ran.returncode}"
-        return Verdict(PARTIAL, f"{n_frames} frames; {complaint}")
-    return Verdict(DONE)
-
-
-def _is_picture(input_format: str, n_frames: int) -> bool:
-    if input_format == "gif":
-        return n_frames <= 1
-    return input_format == "image2" or input_format.endswith("_pipe")
-
-
-def _why_no_frames(ran: FfmpegRun) -> str:
-    if any("matches no streams" in line for line in ran.complaints):
-        return "no video stream"
-    return ran.complaints[0] if ran.complaints else "no frame could be decoded"
-
-
-def why_no_video(source: Path) -> Verdict | None:
-    """The verdict on a file that ffmpeg need not see: it would draw text as pictures."""
-    try:
-        with source.open("rb") as file:
-            start = file.read(SNIFFED)
-    except OSError as error:
-        return Verdict(FAILED, error.strerror or str(error))
-    if not start:
-        return Verdict(FAILED, "an empty file")
-    return Verdict(LEFT_OUT, "text, not a video") if _is_text(start) else None
-
-
-def _is_text(data: bytes) -> bool:
-    if any(byte < 32 and byte not in TEXT_CONTROLS for byte in data):
-        return False
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return error.start >= len(data) - 3  # a letter cut in two by the end of what was read
-    return True

@@ -6,27 +6,32 @@ import os
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
 from tqdm import tqdm
 
 from datasets.annotation import SUBSETS, FrameCount, count_frames
+from datasets.frame_names import is_picture_name, why_no_frames
 from datasets.hdf5 import HDF5_SUFFIX
 from errors import UserError
 from opts import Parser
 from results import some
 from util_scripts.cli import run
-from util_scripts.extraction import why_no_video
 from util_scripts.indexing import (
+    NO_FRAMES,
     Survey,
     Video,
     judge_counts,
     make_entries,
     print_missing,
+    print_named,
     write_and_tell,
 )
+from util_scripts.manifest import FAILED
+from util_scripts.verdicts import why_no_video
+from util_scripts.walking import UNREADABLE, Visit, walk
 
 VAL_FRACTION = 0.2
 SEED = 1
@@ -67,44 +72,69 @@ def walk_frames(jpg_dir: Path) -> Survey:
     if not jpg_dir.is_dir():
         raise UserError(f"{jpg_dir}: no such folder of frames")
     counts: dict[str, FrameCount] = {}
+    missing: dict[str, str] = {}
     hdf5: dict[str, Path] = {}
-    others: dict[str, Path] = {}
-    walk = os.walk(jpg_dir, onerror=_stop, followlinks=True)
-    for folder, folders, files in tqdm(walk, desc="counting frames", unit="folder", disable=None):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        here = Path(folder).relative_to(jpg_dir)
-        shown = [name for name in sorted(files) if not name.startswith(".")]
-        found = [name for name in shown if name.endswith(HDF5_SUFFIX)]
+    without: list[Visit] = []
+    passed_over: dict[str, str] = {}
+    for visit in tqdm(walk(jpg_dir), desc="counting frames", unit="folder", disable=None):
+        here = visit.path.relative_to(jpg_dir)
+        passed_over |= {(here / name).as_posix(): reason for name, reason in _skipped(visit)}
+        found = [name for name in visit.files if name.endswith(HDF5_SUFFIX)]
         hdf5 |= {
-            (here / name.removesuffix(HDF5_SUFFIX)).as_posix(): Path(folder, name) for name in found
+            (here / name.removesuffix(HDF5_SUFFIX)).as_posix(): visit.path / name for name in found
         }
-        count = count_frames(files)
-        if count.n_frames or count.missing or not (folders or found):
+        count = count_frames(visit.files)
+        if count != NO_FRAMES:
             counts[here.as_posix()] = count
-        if not (count.n_frames or found):
-            others |= _without_suffix(here, Path(folder), shown)
-    if hdf5 or any(count.n_frames for count in counts.values()):
-        return judge_counts(jpg_dir, counts, {}, hdf5)
-    holders = {os.path.dirname(path) or "." for path in others}
-    counts = {path: count for path, count in counts.items() if path not in holders}
-    return judge_counts(jpg_dir, counts, {}, others)
+        elif not found:
+            without.append(visit)
+            if not visit.folders:
+                missing[here.as_posix()] = why_no_frames(visit.files)
+    print_named("files and folders are passed over:", passed_over)
+    if not hdf5 and not any(count.n_frames for count in counts.values()):
+        return _survey_videos(jpg_dir, counts, missing, without)
+    return judge_counts(jpg_dir, counts, missing, hdf5)
 
 
-def _without_suffix(here: Path, folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Files that may be videos, by their name without suffix where that tells them apart. Text is
-    left out: its reader would take it for a film of itself."""
+def _survey_videos(
+    jpg_dir: Path,
+    counts: Mapping[str, FrameCount],
+    missing: Mapping[str, str],
+    folders: Sequence[Visit],
+) -> Survey:
+    """The same where no frames are, but maybe the videos themselves."""
+    videos: dict[str, Path] = {}
+    failed: dict[str, str] = {}
+    for visit in folders:
+        here = visit.path.relative_to(jpg_dir)
+        for name, file in _without_suffix(visit).items():
+            verdict = why_no_video(file)
+            if verdict is None:
+                videos[(here / name).as_posix()] = file
+            elif verdict.status == FAILED:
+                failed[(here / name).as_posix()] = verdict.reason
+    if videos:
+        holders = {os.path.dirname(path) or "." for path in (*videos, *failed)}
+        missing = {path: why for path, why in missing.items() if path not in holders} | failed
+    return judge_counts(jpg_dir, counts, missing, videos)
+
+
+def _skipped(visit: Visit) -> Iterator[tuple[str, str]]:
+    """(name, reason) of what is not looked at. Raises UserError for what can't be read."""
+    for name, reason, _ in visit.skipped:
+        if UNREADABLE in reason:
+            raise UserError(f"{visit.path / name}: {reason}")
+        yield name, reason
+
+
+def _without_suffix(visit: Visit) -> dict[str, Path]:
+    """Files that may be videos, by their name without suffix where that tells them apart."""
+    names = [name for name in visit.files if not is_picture_name(name)]
     stems = Counter(os.path.splitext(name)[0] for name in names)
     return {
-        (
-            here / (stem if stems[stem := os.path.splitext(name)[0]] == 1 else name)
-        ).as_posix(): folder / name
+        stem if stems[stem := os.path.splitext(name)[0]] == 1 else name: visit.path / name
         for name in names
-        if why_no_video(folder / name) is None
     }
-
-
-def _stop(error: OSError) -> None:
-    raise UserError(f"{error.filename}: can't be read: {error.strerror}")
 
 
 def find_subsets(jpg_dir: Path, survey: Survey) -> dict[str, str]:

@@ -21,7 +21,9 @@ from datasets.annotation import count_frames
 from datasets.hdf5 import FLOW
 from errors import UserError
 from opts import Parser
-from util_scripts.cli import run
+from util_scripts.cli import printable, run
+from util_scripts.orphans import find_orphans
+from util_scripts.walking import walk
 
 QUALITY = 95  # of the JPEGs; flow is smooth, and small differences matter
 DONE, THERE, FAILED = "done", "already there", "failed"
@@ -122,9 +124,19 @@ def _write(target: Path, planes: dict[str, list[np.ndarray]]) -> None:
 
 
 def find_videos(jpg_dir: Path) -> list[Path]:
-    """The folders of frames below `jpg_dir`, in name order."""
-    walked = os.walk(jpg_dir)
-    return sorted(Path(root) for root, _, names in walked if "image_00001.jpg" in names)
+    """The folders of frames below `jpg_dir`, in name order; what is left out is told."""
+    found = []
+    orphans = find_orphans(jpg_dir)
+    for visit in walk(jpg_dir):
+        if "image_00001.jpg" in visit.files:
+            orphan = orphans.get(visit.path.relative_to(jpg_dir).as_posix())
+            if orphan is None or not orphan.is_left(count_frames(visit.files).n_frames):
+                found.append(visit.path)
+            else:
+                print(f"{printable(str(visit.path))}: left out: {orphan.source}: {orphan.reason}")
+        for skipped in visit.skipped:
+            print(f"{printable(str(visit.path / skipped.name))}: passed over: {skipped.reason}")
+    return sorted(found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

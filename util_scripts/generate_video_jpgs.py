@@ -3,6 +3,8 @@
 Every file is tried, whatever its extension. Frames are written beside and renamed when all are
 there, so that an interrupted run can be started again and goes on where it stopped. What became of
 every video is in JPG_DIR/manifest.jsonl; a video whose file or flags changed is extracted anew.
+Frames whose video was moved, renamed or deleted are named, left out of indexes, and removed with
+--prune. Exit status 1 where a file that is called a video gave no frames.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import islice
@@ -23,8 +25,9 @@ from tqdm import tqdm
 
 from errors import UserError
 from opts import Parser
-from util_scripts.cli import run
+from util_scripts.cli import printable, run
 from util_scripts.extraction import (
+    ALIAS,
     NOT_TRIED,
     THERE,
     Extraction,
@@ -32,18 +35,21 @@ from util_scripts.extraction import (
     Job,
     JpgFolders,
     Outcome,
-    Verdict,
-    walk_files,
 )
 from util_scripts.ffmpeg import Ffmpeg
+from util_scripts.frame_folders import restore_frames
 from util_scripts.manifest import DONE, FAILED, LEFT_OUT, PARTIAL, Arguments, Manifest
-from util_scripts.shard import WHOLE, Shard, parse_shard
+from util_scripts.orphans import Orphan, find_orphans, note_gone, prune, still_there
+from util_scripts.plan import plan
+from util_scripts.shard import WHOLE, parse_shard
 
 TITLES = {
+    ALIAS: "links to videos that are extracted from another path, too",
     PARTIAL: "damaged: the frames that decode are kept",
     LEFT_OUT: "left out",
     FAILED: "failed",
 }
+ORPHANED = "frames without a video, which indexes leave out (--prune removes them)"
 SHOWN = {LEFT_OUT: "left out"}  # statuses that read otherwise in the summary
 NAMED = 200  # videos of one status that are named before "and N more"; the manifest has all
 WORK_PREFIX = ".extracting-"  # one such folder per running extraction, below JPG_DIR
@@ -51,35 +57,13 @@ REMOVALS = 100  # tries to remove what a killed extraction left
 QUEUED = 4  # jobs per worker that wait, so that memory does not grow with the number of videos
 
 
-def plan(
-    video_dir: Path, jpg_dir: Path, shard: Shard = WHOLE, *, suffix: str = ""
-) -> Iterator[Job | Outcome]:
-    """A job for every file of the shard, in name order, and at once the outcome of those whose
-    frames would mix with another's."""
-    for here, files, folders in walk_files(video_dir, jpg_dir):
-        below = here.relative_to(video_dir)
-        taken = {name: "" for name in folders}
-        for file in files:
-            name, target = str(below / file), Path(file).with_suffix("").name
-            other = taken.setdefault(target, file)
-            if not shard.holds(name):
-                continue
-            if other == file:
-                yield Job(name, here / file, jpg_dir / below / f"{target}{suffix}")
-                continue
-            reason = (
-                f"its frames would go where those of {other} go"
-                if other
-                else f"there is a folder of videos of the same name, {target}"
-            )
-            yield Outcome(name, Verdict(FAILED, reason))
-
-
 def remove_stale_work(jpg_dir: Path) -> None:
     """Remove what extractions on this machine left that were killed."""
     for folder in jpg_dir.glob(f"{WORK_PREFIX}{socket.gethostname()}-*"):
         pid = folder.name.rsplit("-", 1)[1]
         if pid.isdigit() and not _is_alive(int(pid)):
+            for work in folder.iterdir():
+                restore_frames(work)
             _remove_written(folder)
 
 
@@ -118,7 +102,8 @@ def extract_all(
                     yield job
                 else:
                     known = manifest.known(job.name)
-                    waiting.add(pool.submit(extraction.run, number, job, known))
+                    owner = manifest.owner(job.name) if known is None else None
+                    waiting.add(pool.submit(extraction.run, number, job, known, owner))
             if not waiting:
                 return
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -126,6 +111,8 @@ def extract_all(
                 outcome = future.result()
                 if outcome.row is not None:
                     manifest.append(outcome.row)
+                elif outcome.verdict.status == THERE:
+                    manifest.confirm(outcome.name, str(extraction.video_dir))
                 yield outcome
     finally:
         extraction.ffmpeg.stop()
@@ -146,19 +133,23 @@ class Report:
         if status in self._named and len(self._named[status]) < NAMED:
             self._named[status].append((outcome.name, reason))
 
-    def print(self) -> None:
+    def print(self, orphans: Mapping[str, Orphan]) -> None:
         for status, title in TITLES.items():
-            named = sorted(self._named[status])
-            if named:
-                print(f"{title}:")
-            for name, reason in named:
-                print(f"  {name if name.isprintable() else ascii(name)}: {reason}")
-            if self.counts[status] > len(named):
-                print(f"  and {self.counts[status] - len(named)} more")
+            self._print_named(title, self._named[status], self.counts[status])
+        named = [(place, f"{orphan.source}: {orphan.reason}") for place, orphan in orphans.items()]
+        self._print_named(ORPHANED, named[:NAMED], len(named))
         told = (DONE, THERE, PARTIAL, LEFT_OUT, FAILED)
         rest = (NOT_TRIED,) if self.counts[NOT_TRIED] else ()
-        texts = (f"{self.counts[s]} {SHOWN.get(s, s)}" for s in (*told, *rest))
-        print(", ".join(texts))
+        texts = [f"{self.counts[s]} {SHOWN.get(s, s)}" for s in (*told, *rest)]
+        print(", ".join(texts + ([f"{len(orphans)} orphaned"] if orphans else [])))
+
+    def _print_named(self, title: str, named: Sequence[tuple[str, str]], count: int) -> None:
+        if named:
+            print(f"{title}:")
+        for name, reason in sorted(named):
+            print(f"  {printable(name)}: {printable(reason)}")
+        if count > len(named):
+            print(f"  and {count - len(named)} more")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -168,10 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def extract_videos(parser: argparse.ArgumentParser, form: Form, argv: Sequence[str] | None) -> int:
     """What this command does and generate_video_hdf5, in the form given."""
     options = _check(parser.parse_args(argv))
-    if not options.video_dir.is_dir():
-        raise UserError(f"{options.video_dir}: no such folder of videos")
-    if next(plan(options.video_dir, options.jpg_dir), None) is None:
-        raise UserError(f"{options.video_dir}: holds no files")
+    _check_folders(options.video_dir, options.jpg_dir)
     work_dir = options.jpg_dir / f"{WORK_PREFIX}{socket.gethostname()}-{os.getpid()}"
     try:
         options.jpg_dir.mkdir(parents=True, exist_ok=True)
@@ -180,19 +168,47 @@ def extract_videos(parser: argparse.ArgumentParser, form: Form, argv: Sequence[s
     except OSError as error:
         raise UserError(f"{options.jpg_dir}: can't be written: {error.strerror}") from None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing stays half done
-    arguments = Arguments(options.size, options.fps, options.quality, options.interpolate)
     extraction = Extraction(
-        form, Ffmpeg(), work_dir.absolute(), arguments, options.timeout, options.retry_failed
+        form,
+        Ffmpeg(),
+        options.video_dir.resolve(),
+        work_dir.absolute(),
+        Arguments(options.size, options.fps, options.quality, options.interpolate),
+        options.timeout,
+        options.retry_failed,
     )
-    n_jobs = options.n_jobs if options.n_jobs > 0 else os.cpu_count() or 1
+    report = _extract(options, extraction)
+    orphans = still_there(find_orphans(options.jpg_dir), options.jpg_dir, form)
+    if options.prune:
+        orphans = _prune(orphans, options.jpg_dir, form)
+    report.print(orphans)
+    return 1 if report.counts[FAILED] else 0
+
+
+def _extract(options: argparse.Namespace, extraction: Extraction) -> Report:
+    """Extract what is to be done, and bring the manifest up to date."""
     report = Report()
+    n_jobs = options.n_jobs if options.n_jobs > 0 else os.cpu_count() or 1
     with Manifest(options.jpg_dir, options.shard) as manifest:
-        jobs = plan(options.video_dir, options.jpg_dir, options.shard, suffix=form.suffix)
+        suffix = extraction.form.suffix
+        jobs = plan(options.video_dir, options.jpg_dir, options.shard, suffix=suffix)
         outcomes = extract_all(jobs, extraction, manifest, n_jobs)
         for outcome in tqdm(outcomes, unit="video", disable=None):
             report.add(outcome)
-    report.print()
-    return 1 if report.counts[FAILED] else 0
+        manifest.write_moved(str(extraction.video_dir))
+        note_gone(manifest, keep=options.keep_gone)
+    return report
+
+
+def _prune(orphans: Mapping[str, Orphan], jpg_dir: Path, form: Form) -> dict[str, Orphan]:
+    """Remove orphans; those that stay."""
+    ours = {place: orphan for place, orphan in orphans.items() if orphan.is_ours}
+    prune(ours, jpg_dir, form)
+    print(f"--prune: the frames of {len(ours)} videos removed")
+    others = {place: orphan for place, orphan in orphans.items() if place not in ours}
+    if others:
+        print("frames that were there before the manifest are not removed")
+    return others
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -221,6 +237,14 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
         "--retry_failed", action="store_true", help="extract what failed before, and nothing else"
     )
     parser.add_argument(
+        "--prune", action="store_true", help="remove the frames of videos that are no longer there"
+    )
+    parser.add_argument(
+        "--keep_gone",
+        action="store_true",
+        help="videos that are no longer there were deleted to make room: indexes keep their frames",
+    )
+    parser.add_argument(
         "--shard",
         type=parse_shard,
         default=WHOLE,
@@ -230,9 +254,34 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _check_folders(video_dir: Path, jpg_dir: Path) -> None:
+    """Raises UserError where there are no videos, and where frames would mix with them."""
+    if not video_dir.is_dir():
+        raise UserError(f"{video_dir}: no such folder of videos")
+    videos, frames = video_dir.resolve(), jpg_dir.resolve()
+    if videos == frames or jpg_dir.exists() and video_dir.samefile(jpg_dir):
+        raise UserError(
+            f"{jpg_dir}: JPG_DIR is VIDEO_DIR; frames need a folder of their own, such as "
+            f"{video_dir.with_name(f'{video_dir.name}_jpg')}"
+        )
+    if videos.is_relative_to(frames):
+        raise UserError(
+            f"{jpg_dir}: JPG_DIR holds VIDEO_DIR, {video_dir}: videos would be taken for frames; "
+            f"give the frames a folder beside it, such as {jpg_dir / 'jpg'}"
+        )
+    if next(plan(video_dir, jpg_dir), None) is None:
+        raise UserError(f"{video_dir}: holds no files")
+    if frames.is_relative_to(videos):
+        print(f"{jpg_dir}: JPG_DIR lies in VIDEO_DIR; videos in it are not looked for")
+
+
 def _check(options: argparse.Namespace) -> argparse.Namespace:
     if options.size is None:
         raise UserError("--size -1: the shorter side needs at least 1 pixel")
+    if options.prune and options.shard != WHOLE:
+        raise UserError("--prune looks at all videos: run it without --shard, after the shards")
+    if options.prune and options.keep_gone:
+        raise UserError("--prune removes what --keep_gone keeps: leave one out")
     if options.interpolate and options.fps is None:
         raise UserError("--interpolate makes frames for --fps, which is missing")
     options.timeout = options.timeout or 0

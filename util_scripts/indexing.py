@@ -3,10 +3,10 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
@@ -19,16 +19,20 @@ from datasets.annotation import (
     entry_of,
     write_index,
 )
+from datasets.frame_names import why_no_frames
 from datasets.hdf5 import HDF5_SUFFIX, count_hdf5
 from datasets.video_files import count_video
 from errors import UserError
-from util_scripts.ffmpeg import Ffmpeg
+from util_scripts.cli import printable
+from util_scripts.orphans import find_orphans
 
 NO_FOLDER: Mapping[type[OSError], str] = {
     FileNotFoundError: "no folder",
     NotADirectoryError: "no folder",
 }
 FIRST_NUMBER = {"jpg": 1, "hdf5": 0, "video": 1}  # of a video's frames
+COUNTERS: Mapping[str, Callable[[Path], int]] = {"hdf5": count_hdf5, "video": count_video}
+NO_FRAMES = FrameCount(0, None)
 NAMED = 20  # videos without frames that are named before "and N more"
 
 
@@ -41,7 +45,8 @@ class Video(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Frames per video below JPG_DIR, and the videos without frames with the reason.
+    """Frames per video below JPG_DIR, and the videos without frames with the reason; `orphans` have
+    frames, but their video is not there any more.
 
     A video is a folder of JPGs, an HDF5 file or the video file itself; `first` is the number of
     its first frame.
@@ -50,6 +55,7 @@ class Survey(NamedTuple):
     n_frames: dict[str, int]
     missing: dict[str, str]
     file_type: str = "jpg"
+    orphans: Mapping[str, str] = MappingProxyType({})
 
     @property
     def first(self) -> int:
@@ -64,10 +70,10 @@ def survey_frames(jpg_dir: Path, paths: Iterable[str]) -> Survey:
     counts: dict[str, FrameCount] = {}
     missing: dict[str, str] = {}
     files: dict[str, Path] = {}
-    shelves = [Shelf(file_type) for file_type in FIRST_NUMBER if file_type != "jpg"]
+    shelves = [Shelf(file_type) for file_type in COUNTERS]
     for path in tqdm(dict.fromkeys(paths), desc="counting frames", unit="video", disable=None):
         try:
-            counts[path] = count_frames(os.listdir(jpg_dir / path))
+            names = os.listdir(jpg_dir / path)
         except OSError as error:
             folder, name = os.path.split(jpg_dir / path)
             found = (shelf.find(folder, name) for shelf in shelves)
@@ -76,31 +82,32 @@ def survey_frames(jpg_dir: Path, paths: Iterable[str]) -> Survey:
                 missing[path] = NO_FOLDER.get(type(error), str(error))
             else:
                 files[path] = Path(file)
+            continue
+        count = count_frames(names)
+        if count == NO_FRAMES:
+            missing[path] = why_no_frames(names)
+        else:
+            counts[path] = count
     return judge_counts(jpg_dir, counts, missing, files)
 
 
 def count_files(files: Mapping[str, Path]) -> tuple[dict[str, FrameCount], dict[str, str]]:
     """The frames of HDF5 and video files, which have no gaps, and why the others have none."""
     counts, missing = {}, {}
-    ffmpeg = Ffmpeg()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        counted = pool.map(partial(_count_file, ffmpeg), files.values())
+        counted = pool.map(_count_file, files.values())
         bar = tqdm(counted, "reading files", len(files), unit="video", disable=None)
-        try:
-            for path, answer in zip(files, bar, strict=True):
-                if isinstance(answer, str):
-                    missing[path] = answer
-                else:
-                    counts[path] = FrameCount(answer, None)
-        finally:
-            ffmpeg.stop()  # a Ctrl-C waits for no film to be decoded
+        for path, answer in zip(files, bar, strict=True):
+            if isinstance(answer, str):
+                missing[path] = answer
+            else:
+                counts[path] = FrameCount(answer, None)
     return counts, missing
 
 
-def _count_file(ffmpeg: Ffmpeg, file: Path) -> int | str:
-    is_hdf5 = _file_type(file) == "hdf5"
+def _count_file(file: Path) -> int | str:
     try:
-        return count_hdf5(file) if is_hdf5 else count_video(file, ffmpeg)
+        return COUNTERS[_file_type(file)](file)
     except UserError as error:
         return str(error)
 
@@ -128,6 +135,20 @@ def judge_counts(
         raise UserError(f"{jpg_dir}: holds frames in several forms, {told}: main.py reads one")
     file_counts, unreadable = count_files(files)
     counts, missing = {**counts, **file_counts}, {**missing, **unreadable}
+    orphans = {
+        path: f"{orphan.source}: {orphan.reason}"
+        for path, orphan in find_orphans(jpg_dir).items()
+        if path in counts and orphan.is_left(counts[path].n_frames)
+    }
+    counts = {path: count for path, count in counts.items() if path not in orphans}
+    _refuse_gaps(jpg_dir, counts)
+    n_frames = {path: count.n_frames for path, count in counts.items()}
+    if not n_frames:
+        _refuse_nothing(jpg_dir, {**missing, **orphans})
+    return Survey(n_frames, missing, next(iter(firsts), "jpg"), orphans)
+
+
+def _refuse_gaps(jpg_dir: Path, counts: Mapping[str, FrameCount]) -> None:
     gaps = [f"{path}: frame {n.missing}" for path, n in counts.items() if n.missing is not None]
     if gaps:
         more = f"; and {len(gaps) - NAMED} more" if len(gaps) > NAMED else ""
@@ -135,27 +156,40 @@ def judge_counts(
             f"{jpg_dir}: {len(gaps)} videos lack a frame though they have later ones; delete "
             f"their folders or extract them again: {'; '.join(gaps[:NAMED])}{more}"
         )
-    n_frames = {path: count.n_frames for path, count in counts.items() if count.n_frames}
-    empty = {path: "no frames" for path, count in counts.items() if not count.n_frames}
-    if not n_frames:
-        first = next(iter({**missing, **empty}), "none")
-        raise UserError(
-            f"{jpg_dir}: no frames in any of {len(empty) + len(missing)} video folders (the "
-            f"first: {first}); JPG_DIR is the folder that generate_video_jpgs wrote, or that of "
-            "the videos for --file_type video"
-        )
-    return Survey(n_frames, {**missing, **empty}, next(iter(firsts), "jpg"))
+
+
+def _refuse_nothing(jpg_dir: Path, reasons: Mapping[str, str]) -> None:
+    """Raises UserError where no video has frames."""
+    first = next(iter(reasons), "none")
+    for path, reason in reasons.items():
+        if "pictures" in reason:
+            first = f"{path}: {reason}"
+            break
+    raise UserError(
+        f"{jpg_dir}: no frames in any of {len(reasons)} video folders (the first: {first}); "
+        "JPG_DIR is the folder that generate_video_jpgs wrote"
+    )
 
 
 def print_missing(survey: Survey) -> None:
-    """Count and name the videos without frames."""
-    if not survey.missing:
+    """Count and name the videos that are left out."""
+    print_named("videos without frames are left out:", survey.missing)
+    print_named(
+        "videos have frames and are left out, since the last extraction found them gone or broken "
+        "(generate_video_jpgs --prune removes the frames, --keep_gone lets those gone stay in):",
+        survey.orphans,
+    )
+
+
+def print_named(title: str, reasons: Mapping[str, str]) -> None:
+    """How many there are, and the first of them with what is wrong."""
+    if not reasons:
         return
-    print(f"{len(survey.missing)} videos without frames are left out:")
-    for path, reason in list(survey.missing.items())[:NAMED]:
-        print(f"  {path}: {reason}")
-    if len(survey.missing) > NAMED:
-        print(f"  and {len(survey.missing) - NAMED} more")
+    print(f"{len(reasons)} {title}")
+    for path, reason in list(reasons.items())[:NAMED]:
+        print(f"  {printable(path)}: {printable(reason)}")
+    if len(reasons) > NAMED:
+        print(f"  and {len(reasons) - NAMED} more")
 
 
 def make_entries(

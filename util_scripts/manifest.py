@@ -6,9 +6,12 @@ JPG_DIR/manifest.jsonl, or one file per shard; all are read, and a video's lates
 import errno
 import json
 import os
+import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -17,7 +20,9 @@ from util_scripts.ffmpeg import FfmpegRun
 from util_scripts.shard import WHOLE, Shard, hash_of
 
 DONE, PARTIAL, FAILED, LEFT_OUT = "done", "partial", "failed", "left_out"
-STATUSES = (DONE, PARTIAL, FAILED, LEFT_OUT)
+GONE = "gone"  # extracted once; the video is no longer in its folder
+STATUSES = (DONE, PARTIAL, FAILED, LEFT_OUT, GONE)
+WITH_FRAMES = (DONE, PARTIAL)
 FILES = "manifest*.jsonl"
 
 
@@ -47,7 +52,17 @@ class Row:
     rate: float | None = None
     seconds: float | None = None
     ffmpeg: str | None = None  # None: these frames were there before the manifest
+    video_dir: str = ""  # absolute; "": not known, rows of earlier versions
     time: float = field(default_factory=lambda: round(time.time(), 3))
+
+    @property
+    def target(self) -> str:
+        """The place of its frames below JPG_DIR, without the suffix of their form."""
+        return target_of(self.source)
+
+    @property
+    def key(self) -> int:
+        return key_of(self.n_bytes, self.mtime_ns, self.arguments)
 
     def judged(self, status: str, reason: str = "") -> "Row":
         return replace(self, status=status, reason=reason)
@@ -67,10 +82,37 @@ class Row:
         width, height = size or (None, None)
         return replace(self, frames=n_frames, width=width, height=height)
 
+    def again(self, **changes: Any) -> "Row":
+        """A later row of the same video."""
+        return replace(self, time=round(time.time(), 3), **changes)
+
     def to_line(self) -> bytes:
         """One line of ASCII; names that are no text keep their bytes as surrogates."""
         content = asdict(self) | {"arguments": self.arguments._asdict()}
         return json.dumps(content).encode("ascii") + b"\n"
+
+
+FIELDS = frozenset(item.name for item in fields(Row))
+
+
+def target_of(source: str) -> str:
+    """A/a.avi -> A/a, with slashes."""
+    return PurePath(source).with_suffix("").as_posix()
+
+
+def key_of(n_bytes: int, mtime_ns: int, arguments: Arguments) -> int:
+    """Differs where a video has to be extracted again."""
+    return hash_of(repr((n_bytes, mtime_ns, *arguments)).encode())
+
+
+def read_rows(jpg_dir: Path) -> Iterator[Row]:
+    """All rows of a folder of frames; lines torn by a kill are passed over. Raises UserError."""
+    try:
+        for path in sorted(jpg_dir.glob(FILES)):
+            with path.open("rb") as lines:
+                yield from (row for line in lines if (row := _parse(line)) is not None)
+    except OSError as error:
+        raise UserError(f"{error.filename}: can't be used: {error.strerror}") from None
 
 
 class Known(NamedTuple):
@@ -80,25 +122,32 @@ class Known(NamedTuple):
     key: int  # of the source's size and mtime and the arguments
     frames: int
     status: str
-    reason: str  # kept for failures only
+    reason: str  # kept of what has no frames only
+    video_dir: str
 
 
-def key_of(n_bytes: int, mtime_ns: int, arguments: Arguments) -> int:
-    """Differs where a video has to be extracted again."""
-    return hash_of(repr((n_bytes, mtime_ns, *arguments)).encode())
+class Owner(NamedTuple):
+    """The video whose frames lie in a folder, as the latest row with frames tells."""
+
+    time: float
+    key: int
+    frames: int
+    ffmpeg: str | None
 
 
 class Manifest:
     """Reads the rows of a folder, and appends to the shard's file. A context manager."""
 
     def __init__(self, jpg_dir: Path, shard: Shard = WHOLE) -> None:
-        self._shard = shard
+        self._jpg_dir, self._shard = jpg_dir, shard
         self._known: dict[int, Known] = {}
         name = f"-{shard.number:05d}-of-{shard.total:05d}" if shard != WHOLE else ""
         self._path = jpg_dir / f"manifest{name}.jsonl"
+        for row in read_rows(jpg_dir):
+            if shard.holds(row.source):
+                self._remember(row)
+        self._unseen, self._moved = set(self._known), set[int]()
         try:
-            for path in sorted(jpg_dir.glob(FILES)):
-                self._read(path)
             self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             self._end_torn_line()
         except OSError as error:
@@ -116,7 +165,38 @@ class Manifest:
         os.close(self._file)
 
     def known(self, source: str) -> Known | None:
-        return self._known.get(hash_of(os.fsencode(source)))
+        """What is known of a video that is there; None where it was gone before this run."""
+        name = _hash(source)
+        self._unseen.discard(name)
+        known = self._known.get(name)
+        return None if known is None or known.status == GONE else known
+
+    def owner(self, source: str) -> Owner | None:
+        """The video to which the frames belong that lie where those of `source` go."""
+        return self._owners.get(_hash(target_of(source)))
+
+    def unseen(self) -> Iterator[Row]:
+        """The rows of videos that known() was not asked for."""
+        return self._latest(self._unseen)
+
+    def confirm(self, source: str, video_dir: str) -> None:
+        """Take note that a video, unchanged, is in `video_dir`: its row may name a folder that is
+        gone, or none."""
+        known = self._known[name := _hash(source)]
+        if known.video_dir != video_dir and not os.path.isdir(known.video_dir):
+            self._moved.add(name)
+
+    def write_moved(self, video_dir: str) -> None:
+        """Write rows that name its folder for the videos of which confirm() took note."""
+        for row in self._latest(self._moved):
+            self.append(row.again(video_dir=video_dir))
+
+    def _latest(self, names: Collection[int]) -> Iterator[Row]:
+        """The rows known at the start of some videos, by the hashes of their names."""
+        for row in read_rows(self._jpg_dir) if names else ():
+            known = self._known.get(name := _hash(row.source))
+            if name in names and known is not None and row.time == known.time:
+                yield row
 
     def append(self, row: Row) -> None:
         """One write, so that neither a kill nor another process can mix two rows."""
@@ -124,18 +204,24 @@ class Manifest:
         if os.write(self._file, line) < len(line):  # the next run ends the torn line
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
-    def _read(self, path: Path) -> None:
-        with path.open("rb") as lines:
-            for line in lines:
-                if (parsed := _parse(line)) is None:  # torn by a kill
-                    continue
-                source, known = parsed
-                if not self._shard.holds(source):
-                    continue
-                name = hash_of(os.fsencode(source))
-                earlier = self._known.get(name)
-                if earlier is None or known.time >= earlier.time:
-                    self._known[name] = known
+    def _remember(self, row: Row) -> None:
+        name = _hash(row.source)
+        earlier = self._known.get(name)
+        if earlier is None or row.time >= earlier.time:
+            reason = "" if row.status in WITH_FRAMES else row.reason
+            self._known[name] = Known(
+                row.time, row.key, row.frames, row.status, reason, sys.intern(row.video_dir)
+            )
+
+    @cached_property
+    def _owners(self) -> dict[int, Owner]:
+        """By the hash of the target, over all shards; read when the first new video comes."""
+        owners: dict[int, Owner] = {}
+        for row in read_rows(self._jpg_dir):
+            name = _hash(row.target)
+            if row.status in WITH_FRAMES and not (name in owners and row.time < owners[name].time):
+                owners[name] = Owner(row.time, row.key, row.frames, row.ffmpeg)
+        return owners
 
     def _end_torn_line(self) -> None:
         size = os.fstat(self._file).st_size
@@ -143,13 +229,18 @@ class Manifest:
             os.write(self._file, b"\n")
 
 
-def _parse(line: bytes) -> tuple[str, Known] | None:
-    """(source, what is known), or None for what is no row."""
+def _hash(name: str) -> int:
+    return hash_of(os.fsencode(name))
+
+
+def _parse(line: bytes) -> Row | None:
+    """None for what is no row."""
     try:
-        row: dict[str, Any] = json.loads(line)
-        key = key_of(row["n_bytes"], row["mtime_ns"], Arguments(**row["arguments"]))
-        status = next(status for status in STATUSES if status == row["status"])
-        reason = row["reason"] if status == FAILED else ""
-        return row["source"], Known(float(row["time"]), key, int(row["frames"]), status, reason)
-    except (ValueError, KeyError, TypeError, StopIteration):
+        content: dict[str, Any] = json.loads(line)
+        values = {name: content[name] for name in FIELDS & content.keys()}
+        values |= {"arguments": Arguments(**values["arguments"]), "time": float(values["time"])}
+        row = Row(**values)
+        is_row = row.status in STATUSES and isinstance(row.source, str) and row.frames >= 0
+        return row if is_row else None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

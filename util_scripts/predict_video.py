@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from errors import UserError
 from opts import Parser
-from util_scripts.cli import add_classifier_flags, classifier_of, run
+from util_scripts.cli import add_classifier_flags, classifier_of, printable, run
 from util_scripts.ffmpeg import Ffmpeg
 from util_scripts.manifest import LEFT_OUT
 from util_scripts.prediction_output import (
@@ -36,7 +36,6 @@ from util_scripts.prediction_output import (
     VideoResult,
     Watch,
     clock,
-    printable,
     say,
 )
 from util_scripts.video_inputs import VideoInput, find_inputs

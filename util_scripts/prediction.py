@@ -11,10 +11,11 @@ from torch import Tensor
 from datasets.stream import Frame, Prefetched, Window, form_windows, read_ppm
 from opts import Options
 from spatial_transforms import EvalView, apply_view
-from util_scripts.extraction import EVERY_FRAME, Verdict, judge, scaling, why_no_video
+from util_scripts.extraction import EVERY_FRAME, scaling
 from util_scripts.ffmpeg import Ffmpeg, Stream
 from util_scripts.manifest import DONE, FAILED, LEFT_OUT
 from util_scripts.prediction_output import ScoredWindow, VideoResult
+from util_scripts.verdicts import Verdict, judge, why_no_video
 from util_scripts.video_inputs import VideoInput
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class FrameReader:
         finally:
             ran = stream.finish()
         if not self._is_stopped:
-            self.verdict = self._checked(judge(ran, n_frames=self.n_frames))
+            self.verdict = self._checked(judge(ran, n_frames=self.n_frames, name=self._source.name))
 
     def _frames(self, stream: Stream) -> Iterator[Frame]:
         start = 0.0
@@ -87,7 +88,7 @@ class FrameReader:
             time = stream.next_time()
             if self.n_frames == 0:
                 period = 1 / self.rate
-                self._checked(judge(stream.log.told(), n_frames=2))  # a picture is told at once
+                self._checked(judge(stream.log.told(), n_frames=2, name=self._source.name))
             self.n_frames += 1
             # The clock of a damaged file may be silent, or jump back.
             start = self.seconds if time is None else max(time, start)

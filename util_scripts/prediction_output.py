@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from errors import UserError
 from results import ranked
+from util_scripts.cli import printable
 from util_scripts.events import Event, EventFinder
 
 SHOWN_PARTS = 20  # lines of a timeline, before "and N more"
@@ -71,11 +72,6 @@ def clock(seconds: float) -> str:
     hundredths = round(seconds * 100)
     minutes, hundredths = divmod(hundredths, 6000)
     return f"{minutes // 60}:{minutes % 60:02}:{hundredths // 100:02}.{hundredths % 100:02}"
-
-
-def printable(name: str) -> str:
-    """A name as it can stand in one line."""
-    return name if name.isprintable() else ascii(name)
 
 
 def say(line: str, *, error: bool = False) -> None:

@@ -3,14 +3,16 @@
 import glob
 import re
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from errors import UserError
-from util_scripts.extraction import walk_files
+from util_scripts.cli import printable
 from util_scripts.ffmpeg import input_of, input_of_device, input_of_url
+from util_scripts.walking import walk
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srtp", "srt", "udp", "tcp")
@@ -86,9 +88,12 @@ def _of_path(path: Path, live: bool) -> VideoInput:
 
 def _of_folder(folder: Path) -> Iterator[VideoInput]:
     n_files = 0
-    for here, files, _ in walk_files(folder):
-        for name in files:
-            path, n_files = here / name, n_files + 1
+    for visit in walk(folder):
+        for name in visit.files:
+            path, n_files = visit.path / name, n_files + 1
             yield VideoInput(str(path), tuple(input_of(path)), path, is_found=True)
+        for skipped in visit.skipped:
+            place = printable(str(visit.path / skipped.name))
+            print(f"{place}: passed over: {skipped.reason}", file=sys.stderr)
     if not n_files:
         raise UserError(f"{folder}: holds no files")

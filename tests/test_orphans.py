@@ -1,0 +1,313 @@
+"""Frames whose video was moved, renamed, deleted or broken: named, out of indexes, pruned."""
+
+import json
+import os
+import shutil
+import time
+from collections import Counter
+
+import pytest
+
+from errors import UserError
+from tests.commands import run_util
+from tests.videos import draw, names
+from util_scripts.folder_json import main as folder_json
+from util_scripts.generate_flow_hdf5 import find_videos
+from util_scripts.generate_video_hdf5 import main as to_hdf5
+from util_scripts.generate_video_jpgs import main as to_jpgs
+from util_scripts.ucf101_json import main as ucf101_json
+
+FORMS = {"jpg": (to_jpgs, ""), "hdf5": (to_hdf5, ".hdf5")}
+
+
+def extract(root, *flags, videos="v", form="jpg"):
+    return FORMS[form][0]([str(root / videos), str(root / form), "test", *flags])
+
+
+def indexed(root, form="jpg"):
+    """{the frames' place: label} of the index that folder_json makes."""
+    index = root / "index.json"
+    assert folder_json([str(root / form), str(index)]) == 0
+    database = json.loads(index.read_text())["database"]
+    return {
+        entry.get("video_path", f"{entry['annotations']['label']}/{name}"): (
+            entry["annotations"]["label"]
+        )
+        for name, entry in database.items()
+    }
+
+
+@pytest.fixture(params=FORMS)
+def form(request):
+    return request.param
+
+
+@pytest.fixture
+def videos(tmp_path, form):
+    """Three videos each of cat and dog, extracted."""
+    for label in ("cat", "dog"):
+        for number in range(3):
+            draw(tmp_path / f"v/{label}/{label}{number}.avi", seconds=1 + number)
+    assert extract(tmp_path, form=form) == 0
+    assert Counter(indexed(tmp_path, form).values()) == {"cat": 3, "dog": 3}
+    return tmp_path / "v"
+
+
+def change(videos):
+    """One new, one moved, one renamed, one deleted, one broken; 6 are left, of which one fails."""
+    draw(videos / "cat/new.avi")
+    (videos / "cat/cat0.avi").rename(videos / "dog/cat0.avi")
+    (videos / "cat/cat1.avi").rename(videos / "cat/renamed.avi")
+    (videos / "dog/dog0.avi").unlink()
+    (videos / "dog/dog1.avi").write_bytes(b"")
+
+
+def test_an_ordinary_week(videos, tmp_path, form, capsys):
+    change(videos)
+    capsys.readouterr()
+    assert extract(tmp_path, form=form) == 1  # dog1
+    out = capsys.readouterr().out
+    assert "3 done, 2 already there, 0 partial, 0 left out, 1 failed, 4 orphaned" in out
+    assert "frames without a video, which indexes leave out (--prune removes them):" in out
+    for name in ("cat/cat0", "cat/cat1", "dog/dog0"):
+        assert f"  {name}: {name}.avi: its video is no longer there\n" in out
+    assert "  dog/dog1: dog/dog1.avi: an empty file\n" in out
+    expected = {
+        "cat/cat2": "cat",
+        "cat/new": "cat",
+        "cat/renamed": "cat",
+        "dog/cat0": "dog",
+        "dog/dog2": "dog",
+    }
+    assert indexed(tmp_path, form) == expected
+    out = capsys.readouterr().out
+    assert "4 videos have frames and are left out" in out and "  dog/dog0: dog/dog0.avi: " in out
+    assert extract(tmp_path, "--prune", form=form) == 1
+    out = capsys.readouterr().out
+    assert "--prune: the frames of 4 videos removed" in out and "orphaned" not in out
+    suffix = FORMS[form][1]
+    assert names(tmp_path / form / "cat") == [f"{n}{suffix}" for n in ("cat2", "new", "renamed")]
+    assert names(tmp_path / form / "dog") == [f"{n}{suffix}" for n in ("cat0", "dog2")]
+    assert indexed(tmp_path, form) == expected
+    assert "left out" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["jpg"], indirect=True)
+def test_shards_judge_by_all_videos(videos, tmp_path, capsys):
+    change(videos)
+    with pytest.raises(UserError, match="--prune looks at all videos"):
+        extract(tmp_path, "--prune", "--shard", "0/3")
+    for number in range(3):
+        extract(tmp_path, "--shard", f"{number}/3")
+    assert "4 orphaned" in capsys.readouterr().out
+    assert len(indexed(tmp_path)) == 5
+    assert extract(tmp_path) == 1
+    assert "0 done, 5 already there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["jpg"], indirect=True)
+def test_what_comes_back_is_there_again(videos, tmp_path, capsys):
+    (videos / "cat").rename(tmp_path / "away")
+    assert extract(tmp_path) == 0
+    assert "3 already there, 0 partial, 0 left out, 0 failed, 3 orphaned" in capsys.readouterr().out
+    (tmp_path / "away").rename(videos / "cat")
+    assert extract(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "0 done, 6 already there" in out and "orphaned" not in out
+    (videos / "cat/cat0.avi").unlink()
+    assert extract(tmp_path, "--prune") == 0  # extraction wrote them, however they came back
+    assert names(tmp_path / "jpg/cat") == ["cat1", "cat2"]
+
+
+@pytest.mark.parametrize("form", ["jpg"], indirect=True)
+def test_videos_deleted_to_make_room(videos, tmp_path, capsys):
+    shutil.rmtree(videos / "cat")
+    assert extract(tmp_path, "--keep_gone") == 0
+    assert "orphaned" not in capsys.readouterr().out
+    assert len(indexed(tmp_path)) == 6
+    assert extract(tmp_path) == 0
+    assert len(indexed(tmp_path)) == 3
+    assert extract(tmp_path, "--keep_gone") == 0
+    assert len(indexed(tmp_path)) == 6
+    with pytest.raises(UserError, match="--prune removes what --keep_gone keeps"):
+        extract(tmp_path, "--keep_gone", "--prune")
+
+
+def test_two_folders_of_videos(tmp_path, capsys):
+    draw(tmp_path / "train/cat/a.avi")
+    draw(tmp_path / "val/cat/b.avi")
+    for _ in range(2):
+        for part in ("train", "val"):
+            assert extract(tmp_path, "--prune", videos=part) == 0
+            assert "orphaned" not in capsys.readouterr().out
+    assert set(indexed(tmp_path)) == {"cat/a", "cat/b"}
+    (tmp_path / "train/cat/a.avi").rename(tmp_path / "train/cat/c.avi")
+    assert extract(tmp_path, videos="val") == 0  # told whichever folder is extracted
+    assert "  cat/a: cat/a.avi: its video is no longer there" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "train")  # now nothing tells what was in it
+    shutil.rmtree(tmp_path / "jpg")
+    draw(tmp_path / "train/cat/a.avi")
+    assert extract(tmp_path, videos="train") == 0
+    shutil.rmtree(tmp_path / "train")
+    assert extract(tmp_path, "--prune", videos="val") == 0
+    assert set(indexed(tmp_path)) == {"cat/a", "cat/b"}
+
+
+def test_the_same_name_in_two_folders_of_videos(tmp_path, capsys):
+    draw(tmp_path / "train/cat/a.avi")
+    draw(tmp_path / "val/cat/a.avi", seconds=2)
+    assert extract(tmp_path, videos="train") == 0
+    assert extract(tmp_path, videos="val") == 1
+    told = f"cat/a.avi: its frames would replace those of {tmp_path}/train/cat/a.avi; give each"
+    assert told in capsys.readouterr().out
+    assert len(names(tmp_path / "jpg/cat/a")) == 10
+    shutil.copytree(tmp_path / "train", tmp_path / "copy")  # with the files' times
+    assert extract(tmp_path, "--size", "24", videos="copy") == 0
+    shutil.rmtree(tmp_path / "train")
+    shutil.rmtree(tmp_path / "copy")
+    assert extract(tmp_path, videos="val") == 0
+    assert len(names(tmp_path / "jpg/cat/a")) == 20
+
+
+def test_a_renamed_folder_of_videos(tmp_path, capsys):
+    for number in range(2):
+        draw(tmp_path / f"v/cat/{number}.avi")
+    assert extract(tmp_path) == 0
+    path = tmp_path / "jpg/manifest.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.dumps({k: v for k, v in row.items() if k != "video_dir"}) for row in rows]
+    path.write_text("\n".join(lines) + "\n")  # as earlier versions wrote it
+    assert extract(tmp_path) == 0
+    (tmp_path / "v").rename(tmp_path / "w")
+    assert extract(tmp_path, videos="w") == 0
+    before = path.read_bytes()
+    assert extract(tmp_path, videos="w") == 0
+    assert path.read_bytes() == before
+    (tmp_path / "w/cat/0.avi").unlink()
+    capsys.readouterr()
+    assert extract(tmp_path, videos="w") == 0
+    assert "0 done, 1 already there" in (out := capsys.readouterr().out) and "1 orphaned" in out
+
+
+def test_another_video_in_the_place_of_an_orphan(tmp_path, capsys):
+    video = draw(tmp_path / "v/cat/a.avi")
+    assert extract(tmp_path) == 0
+    video.rename(tmp_path / "v/cat/a.mpg")  # the same file: nothing to do
+    assert extract(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("0 done, 1 already there, 0 partial, 0 left out, 0 failed\n")
+    (tmp_path / "v/cat/a.mpg").unlink()
+    draw(tmp_path / "v/cat/a.mkv", seconds=2)
+    assert extract(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("1 done, 0 already there, 0 partial, 0 left out, 0 failed\n")
+    assert len(names(tmp_path / "jpg/cat/a")) == 20
+    assert indexed(tmp_path) == {"cat/a": "cat"}
+
+
+def test_only_what_extraction_wrote_is_pruned(tmp_path, capsys):
+    for name in ("ours", "theirs", "more"):
+        draw(tmp_path / f"v/cat/{name}.avi")
+    draw(tmp_path / "v/dog/stays.avi")
+    assert extract(tmp_path) == 0
+    manifest = tmp_path / "jpg/manifest.jsonl"
+    kept = [x for x in manifest.read_text().splitlines(keepends=True) if "theirs" not in x]
+    manifest.write_text("".join(kept))  # frames from before the manifest
+    assert extract(tmp_path) == 0
+    (tmp_path / "jpg/cat/ours/notes.txt").write_text("mine")
+    shutil.copy(
+        tmp_path / "jpg/cat/more/image_00010.jpg", tmp_path / "jpg/cat/more/image_00011.jpg"
+    )  # frames of the user's own making
+    shutil.rmtree(tmp_path / "v/cat")
+    capsys.readouterr()
+    assert extract(tmp_path, "--prune") == 0
+    out = capsys.readouterr().out
+    assert "--prune: the frames of 1 videos removed" in out and "1 orphaned" in out
+    assert "frames that were there before the manifest are not removed" in out
+    assert names(tmp_path / "jpg/cat/ours") == ["notes.txt"]
+    assert len(names(tmp_path / "jpg/cat/theirs")) == 10
+    assert len(names(tmp_path / "jpg/cat/more")) == 11
+    assert set(indexed(tmp_path)) == {"cat/more", "dog/stays"}
+
+
+def test_pruning_goes_on_where_it_was_stopped(tmp_path):
+    draw(tmp_path / "v/cat/a.avi")
+    draw(tmp_path / "v/cat/b.avi")
+    assert extract(tmp_path) == 0
+    (tmp_path / "v/cat/a.avi").unlink()
+    assert extract(tmp_path) == 0
+    removed = []
+
+    class Stopped(BaseException):
+        pass
+
+    def unlink(path, missing_ok=False):
+        if len(removed) == 4:
+            raise Stopped
+        removed.append(path.name)
+        os.unlink(path)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("pathlib.Path.unlink", unlink)
+        extract(tmp_path, "--prune")
+    assert set(indexed(tmp_path)) == {"cat/b"}
+    assert extract(tmp_path, "--prune") == 0
+    assert names(tmp_path / "jpg/cat") == ["b"]
+
+
+def test_an_emptied_class_goes_with_its_folder(tmp_path):
+    draw(tmp_path / "v/cat/deep/a.avi")
+    draw(tmp_path / "v/dog/b.avi")
+    assert extract(tmp_path) == 0
+    shutil.rmtree(tmp_path / "v/cat")
+    assert extract(tmp_path, "--prune") == 0
+    assert names(tmp_path / "jpg") == ["dog", "manifest.jsonl"]
+
+
+def test_lists_leave_orphans_out_too(tmp_path, capsys):
+    for name in ("a", "b", "c"):
+        draw(tmp_path / f"v/cat/{name}.avi")
+    assert extract(tmp_path) == 0
+    (tmp_path / "v/cat/b.avi").write_bytes(b"broken")
+    assert extract(tmp_path) == 1
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/classInd.txt").write_text("1 cat\n")
+    (tmp_path / "lists/trainlist01.txt").write_text("cat/a.avi 1\ncat/b.avi 1\n")
+    (tmp_path / "lists/testlist01.txt").write_text("cat/c.avi\n")
+    capsys.readouterr()
+    assert ucf101_json([str(tmp_path / name) for name in ("lists", "jpg", "out")]) == 0
+    out = capsys.readouterr().out
+    assert "1 videos have frames and are left out" in out and "cat/b: cat/b.avi: " in out
+    database = json.loads((tmp_path / "out/ucf101_01.json").read_text())["database"]
+    assert list(database) == ["a", "c"]
+    assert [path.name for path in find_videos(tmp_path / "jpg")] == ["a", "c"]
+
+
+def test_frames_that_a_user_made_of_a_failed_video_stay(tmp_path):
+    draw(tmp_path / "v/cat/a.avi")
+    (tmp_path / "v/cat/b.avi").write_bytes(b"\x01\x02 an odd codec")
+    assert extract(tmp_path) == 1
+    shutil.copytree(tmp_path / "jpg/cat/a", tmp_path / "jpg/cat/b")
+    assert extract(tmp_path, "--prune") == 1
+    assert set(indexed(tmp_path)) == {"cat/a", "cat/b"}
+
+
+def test_commands_of_a_user_count_right(tmp_path):
+    """As typed: extraction, index, changes, the same again; twice each."""
+    for label in ("cat", "dog"):
+        for number in range(3):
+            draw(tmp_path / f"v/{label}/{label}{number}.avi")
+    words = (tmp_path / "v", tmp_path / "jpg", "own")
+    for _ in range(2):
+        assert run_util("generate_video_jpgs", *words).status == 0
+    change(tmp_path / "v")
+    time.sleep(0.01)
+    for _ in range(2):
+        ran = run_util("generate_video_jpgs", *words)
+        assert ran.status == 1 and "4 orphaned" in ran.stdout
+    ran = run_util("folder_json", tmp_path / "jpg", tmp_path / "own.json")
+    assert ran.status == 0
+    assert "2 labels; videos: 3 training, 2 validation" in ran.stdout
+    os.remove(tmp_path / "v/dog/dog1.avi")
+    ran = run_util("generate_video_jpgs", *words, "--prune")
+    assert ran.status == 0 and "4 videos removed" in ran.stdout
