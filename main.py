@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,6 +102,7 @@ def run(options: Options, interruption: Interruption, world: "World") -> None:
     from phases import Parts, run_phases
     from runtime.checkpoint import check_class_names
     from runtime.device import describe_device
+    from runtime.results_folder import locked
 
     assert options.annotation_path is not None and options.result_path is not None
     index = read_any_index(options.annotation_path)
@@ -122,10 +123,13 @@ def run(options: Options, interruption: Interruption, world: "World") -> None:
     model = device.place(_prepare_model(options, index, resumed, pretrained))
     run_log = _open_log(options, resumed, world, index.labels)
     parts = Parts(options, index, model, device, world, run_log)
-    try:
-        run_phases(parts, resumed, interruption)
-    finally:
-        run_log.close()
+    assert options.result_path is not None
+    trains = world.is_first and not options.no_train
+    with locked(options.result_path) if trains else nullcontext():
+        try:
+            run_phases(parts, resumed, interruption)
+        finally:
+            run_log.close()
 
 
 def _check_form(options: Options, index: "Index") -> None:
@@ -218,6 +222,12 @@ def _open_log(
 
     start = position_of(checkpoint)
     assert options.result_path is not None
+    goes_on = (
+        checkpoint is not None
+        and checkpoint.epoch is not None
+        and checkpoint.path.resolve().parent == options.result_path.resolve()
+    )
+    inputs = (options.pretrain_path, options.resume_path, options.annotation_path)
     return RunLog(
         options.result_path,
         options=options.as_plain(),
@@ -226,6 +236,9 @@ def _open_log(
         keep_batches=start.batches,
         tensorboard=options.tensorboard,
         is_silent=not world.is_first,
+        resumed=checkpoint.path if checkpoint is not None and goes_on else None,
+        is_evaluation=options.no_train,
+        inputs=[path for path in inputs if path is not None],
     )
 
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+FEW = 50  # videos, or videos of a class, below which no verdict stands on them
+
 
 def topk_hits(scores: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
     """(N, K) scores and (N,) class numbers -> (N,) bool: is the target among the k highest?
@@ -51,6 +53,12 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def could_be(successes: int, n: int) -> str:
+    """A share and the ends of its 95% interval, in words: 7 of 8 -> "87.5% can be anything …"."""
+    low, high = wilson_interval(successes, n)
+    return f"{successes / n:.1%} can be anything from {low:.0%} to {high:.0%}"
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:

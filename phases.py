@@ -1,10 +1,11 @@
 """The phases of a run: training with validation, inference."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,12 +25,13 @@ from datasets.video_dataset import (
 )
 from errors import UserError
 from inference import infer
+from metrics import FEW, could_be
 from model import without_head
 from models.catalog import FAMILIES
 from opts import Options
 from progress import Position, Stopwatch
 from reporting.writing import report_inference
-from results import Entries, accuracy_of, describe, write_results
+from results import Entries, accuracy_of, caution, describe, write_results
 from runtime.checkpoint import Checkpoint
 from runtime.device import Device, Scorer, describe_device
 from runtime.distributed import World
@@ -38,6 +40,7 @@ from runtime.keeper import CheckpointKeeper
 from runtime.profile import tracing
 from runtime.provenance import write_provenance
 from runtime.run_log import RunLog
+from runtime.same_run import DECIDE_CLIPS, check_same_run, digest_of
 from trainer import Trainer, build_trainer
 from training import fit, validate
 
@@ -100,13 +103,18 @@ def _train(
     options = parts.options
     counts = class_counts(clips.dataset.records, options.n_classes)
     log.info("training videos: %s", describe_counts(counts, parts.index.labels))
+    if val_clips is not None and (n := len(val_clips.dataset)) < FEW:
+        told = could_be((n + 1) // 2, n)
+        log.warning("%d validation videos are few: an accuracy of %s", n, told)
     weights = balanced_weights(counts) if options.class_weights == "balanced" else None
     trainer = build_trainer(
         options, parts.model, parts.device, checkpoint, parts.world, class_weights=weights
     )
-    start = _start(options, checkpoint, parts.world)
-    keeper = _keeper(parts, interruption)
+    settings = _settings(options, clips, parts.world.n_nodes)
+    start = _start(options, checkpoint, settings)
+    keeper = _keeper(parts, interruption, training_videos=settings["training videos"])
     if checkpoint is not None:
+        parts.run_log.begin()  # which moves what the resumed run would overwrite
         keeper.mend(checkpoint)
     train_loader: TrainLoader = clips
     val_loader: ValLoader | None = val_clips
@@ -191,7 +199,8 @@ def position_of(checkpoint: Checkpoint | None) -> Position:
     return Position((checkpoint.epoch or 0) + 1)
 
 
-def _start(options: Options, checkpoint: Checkpoint | None, world: World) -> Position:
+def _start(options: Options, checkpoint: Checkpoint | None, here: Mapping[str, Any]) -> Position:
+    """Where training goes on. `here` are the settings that decide its batches."""
     start = position_of(checkpoint)
     if checkpoint is not None and start.epoch > options.n_epochs + 1:
         raise UserError(
@@ -200,31 +209,23 @@ def _start(options: Options, checkpoint: Checkpoint | None, world: World) -> Pos
         )
     if start.epoch == options.n_epochs + 1:
         log.info("all %d epochs are trained already", options.n_epochs)
-    if start.batches and checkpoint is not None:
-        _check_batches(options, checkpoint, world.n_nodes)
+    if checkpoint is not None:
+        extras = checkpoint.extras
+        saved: dict[str, Any] = {f"--{name}": value for name, value in extras.options.items()}
+        saved |= {"number of nodes": extras.n_nodes, "training videos": extras.training_videos}
+        check_same_run(checkpoint.path, saved, here, is_inside_epoch=start.batches > 0)
+    if start.batches:
         log.info("going on in epoch %d after batch %d", start.epoch, start.batches)
     return start
 
 
-def _check_batches(options: Options, checkpoint: Checkpoint, n_nodes: int) -> None:
-    """Inside an epoch the batches must be those of the interrupted run."""
-    for name in ("batch_size", "accumulate", "manual_seed"):
-        here = getattr(options, name)
-        saved = checkpoint.options.get(name, here)
-        if saved != here:
-            raise UserError(
-                f"--{name} {here}: {checkpoint.path} was saved inside an epoch with {saved}; "
-                "resume with that, or from a save_{epoch}.pth"
-            )
-    saved = checkpoint.extras.n_nodes or n_nodes
-    if saved != n_nodes:
-        raise UserError(
-            f"{checkpoint.path}: was saved inside an epoch on {saved} nodes, now there are "
-            f"{n_nodes}; resume on as many, or from a save_{{epoch}}.pth"
-        )
+def _settings(options: Options, clips: ClipLoader[ShuffledBatches], n_nodes: int) -> dict[str, Any]:
+    """What decides the batches of training, by the names that messages use."""
+    flags = {f"--{name}": getattr(options, name) for name in DECIDE_CLIPS}
+    return flags | {"number of nodes": n_nodes, "training videos": digest_of(clips.dataset.records)}
 
 
-def _keeper(parts: Parts, interruption: Interruption) -> CheckpointKeeper:
+def _keeper(parts: Parts, interruption: Interruption, *, training_videos: str) -> CheckpointKeeper:
     options = parts.options
     assert options.result_path is not None
     return CheckpointKeeper(
@@ -237,6 +238,7 @@ def _keeper(parts: Parts, interruption: Interruption) -> CheckpointKeeper:
             "class_names": list(parts.index.labels),
             "options": options.as_plain(),
             "n_nodes": parts.world.n_nodes,
+            "training_videos": training_videos,
         },
         interruption=interruption,
         world=parts.world,
@@ -301,6 +303,8 @@ def _tell_results(
         log.info("the videos have no labels: no accuracy")
     else:
         accuracy = accuracy_of(index, results, options.inference_subset)
+        if (few := caution(accuracy, options.inference_subset)) is not None:
+            log.warning("%s", few)
         for line in describe(accuracy):
             log.info("%s", line)
     if not options.no_report:

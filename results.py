@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets.annotation import UNLABELLED, Index, canonical_subset, write_json
 from errors import UserError
-from metrics import mean_class_accuracy, wilson_interval
+from metrics import FEW, could_be, mean_class_accuracy, wilson_interval
 from runtime.reading import Finite, decode_text, parse_json, read_bytes, shown_name, typed
 
 KS = (1, 5)  # the k of the top-k accuracies that are told without being asked
@@ -215,6 +215,17 @@ def _ranking(entries: Entries) -> list[str]:
 def _rank(label: str, ranking: Sequence[str]) -> float:
     """1 for the best; infinity where the label is not in the ranking."""
     return ranking.index(label) + 1 if label in ranking else math.inf
+
+
+def caution(accuracy: Accuracy, subset: str) -> str | None:
+    """What the accuracy of a few videos of `subset` does not tell; None where there are enough."""
+    n = accuracy.n_counted
+    if n >= FEW:
+        return None
+    return (
+        f"{n} {canonical_subset(subset)} videos: {could_be(accuracy.n_hits, n)}; videos from other "
+        "places or cameras may do worse still"
+    )
 
 
 def describe(accuracy: Accuracy, *, ks: Sequence[int] = KS) -> list[str]:

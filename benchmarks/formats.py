@@ -19,8 +19,6 @@ from datasets.compact import CompactRecords, VideoRecord
 from datasets.frames import FrameSource, Hdf5Videos, JpgFolder, VideoFiles, default_decoder
 from datasets.hdf5 import HDF5_SUFFIX
 from datasets.video_dataset import Sample, SampleKey, VideoDataset
-from datasets.video_files import require_torchcodec
-from errors import UserError
 from spatial_transforms import TrainView
 from temporal_transforms import random_window
 from util_scripts.generate_video_hdf5 import main as generate_video_hdf5
@@ -71,14 +69,10 @@ def _against_jpg(videos: Path, work: Path) -> Iterator[Comparison]:
     hdf5 = _make(generate_video_hdf5, videos, work / "hdf5")
     files = [work / "hdf5" / name.with_name(f"{name.name}{HDF5_SUFFIX}") for name in names]
     forms = {"hdf5": made(hdf5, files, Hdf5Videos(default_decoder()), 0)}
-    try:
-        require_torchcodec()
-        stems = {path.with_suffix(""): path for path in videos.rglob("*") if path.is_file()}
-        originals = [stems[videos / name] for name in names]
-        n_bytes = sum(path.stat().st_blocks * 512 for path in originals)
-        forms["video files"] = made((0, n_bytes), originals, VideoFiles(), 1)
-    except UserError as error:
-        print(f"video files: left out: {error}")
+    stems = {path.with_suffix(""): path for path in videos.rglob("*") if path.is_file()}
+    originals = [stems[videos / name] for name in names]
+    n_bytes = sum(path.stat().st_blocks * 512 for path in originals)
+    forms["video files"] = made((0, n_bytes), originals, VideoFiles(default_decoder()), 1)
     for name, form in forms.items():
         title = f"{name} against jpg"
         costs = [("MB per 1,000", form.n_bytes / 1e6, plain.n_bytes / 1e6)]

@@ -8,6 +8,7 @@
 
 import gc
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -38,6 +39,8 @@ UNLABELLED_FOLDER = "test"  # where unlabelled test videos lie under FRAMES_DIR
 FRAME_NAME = re.compile(r"image_(\d{5,})\.jpg", re.ASCII)
 ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")  # which may spell a key in another way
 FrameNumber = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+log = logging.getLogger(__name__)
+
 TRIED = 3  # omitted videos that an error names
 # Larger indexes are checked by one listing per label: opening each folder would take a minute on a
 # disk and an hour over a network. An empty folder then stops the run when it is read.
@@ -211,6 +214,7 @@ def select_videos(
     if not frames_dir.is_dir():
         raise UserError(f"{frames_dir}: no such folder of frames")
     shelf, frames = Shelf(file_type), str(frames_dir)
+    _report_outside(index, subset, frames)
     look_inside = not shelf.is_files and len(index.entries) <= OPENED_EACH
     omitted: list[tuple[str, str]] = []
 
@@ -230,6 +234,22 @@ def select_videos(
     records = CompactRecords(usable())
     refuse_empty(index.path, subset, records, omitted)
     return Selection(records, omitted)
+
+
+def _report_outside(index: Index, subset: str, frames: str) -> None:
+    """Log once that a video_path leads out of the folder of frames, as the original allows."""
+    inside = os.path.join(os.path.abspath(frames), "")
+    outside = [
+        entry.video_path
+        for entry in index.entries.of_subset(subset)
+        if entry.video_path is not None
+        and not os.path.abspath(os.path.join(frames, entry.video_path)).startswith(inside)
+    ]
+    if outside:
+        log.warning(
+            "%s: %d %s videos are read from outside %s, where their video_path leads (the first: "
+            "%s)", index.path, len(outside), subset, frames, shown_name(outside[0]),
+        )  # fmt: skip
 
 
 def refuse_empty(

@@ -31,11 +31,11 @@ from datasets.video_dataset import (
     VideoDataset,
     WindowBatches,
 )
-from datasets.video_files import require_torchcodec
 from opts import Options
 from runtime.distributed import ALONE, World
 from spatial_transforms import EvalView, TrainView
 from temporal_transforms import center_window, even_windows, random_window
+from util_scripts.ffmpeg import find_ffmpeg
 
 TRAIN_WINDOWS = {"random": random_window, "center": center_window}
 NAMED = 5  # omitted videos that are named before "and N more"
@@ -114,12 +114,17 @@ def _dataset(
     spatial: SpatialTransform,
 ) -> VideoDataset:
     stride, seed = options.sample_t_stride, options.manual_seed
-    source = _source(options, whole_frames=isinstance(spatial, EvalView))
+    source = _source(
+        options,
+        whole_frames=isinstance(spatial, EvalView),
+        is_sequential=isinstance(temporal, SlidingWindows),
+    )
     return VideoDataset(records, source, temporal, spatial, stride, seed)
 
 
-def _source(options: Options, *, whole_frames: bool) -> FrameSource:
-    """`whole_frames` tells that all of a frame becomes the input, of known size."""
+def _source(options: Options, *, whole_frames: bool, is_sequential: bool) -> FrameSource:
+    """`whole_frames` tells that all of a frame becomes the input, of known size; `is_sequential`
+    that a video is read from its first frame to its last."""
     if options.accimage:
         require_accimage()
     decode = decode_with_accimage if options.accimage else default_decoder()
@@ -128,8 +133,8 @@ def _source(options: Options, *, whole_frames: bool) -> FrameSource:
     if options.file_type == "jpg":
         return JpgFolder(decode)
     if options.file_type == "video":
-        require_torchcodec()
-        return VideoFiles()
+        find_ffmpeg()  # its absence is told here, not by a worker
+        return VideoFiles(decode, is_sequential)
     require_h5py()
     if options.input_type == "flow":
         return Hdf5Videos(decode, FLOW, channels=1)

@@ -2,22 +2,20 @@
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as F
 from PIL import Image
 from torch import Tensor
 
-from datasets.video_files import ERRORS, first_line, open_video
+from datasets.video_files import OpenVideo, VideoError, read_jpegs
 from errors import UserError
 
 JPEG_START = b"\xff\xd8\xff"
 SPARSE = 8  # times as many frames in a run as are wanted: above it, they are read one by one
-AT_ONCE = 16  # frames of a video file that are held in their full size
 Decoder = Callable[[bytes], Tensor]  # JPEG bytes -> uint8 (3, H, W)
 
 
@@ -32,6 +30,11 @@ def frame_path(folder: str, number: int) -> str:
 class FrameSource(Protocol):
     """Reads frames of one video: uint8 (C, H, W) each, C the source's own."""
 
+    @property
+    def remedy(self) -> str:
+        """What to do about a video whose frames can't be read; {} is its id."""
+        ...
+
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
         """Frames by number, in the order given. Raises FrameError."""
         ...
@@ -42,6 +45,7 @@ class JpgFolder:
     """Frames as files image_00001.jpg … in a folder per video, numbered from 1."""
 
     decode: Decoder
+    remedy: ClassVar[str] = "extract {} again"
 
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
         folder = str(path)  # a Path per frame would cost a tenth of its decoding
@@ -71,6 +75,7 @@ class Hdf5Videos:
     decode: Decoder
     datasets: tuple[str, ...] = ("video",)
     channels: int = 3
+    remedy: ClassVar[str] = "extract {} again"
 
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
         import h5py
@@ -110,54 +115,42 @@ class Hdf5Videos:
         return torch.cat([plane[: self.channels] for plane in planes])
 
 
-@dataclass(frozen=True)
+@dataclass
 class VideoFiles:
-    """Frames decoded from the video itself, numbered from 1 and resized as extraction does: the
-    shorter side to `side` pixels, bicubic. Equal to extracted frames up to the loss of JPEG."""
+    """Frames decoded from the video itself, numbered from 1: those that extraction with
+    --quality 2 writes.
 
-    side: int = 240
+    With `is_sequential` ffmpeg waits at the last frame that was read for those after it, as the
+    windows of a long video ask for them; else each call starts at the beginning of the file.
+    """
+
+    decode: Decoder
+    is_sequential: bool = False
+    remedy: ClassVar[str] = "replace that file, or write the index anew from the videos"
+    _open: OpenVideo | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": None}  # each process starts its own ffmpeg
 
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
         if min(numbers) < 1:
             raise FrameError(f"{path}: frame {min(numbers)}: a video file's frames count from 1")
-        # A few at a time: whole ones of a large video would fill the memory.
-        runs = (numbers[i : i + AT_ONCE] for i in range(0, len(numbers), AT_ONCE))
-        return [frame for run in runs for frame in self._run(path, run)]
-
-    def _run(self, path: Path, numbers: Sequence[int]) -> Tensor:
         try:
-            video = open_video(path)
-            frames = video.get_frames_at([number - 1 for number in numbers]).data
-        except ERRORS as error:
-            raise FrameError(
-                f"{path}: frames {numbers[0]} to {numbers[-1]} can't be read: {first_line(error)}"
-            ) from None
-        _, _, height, width = frames.shape
-        size = _resized(height, width, self.side)
-        frames = F.resize(frames, size, F.InterpolationMode.BICUBIC, antialias=True)
-        return as_jpgs_show(frames) if video.metadata.color_space == "bt709" else frames
+            jpegs = (self._read_on if self.is_sequential else read_jpegs)(path, numbers)
+        except VideoError as error:
+            raise FrameError(f"{path}: {error}") from None
+        return [
+            decode_frame(jpegs[number], self.decode, f"{path}: frame {number}")
+            for number in numbers
+        ]
 
-
-def as_jpgs_show(frames: Tensor) -> Tensor:
-    """RGB out of BT.709 -> what readers make of the JPGs that ffmpeg writes of it, and what models
-    are trained on: they take its brightness and colour differences for BT.601's. Up to 15 of 255.
-    uint8 (N, 3, H, W)"""
-    matrix = torch.linalg.solve(_luma_matrix(0.299, 0.114), _luma_matrix(0.2126, 0.0722))
-    colours = torch.einsum("dc,nchw->ndhw", matrix.float(), frames.float())
-    return colours.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _luma_matrix(red: float, blue: float) -> Tensor:
-    """R'G'B' -> Y'CbCr of full range, from the shares of red and blue in Y'."""
-    luma = torch.tensor([red, 1 - red - blue, blue], dtype=torch.float64)
-    one_red, _, one_blue = torch.eye(3, dtype=torch.float64)
-    return torch.stack([luma, (one_blue - luma) / (1 - blue) / 2, (one_red - luma) / (1 - red) / 2])
-
-
-def _resized(height: int, width: int, side: int) -> list[int]:
-    """ffmpeg's scale=-1:side, which rounds the longer side to the nearest number."""
-    longer = (2 * max(height, width) * side + min(height, width)) // (2 * min(height, width))
-    return [side, longer] if width > height else [longer, side]
+    def _read_on(self, path: Path, numbers: Sequence[int]) -> dict[int, bytes]:
+        video = self._open
+        if video is None or not video.can_read(path, numbers):
+            if video is not None:
+                video.close()
+            video = self._open = OpenVideo(path, min(numbers))
+        return video.read(numbers)
 
 
 def decode_frame(data: bytes, decode: Decoder, place: Path | str) -> Tensor:

@@ -4,12 +4,24 @@ seconds for half a million videos."""
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from datasets.annotation import UNLABELLED, Index
 from datasets.compact import SUBSET_NAMES, Entry
 
 UCF_GROUP = re.compile(r"^(v_.+_g\d+)_c\d+$")
+# Which part of a recording, at the end of a name: the times in 1a2B3c_000010_000020, and what
+# follows match3 in match3_clip07, match3 part 7, match3clip7, match3_7. Group 1 is the recording.
+PART = r"(?i:clip|part|segment|seg|scene|shot|cut|chunk|take)"
+TIMES = r"(.+)[_-](?:\d{4,}|\d+\.\d+)[_-](?:\d{4,}|\d+\.\d+)$"
+YOUTUBE_TIMES = r"([\w-]{11})[_-]\d+[_-]\d+$"
+PART_WORD = rf"(.+?)[\s_.-]*(?<![A-Za-z]){PART}[\s_.-]*\(?\d+\)?$"
+PART_NUMBER = r"(.+)[\s_.-]+[A-Za-z]*\(?\d+\)?$"
+# Names that tell no recording, as 001, clip_01 and video (3), and what cameras begin theirs with.
+TELLS_NOTHING = re.compile(rf"(?:{PART}|(?i:video|vid|movie|mov|mvi|img|dsc|file))?[\W_]*\d*\W*")
+NUMBERING = 0.9  # share of a label's videos from which on a stem numbers videos, not parts of one
+RARE = 0.1  # share of a label's videos up to which a stem without digits is the name of a recording
+MOST_PARTS = 30  # of one recording, where a label has no other
 IMBALANCE = 10  # times as many training videos as another label has
 NAMED = 10  # findings of one kind that are named before "and N more"
 
@@ -18,7 +30,14 @@ NO_VALIDATION = "labels without validation videos"
 ALIKE = "labels that differ in case, spaces or underscores only"
 SAME_NAME = "videos of one name on both sides"
 SAME_GROUP = "sources (UCF-101's groups) on both sides"
+SAME_RECORDING = {
+    pattern: "recordings on both sides, judging by the names; if so, accuracy comes out too high: "
+    f"split again with folder_json --group_by '{pattern}'"
+    for pattern in (TIMES, YOUTUBE_TIMES, PART_WORD, PART_NUMBER)
+}
 UNEVEN = f"labels with less than a {IMBALANCE}th of the training videos of the largest"
+
+K = TypeVar("K")
 
 
 class Finding(NamedTuple):
@@ -29,8 +48,14 @@ class Finding(NamedTuple):
 def check_index(index: Index) -> Iterator[Finding]:
     """Labels that lack a side, look alike or have few videos; videos on both sides."""
     yield from check_labels(index)
+    yield from check_sides(index)
+
+
+def check_sides(index: Index) -> Iterator[Finding]:
+    """Videos that train, or parts of their recordings, on another side too."""
     yield from on_both_sides(SAME_NAME, index, _name)
     yield from on_both_sides(SAME_GROUP, index, _group)
+    yield from same_recordings(index)
 
 
 def check_labels(index: Index) -> Iterator[Finding]:
@@ -59,25 +84,81 @@ def check_labels(index: Index) -> Iterator[Finding]:
 def on_both_sides(
     kind: str, index: Index, key_of: Callable[[Entry], str | None]
 ) -> Iterator[Finding]:
-    """Keys that a training video shares with a video of another subset, once each. Holds the keys
-    of the other, smaller side in memory."""
-    others: dict[str, str] = {}
+    """Keys that a training video shares with a video of another subset, once each."""
+    for _, text in _on_both_sides(index, key_of):
+        yield Finding(kind, text)
+
+
+def _on_both_sides(index: Index, key_of: Callable[[Entry], K | None]) -> Iterator[tuple[K, str]]:
+    """Each such key, and the two videos. Holds the keys of the other, smaller side in memory."""
+    others: dict[K, str] = {}
     for subset in SUBSET_NAMES[1:]:
         for entry in index.entries.of_subset(subset):
             if (key := key_of(entry)) is not None:
                 others.setdefault(key, entry.video_id)
     for entry in index.entries.of_subset("training") if others else ():
         if (key := key_of(entry)) is not None and (twin := others.pop(key, None)) is not None:
-            yield Finding(kind, f"{entry.video_id} (training) and {twin}")
+            yield key, f"{entry.video_id} (training) and {twin}"
 
 
-def _name(entry: Entry) -> str:
+def _base_name(entry: Entry) -> str:
     return entry.video_id.rpartition("/")[2]
 
 
+def _name(entry: Entry) -> str | None:
+    name = _base_name(entry)
+    return None if TELLS_NOTHING.fullmatch(name) else name
+
+
 def _group(entry: Entry) -> str | None:
-    match = UCF_GROUP.match(_name(entry))
+    match = UCF_GROUP.match(_base_name(entry))
     return match and match[1]
+
+
+class _Recording(NamedTuple):
+    stem: str  # of the names of its parts
+    pattern: str  # that found it
+
+
+def _recording(entry: Entry) -> _Recording | None:
+    name = _base_name(entry)
+    if UCF_GROUP.match(name):
+        return None
+    for pattern in SAME_RECORDING:
+        if match := re.match(pattern, name):
+            stem = match[1]
+            return None if TELLS_NOTHING.fullmatch(stem) else _Recording(stem, pattern)
+    return None
+
+
+def same_recordings(index: Index) -> Iterator[Finding]:
+    """Recordings of which, judging by the names, one part trains and another does not."""
+    shared = dict(_on_both_sides(index, _recording))
+    totals: Counter[str] = Counter()
+    counts: defaultdict[_Recording, Counter[str]] = defaultdict(Counter)
+    for entry in index.entries if shared else ():
+        label = "" if entry.label == UNLABELLED else index.labels[entry.label]
+        totals[label] += 1
+        recording = _recording(entry)
+        if recording is not None and recording in shared:
+            counts[recording][label] += 1
+    for recording, text in shared.items():
+        if _is_distinct(recording, counts[recording], totals):
+            yield Finding(SAME_RECORDING[recording.pattern], text)
+
+
+def _is_distinct(recording: _Recording, counts: Counter[str], totals: Counter[str]) -> bool:
+    """Whether a stem, with its videos per label, is more than the name of a class or data set that
+    numbers its videos: fi of fi_001, fi_002 …"""
+    shares = [n / totals[label] for label, n in counts.items()]
+    has_digits = re.search(r"\d", recording.stem) is not None
+    if recording.pattern == PART_NUMBER and not has_digits:
+        return max(shares) <= RARE
+    if min(shares) < NUMBERING:
+        return True
+    is_label = recording.stem.casefold() in map(str.casefold, counts)
+    is_few = counts.total() <= MOST_PARTS
+    return recording.pattern != PART_NUMBER and has_digits and is_few and not is_label
 
 
 def by_kind(findings: Iterator[Finding]) -> dict[str, list[str]]:

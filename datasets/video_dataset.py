@@ -259,8 +259,8 @@ class ClipLoader(Generic[Batches]):
     def _judge(self, bad: Iterable[BadSample]) -> None:
         for sample in bad:
             if not self.skip_bad:
+                remedy = self.dataset.source.remedy.format(self.video_id(sample.video))
                 raise UserError(
-                    f"{sample.reason}; extract {self.video_id(sample.video)} again, or leave "
-                    "such samples out with --on_bad_video skip"
+                    f"{sample.reason}; {remedy}, or leave such samples out with --on_bad_video skip"
                 )
             self.skipped.append(sample.reason)

@@ -1,10 +1,13 @@
 """The page of a report: facts, charts and strips -> one HTML file that needs nothing else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datasets.annotation import SUBSETS, canonical_subset
+from datasets.index_checks import by_kind, check_sides, first_few
 from errors import UserError
 from metrics import calibration
 from reporting import charts
@@ -14,9 +17,10 @@ from reporting.tables import (
     class_rows,
     confused_pairs,
     shown_matrix,
+    too_few,
     two_classes,
 )
-from results import describe
+from results import caution, describe
 from runtime.provenance import versions
 
 TEMPLATE = "report.html.j2"
@@ -82,9 +86,17 @@ def _headline(facts: Facts) -> dict[str, Any]:
         return {"reason": facts.reasons.get("accuracy", "the videos have no labels")}
     return {
         "accuracy": accuracy,
+        "cautions": [*filter(None, [caution(accuracy, facts.subset)]), *_doubts(facts)],
         "subset": canonical_subset(facts.subset),
         "notes": [line for line in describe(accuracy) if not line.startswith(("video", "mean"))],
     }
+
+
+def _doubts(facts: Facts) -> Iterator[str]:
+    """What makes the accuracy too high: training videos among the others."""
+    assert facts.index is not None
+    for kind, texts in by_kind(check_sides(facts.index)).items():
+        yield f"{count(len(texts))} {kind}: {'; '.join(first_few(texts))}"
 
 
 def _confusion(facts: Facts) -> dict[str, Any] | None:
@@ -123,6 +135,9 @@ def _reliability(facts: Facts) -> dict[str, Any] | None:
     known = videos.is_labelled
     if not known.any():
         return None
+    counts = np.bincount(videos.targets[known], minlength=len(facts.labels))
+    if (reason := too_few(counts.tolist(), facts.labels)) is not None:
+        return {"reason": reason}
     scores = videos.scores[known].clip(0, 1)
     found = calibration(scores, videos.hits[known], N_BINS)
     return {
@@ -142,6 +157,9 @@ def _two_classes(facts: Facts, positive: str | None) -> dict[str, Any] | None:
         two = two_classes(facts, positive)
     except ValueError as error:
         return {"reason": str(error)}
+    sides = [two.counts.n_positives, two.counts.n_negatives]
+    if (reason := too_few(sides, [two.positive, two.negative])) is not None:
+        return {"reason": reason}
     return {"two": two, "charts": [charts.roc(two), charts.precision_recall(two)]}
 
 

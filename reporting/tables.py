@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metrics import Thresholds, thresholds_of, wilson_interval
+from metrics import FEW, Thresholds, thresholds_of, wilson_interval
 from reporting.facts import UNKNOWN, Facts, Videos
 from results import labelled
 
@@ -85,6 +85,17 @@ def shown_matrix(matrix: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray,
     small = np.zeros((len(shown) + 1, len(shown) + 1), np.int64)
     np.add.at(small, (group[:, None], group[None, :]), matrix)
     return small, [*(labels[number] for number in shown), OTHERS]
+
+
+def too_few(counts: Sequence[int], labels: Sequence[str]) -> str | None:
+    """Why nothing can be said of scores and thresholds on so few videos per class; None if it can:
+    with FEW videos of each of two classes, or twice as many of more classes."""
+    if len(labels) == 2 and min(counts) < FEW:
+        told = " and ".join(f"{n} of {name}" for n, name in zip(counts, labels, strict=True))
+        return f"it takes some {FEW} videos of each class to tell, and there are {told}"
+    if sum(counts) < 2 * FEW:
+        return f"it takes some {2 * FEW} videos to tell, and there are {sum(counts)}"
+    return None
 
 
 class Choice(NamedTuple):

@@ -33,7 +33,9 @@ from runtime.extras import Best, Extras, SavedPosition, read_extras
 from runtime.reading import shown
 
 SAFETENSORS = ".safetensors"
-OF_A_RUN = re.compile(r"(save_\d+|best|last)\.pth")  # what runtime.keeper writes
+OF_A_RUN = re.compile(r"(save_\d{1,9}|best|last)\.pth")  # what runtime.keeper writes
+UNREADABLE_POSITION = (10**10, 0)  # the furthest, so that a damaged file is reported
+SAVED = re.compile(r"save_(\d{1,9})\.pth")
 UNREADABLE = "is no checkpoint that torch can read, or only a part of one"
 # What torch says of a file that names a class or function beyond those that tensors need.
 REFUSED = re.compile(r"GLOBAL (\S+)|unrecognized function (.+)|but got (<class .+>)", re.IGNORECASE)
@@ -346,10 +348,10 @@ def _is_alike(value: Any, own: Any) -> bool:
 
 
 def find_newest(folder: Path) -> Checkpoint | None:
-    """The last written whole checkpoint of a run in `folder`, or None. Damaged ones are named."""
-    saved = [path for path in folder.glob("*.pth") if OF_A_RUN.fullmatch(path.name)]
-    newest_first = sorted(saved, key=lambda p: p.stat().st_mtime_ns, reverse=True)
-    for path in newest_first:
+    """The whole checkpoint of a run in `folder` that is furthest in training, or None. Damaged ones
+    are named. File times do not count: copying a folder changes them."""
+    positions = saved_positions(folder)
+    for path in sorted(positions, key=lambda p: (positions[p], p.name.startswith("save_")))[::-1]:
         try:
             checkpoint = load_checkpoint(path)
         except UserError as error:
@@ -359,3 +361,22 @@ def find_newest(folder: Path) -> Checkpoint | None:
             return checkpoint
         log.warning("passed over: %s: holds weights only", path)
     return None
+
+
+def saved_positions(folder: Path) -> dict[Path, tuple[int, int]]:
+    """How far the checkpoints of a run in `folder` are: whole epochs, and batches of the next."""
+    found = (path for path in folder.glob("*.pth") if OF_A_RUN.fullmatch(path.name))
+    return {path: _position_of(path) for path in found}
+
+
+def _position_of(path: Path) -> tuple[int, int]:
+    if match := SAVED.fullmatch(path.name):
+        return int(match[1]), 0
+    for is_mapped in (True, False):  # mapped, torch reads only what is asked for
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
+            position = content.get("position") or {"batches": 0}
+            return int(content.get("epoch", 0)), int(position["batches"])
+        except Exception:  # what is wrong with it is reported when it is loaded
+            continue
+    return UNREADABLE_POSITION

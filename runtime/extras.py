@@ -43,6 +43,7 @@ class Extras(msgspec.Struct):
     position: SavedPosition | None = None
     scaler: dict[str, Finite] = {}
     n_nodes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    training_videos: Name | None = None  # their digest, see runtime.same_run
 
     @property
     def is_ours(self) -> bool:

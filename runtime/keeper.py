@@ -1,20 +1,18 @@
 """Which checkpoints a training run writes, when, and how many stay."""
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from errors import UserError
-from runtime.checkpoint import Checkpoint, load_checkpoint, read_content, save_checkpoint
+from runtime.checkpoint import SAVED, Checkpoint, load_checkpoint, read_content, save_checkpoint
 from runtime.distributed import ALONE, World
 from runtime.interruption import Interrupted, Interruption
 
 BEST = "best.pth"
 State = Callable[[], dict[str, Any]]
 
-SAVED = re.compile(r"save_(\d+)\.pth")
 LEFTOVERS = (".*.pth.*.tmp", ".*.log.*.tmp", ".*.json.*.tmp")  # of runs that were killed
 
 

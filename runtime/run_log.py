@@ -6,12 +6,13 @@ the files of an earlier run as they were.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import writing
 from runtime.reading import read_text
+from runtime.results_folder import holds_training, set_aside, set_later_aside
 
 if TYPE_CHECKING:
     from runtime.board import Board
@@ -30,10 +31,12 @@ MOST_DIGITS = 16
 class RunLog:
     """train.log, train_batch.log, val.log, time.log, opts.json and, if asked, TensorBoard's file.
 
-    With `keep_before` above 1 the logs go on: rows of that epoch and later ones, which an
-    interrupted run may have left, are cut off, but for the first `keep_batches` of that epoch in
-    train_batch.log. Otherwise logs of an earlier run in the same folder are put aside under the
-    name *.log.old.
+    What an earlier run left in the folder is moved aside at the first row, but for `inputs`.
+
+    A run that goes on from `resumed`, a checkpoint of the folder, at epoch `keep_before` keeps the
+    rows before that, and the first `keep_batches` of that epoch in train_batch.log; only later
+    checkpoints are moved. An evaluation, `is_evaluation`, moves nothing, and adds nothing to the
+    logs and options of a training run.
     """
 
     def __init__(
@@ -46,6 +49,9 @@ class RunLog:
         keep_batches: int = 0,
         tensorboard: bool = False,
         is_silent: bool = False,
+        resumed: Path | None = None,
+        is_evaluation: bool = False,
+        inputs: Collection[Path] = (),
     ) -> None:
         self.folder = folder
         self.is_silent = is_silent  # of many processes, one writes
@@ -54,6 +60,10 @@ class RunLog:
         self._options = dict(options)
         self._labels = labels
         self._tensorboard = tensorboard
+        self._resumed = resumed
+        self._is_evaluation = is_evaluation
+        self._inputs = inputs
+        self._is_guest = is_evaluation and folder.exists() and holds_training(folder)
         self._begun: set[str] = set()
         self.board: Board | None = None
 
@@ -65,27 +75,41 @@ class RunLog:
         if self.is_silent:
             return
         self.begin()
+        if not self._is_guest:
+            self._append(log, row)
+        if self.board is not None and log != "train_batch":
+            self.board.scalars(log, row)
+
+    def _append(self, log: str, row: Mapping[str, Any]) -> None:
         path = self.folder / f"{log}.log"
         with writing(path, "the log"):
             if log not in self._begun:
                 self._begin_log(log, path)
             with path.open("a", encoding="utf-8") as file:
                 file.write(_line([row[column] for column in COLUMNS[log]]))
-        if self.board is not None and log != "train_batch":
-            self.board.scalars(log, row)
 
     def begin(self) -> None:
-        """Write opts.json and open the event files, once. Raises UserError on a full disk."""
+        """Make room, write opts.json and open the event files, once. Raises UserError on a full
+        disk."""
         if self.is_silent or "opts" in self._begun:
             return
         self._begun.add("opts")
-        text = json.dumps(self._options, indent=1, ensure_ascii=False)
-        with writing(self.folder / "opts.json", "the options"):
-            _replace(self.folder / "opts.json", text + "\n")
+        if not self._is_evaluation:
+            self._move_earlier_run()
+        if not self._is_guest:
+            text = json.dumps(self._options, indent=1, ensure_ascii=False)
+            with writing(self.folder / "opts.json", "the options"):
+                _replace(self.folder / "opts.json", text + "\n")
         if self._tensorboard:
             from runtime.board import Board
 
             self.board = Board(self.folder, labels=self._labels, purge_from=self.keep_before)
+
+    def _move_earlier_run(self) -> None:
+        if self._resumed is None:
+            set_aside(self.folder, inputs=self._inputs)
+        else:
+            set_later_aside(self.folder, self._resumed, (self.keep_before - 1, self.keep_batches))
 
     def close(self) -> None:
         if self.board is not None:
@@ -95,9 +119,6 @@ class RunLog:
         self._begun.add(log)
         header = _line(COLUMNS[log])
         if not path.exists():
-            path.write_text(header, encoding="utf-8")
-        elif self.keep_before <= 1 and self.keep_batches == 0:
-            path.replace(path.with_suffix(".log.old"))
             path.write_text(header, encoding="utf-8")
         else:
             n_batches = self.keep_batches if log == "train_batch" else 0

@@ -43,20 +43,21 @@ def make_dataset(root, *, train=3, val=2, n_frames=20, labels=("a", "b")):
     return index
 
 
-def small_run(root, *flags, result="res", report=False, counts_classes=True):
-    """Run main.py on a small dataset with a tiny model; returns the exit status. Without
-    `counts_classes` the index has to tell their number."""
-    return main.main(
-        [
-            "--root_path", str(root), "--video_path", "jpg", "--annotation_path", "index.json",
-            "--result_path", result, "--dataset", "folder",
-            *(("--n_classes", "2") if counts_classes else ()),
-            "--model_depth", "10", "--resnet_widen_factor", "0.25", "--sample_size", "32",
-            "--sample_duration", "8", "--batch_size", "4", "--n_epochs", "2", "--no_cuda",
-            "--n_threads", "0", "--precision", "fp32", "--learning_rate", "0.01",
-            *(() if report else ("--no_report",)), *flags,
-        ]
-    )  # fmt: skip
+def small_flags(root, *flags, result="res", report=False):
+    """The flags of main.py for a small dataset and a tiny model."""
+    return [
+        "--root_path", str(root), "--video_path", "jpg", "--annotation_path", "index.json",
+        "--result_path", result, "--dataset", "folder", "--n_classes", "2",
+        "--model_depth", "10", "--resnet_widen_factor", "0.25", "--sample_size", "32",
+        "--sample_duration", "8", "--batch_size", "4", "--n_epochs", "2", "--no_cuda",
+        "--n_threads", "0", "--precision", "fp32", "--learning_rate", "0.01",
+        *(() if report else ("--no_report",)), *flags,
+    ]  # fmt: skip
+
+
+def small_run(root, *flags, result="res", report=False):
+    """Run main.py on a small dataset with a tiny model; returns the exit status."""
+    return main.main(small_flags(root, *flags, result=result, report=report))
 
 
 @contextmanager

@@ -271,3 +271,19 @@ def test_of_a_large_index_only_the_labels_folders_are_listed(tmp_path, monkeypat
 def test_counting_frames(numbers, expected):
     names = [f"image_{number:05d}.jpg" for number in numbers]
     assert count_frames([*names, "Thumbs.db", "image_00009.png", "image_3.jpg"]) == expected
+
+
+def test_a_video_path_that_leads_out_is_logged_once(tmp_path, caplog):
+    make_video(tmp_path / "elsewhere" / "v1")
+    (tmp_path / "jpg").mkdir()
+    entry = entry_of("training", "A", 3, video_path="../elsewhere/v1")
+    write_index(tmp_path / "index.json", ["A"], {"v1": entry, "v2": entry})
+    index = read_index(tmp_path / "index.json")
+    assert len(select_videos(index, "training", tmp_path / "jpg").records) == 2
+    assert "2 training videos are read from outside" in caplog.text
+    assert caplog.text.count("\n") == 1
+    caplog.clear()
+    inside = entry_of("training", "A", 3, video_path="elsewhere/v1")
+    write_index(tmp_path / "index.json", ["A"], {"v1": inside})
+    select_videos(read_index(tmp_path / "index.json"), "training", tmp_path)
+    assert not caplog.text

@@ -40,8 +40,9 @@ def test_prints_the_lines_of_the_original_first(files, capsys):
         "calculate top-1 accuracy",
         "top-1 accuracy: 0.6",
     ]
-    assert lines[6].startswith("video top-1 0.6000: 3 of 5 videos right, 95% interval 0.2307 to")
-    assert lines[7:] == [
+    assert lines[6].startswith("5 validation videos: 60.0% can be anything from 23% to 88%; ")
+    assert lines[7].startswith("video top-1 0.6000: 3 of 5 videos right, 95% interval 0.2307 to")
+    assert lines[8:] == [
         "video top-5 0.8000",
         "mean class accuracy 0.6000",
         "1 of 5 videos have no result, counted as wrong: e0",

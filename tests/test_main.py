@@ -164,9 +164,13 @@ def wider(path):
     return {"epoch": 1, "arch": content["arch"], "state_dict": content["state_dict"] | head}
 
 
-def test_fewer_than_five_videos(tmp_path):
+def test_fewer_than_five_videos(tmp_path, capsys):
     make_dataset(tmp_path, train=1, val=1, n_frames=5)
     assert small_run(tmp_path, "--inference", "--n_epochs", "1") == 0
+    out = capsys.readouterr().out
+    told = "2 validation videos are few: an accuracy of 50.0% can be anything from 9% to 91%"
+    assert out.index(told) < out.index("epoch 1 of 1")
+    assert out.index("2 validation videos: ") < out.index("video top-1")
 
 
 def spoil_missing_index(root):
@@ -267,7 +271,7 @@ def test_missing_videos_are_counted_and_named(own, capsys):
     ("flags", "message"),
     [
         (["--n_classes", "1"], "has 2 labels"),
-        (["--batch_size", "0"], "--batch_size 0: must be at least 1"),
+        (["--batch_size", "0"], "--batch_size 0: must be from 1 to a million"),
         (["--resume_path", "save_2.pth", "--model_depth", "18"], "has model_depth 10"),
         (["--resume_path", "save_2.pth", "--n_classes", "4"], "n_classes 2; the flags say"),
         (["--resume_path", "save_2.pth", "--n_epochs", "1"], "past --n_epochs 1"),

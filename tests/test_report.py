@@ -85,10 +85,45 @@ def page_of(folder, *flags):
     return Page(folder / "report.html")
 
 
+def two_classes_of(folder, n):
+    """Results of `n` videos of either class, five of six of them right."""
+    answers = [0.9, 0.8, 0.3, 0.4, 0.2, 0.1] * (n // 3)
+    truths = [0, 0, 0, 1, 1, 1] * (n // 3)
+    make_results(folder, ["fight", "rest"], truths, [{0: s, 1: 1 - s} for s in answers])
+
+
+def test_few_videos_get_a_caution_first_and_no_verdict(tmp_path):
+    two_classes_of(tmp_path, 3)
+    page = page_of(tmp_path)
+    first = page.text.index("6 validation videos: 83.3% can be anything from 44% to 97%")
+    assert first < page.text.index("of the validation videos are right")
+    reason = "it takes some 50 videos of each class to tell, and there are 3 of fight and 3 of rest"
+    assert page.text.count(f"Left out: {reason}.") == 2
+    assert "calibration error" not in page.text and "false alarms" not in page.text
+
+
+def test_few_videos_of_more_classes(tmp_path):
+    random_results(tmp_path, ["a", "b", "c"], 99)
+    page = page_of(tmp_path)
+    assert "Left out: it takes some 100 videos to tell, and there are 99." in page.text
+    assert "can be anything" not in page.text
+
+
+def test_recordings_on_both_sides_are_told_first(tmp_path):
+    two_classes_of(tmp_path, 60)
+    entries = {
+        "v0": entry_of("validation", "fight", 9),
+        "m3_clip1": entry_of("training", "rest", 9),
+    }
+    entries["m3_clip2"] = entry_of("validation", "rest", 9)
+    write_index(tmp_path / "index.json", ["fight", "rest"], entries)
+    page = page_of(tmp_path)
+    place = page.text.index("m3_clip1 (training) and m3_clip2")
+    assert place < page.text.index("of the validation videos are right")
+
+
 def test_two_classes_get_every_part(tmp_path):
-    truths = [0, 0, 0, 1, 1, 1]
-    shares = [0.9, 0.8, 0.3, 0.4, 0.2, 0.1]
-    make_results(tmp_path, ["fight", "rest"], truths, [{0: s, 1: 1 - s} for s in shares])
+    two_classes_of(tmp_path, 60)
     write_logs(tmp_path)
     page = page_of(tmp_path)
     assert page.headings == [
@@ -96,7 +131,8 @@ def test_two_classes_get_every_part(tmp_path):
         "Can the scores be relied on?", "Which threshold for fight?", "Videos", "Time",
         "What made it",
     ]  # fmt: skip
-    assert "83.3%" in page.text and "5 of 6 videos" in page.text
+    assert "83.3%" in page.text and "100 of 120 videos" in page.text
+    assert "can be anything" not in page.text and "Left out" not in page.text
     assert len(page.ids) == len(set(page.ids))
     assert not page.unnamed
     assert all(target.startswith(("#", "data:")) for target in page.targets)

@@ -34,7 +34,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """Of a small run with pictures, and of many classes with long names."""
+    """Of a small run with pictures, of many classes with long names, and of two with a choice."""
     run = tmp_path_factory.mktemp("run")
     make_dataset(run)
     assert small_run(run, "--inference", "--n_epochs", "2", report=True) == 0
@@ -44,12 +44,16 @@ def reports(tmp_path_factory):
     random_results(many, labels, 800)
     write_logs(many)
     assert report.main([str(many), "--index", str(many / "index.json")]) == 0
-    return {"run": run / "res" / "report.html", "many": many / "report.html"}
+    two = tmp_path_factory.mktemp("two")
+    random_results(two, ["fight", "the rest"], 300)
+    assert report.main([str(two), "--index", str(two / "index.json")]) == 0
+    folders = {"run": run / "res", "many": many, "two": two}
+    return {name: folder / "report.html" for name, folder in folders.items()}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
-@pytest.mark.parametrize("name", ["run", "many"])
+@pytest.mark.parametrize("name", ["run", "many", "two"])
 def test_it_fits_and_is_silent(browser, reports, name, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
     page = context.new_page()

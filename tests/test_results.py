@@ -6,7 +6,7 @@ import pytest
 
 from datasets.annotation import entry_of, read_index, write_index
 from errors import UserError
-from results import accuracy_of, describe, ranked, read_results, write_results
+from results import accuracy_of, caution, describe, ranked, read_results, write_results
 
 
 def scored(*labels):
@@ -85,6 +85,19 @@ def test_accuracy_counts_missing_videos_as_wrong_unless_told(index):
     assert accuracy.top == {1: 2 / 3, 5: 1.0} and accuracy.n_counted == 3
     text = "\n".join(describe(accuracy))
     assert "2 of 3 videos right" in text and "left out of the count: a3" in text
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "told"),
+    [(7, 8, "8 validation videos: 87.5% can be anything from 53% to 98%; "), (40, 49, "49 "),
+     (1, 1, "1 validation videos: 100.0% can be anything from 21% to 100%; "), (40, 50, None)],
+)  # fmt: skip
+def test_what_few_videos_do_not_tell(tmp_path, right, n, told):
+    entries = {f"v{i}": entry_of("validation", "a", 9) for i in range(n)}
+    write_index(tmp_path / "index.json", "ab", entries)
+    results = {name: scored("ab"[i >= right]) for i, name in enumerate(entries)}
+    text = caution(accuracy_of(read_index(tmp_path / "index.json"), results, "val"), "val")
+    assert text is None if told is None else text.startswith(told)
 
 
 def test_top_k_is_not_told_beyond_what_was_saved(index):

@@ -1,73 +1,147 @@
-"""Training and inference from the video files themselves, against extracted frames."""
+"""Every kind of video file gives the frames of extraction, bit for bit, or is refused as there."""
 
-import json
-import shutil
-import sys
-from types import ModuleType
+import pickle
+import random
+from pathlib import Path
 
 import pytest
+import torch
 
 from datasets import video_files
-from datasets.annotation import read_index
-from datasets.build import build_inference_loader, build_train_loader, build_val_loader
 from datasets.frames import FrameError, JpgFolder, VideoFiles, default_decoder
-from datasets.video_files import count_video, require_torchcodec
+from datasets.video_files import count_video
 from errors import UserError
-from opts import parse_opts
-from tests.runs import read_table, small_run
+from tests.commands import run_command
+from tests.runs import small_run
 from tests.videos import SHARED, draw, draw_sound
+from util_scripts.ffmpeg import Ffmpeg, input_of
 from util_scripts.folder_json import main as folder_json
-from util_scripts.generate_video_hdf5 import main as generate_video_hdf5
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
-from util_scripts.ucf101_json import main as ucf101_json
 
-try:
-    require_torchcodec()
-    ABSENT = ""
-except UserError as error:
-    ABSENT = str(error)
-needs_torchcodec = pytest.mark.skipif(bool(ABSENT), reason=ABSENT)
-FORMS = ("jpg", "hdf5", "video")
-NEAR = 6  # of 255, on average: what JPEG loses of hard edges that were enlarged
+MATRIX = "-c copy"
+KINDS = {  # name of the file, options in front of the drawn input, options of the output
+    "turned by 90 degrees": ("a.mp4", "-display_rotation:v:0 90", MATRIX),
+    "turned by 180 degrees": ("a.mov", "-display_rotation:v:0 180", MATRIX),
+    "turned by 270 degrees": ("a.mkv", "-display_rotation:v:0 270", MATRIX),
+    "mirrored left to right": ("a.mp4", "-display_hflip:v:0", MATRIX),
+    "mirrored upside down": ("a.mov", "-display_vflip:v:0", MATRIX),
+    "mirrored and turned": ("a.mp4", "-display_rotation:v:0 90 -display_hflip:v:0", MATRIX),
+    "MPEG-1 program stream": ("a.mpg", "", "-c:v mpeg1video -r 25 -bf 2"),
+    "MPEG-2 program stream": ("a.vob", "", "-c:v mpeg2video -r 25 -bf 2"),
+    "interlaced MPEG-2": ("a.mpg", "", "-c:v mpeg2video -r 25 -flags +ilme+ildct"),
+    "transport stream": ("a.ts", "", "-c:v libx264 -bf 2"),
+    "raw H.264": ("a.h264", "", "-c:v libx264"),
+    "AVI with a palette": ("a.avi", "", "-c:v rawvideo -pix_fmt pal8"),
+    "AVI without colour": ("a.avi", "", "-c:v ffv1 -pix_fmt gray"),
+    "AVI of RGB": ("a.avi", "", "-c:v rawvideo -pix_fmt bgr24"),
+    "AVI of JPEGs": ("a.avi", "", "-c:v mjpeg"),
+    "QuickTime animation": ("a.mov", "", "-c:v qtrle"),
+    "GIF": ("a.gif", "", ""),
+    "WebM": ("a.webm", "", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8"),
+    "transparent": ("a.webm", "", "-c:v libvpx -pix_fmt yuva420p -auto-alt-ref 0"),
+    "BT.709": ("a.mp4", "", "-c:v libx264 -vf scale=out_color_matrix=bt709 -colorspace bt709"),
+    "BT.2020 of 10 bits": (
+        "a.mp4",
+        "",
+        "-c:v libx264 -vf scale=out_color_matrix=bt2020,format=yuv420p10 -colorspace bt2020nc "
+        "-color_primaries bt2020 -color_trc smpte2084",
+    ),
+    "full range": ("a.mp4", "", "-c:v libx264 -vf scale=out_range=pc -color_range pc"),
+    "10 bits": ("a.mkv", "", "-c:v libx264 -pix_fmt yuv422p10"),
+    "whole colours": ("a.mp4", "", "-c:v libx264 -pix_fmt yuv444p"),
+    "pixels that are not square": ("a.mp4", "", "-c:v libx264 -vf setsar=16/11"),
+    "odd sides": ("a.mkv", "", "-c:v ffv1 -s 65x49"),
+    "upright": ("a.avi", "", "-c:v mpeg4 -s 48x110"),
+    "uneven rate": ("a.mkv", "", "-c:v libx264 -vf select=mod(n*n\\,3) -fps_mode passthrough"),
+    "begins before a key frame": ("a.mp4", "-ss 0.55", "-c copy"),
+    "two streams": ("a.mkv", "-f lavfi -i testsrc=s=96x96:d=1", "-c:v mpeg4 -map 0 -map 1"),
+    "no suffix": ("bare", "", "-c:v mpeg4 -f matroska"),
+}
+SIZES = ("96x72", "96x48")  # of what a broadcast goes on with: the same shape, and another
 
 
-def extract(videos, jpg):
-    assert generate_video_jpgs([str(videos), str(jpg), "own", "--quality", "2"]) == 0
+def extract(path, root):
+    """(the folder of frames, how many there are)"""
+    root.mkdir()
+    (root / path.name).symlink_to(path)
+    generate_video_jpgs([str(root), str(root / "jpg"), "own", "--quality", "2"])
+    folder = root / "jpg" / Path(path.name).with_suffix("").name
+    return folder, len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
-@needs_torchcodec
+def check(path, root, *, seed=0):
+    """Compare counts, whole films, clips at random places and sparse frames; returns the count."""
+    folder, n = extract(path, root)
+    if not n:
+        with pytest.raises(UserError, match=path.name):
+            count_video(path)
+        with pytest.raises(FrameError, match=path.name):
+            VideoFiles(default_decoder()).read(path, [1])
+        return 0
+    assert count_video(path) == n
+    draw_from = random.Random(seed)
+    start = draw_from.randrange(1, n + 1)
+    clip, whole = range(start, min(n, start + 4) + 1), range(1, n + 1)
+    expected = JpgFolder(default_decoder()).read(folder, whole)
+    for is_sequential, wanted in ((False, [whole, clip, [n, 1]]), (True, [clip, clip, whole])):
+        source = VideoFiles(default_decoder(), is_sequential)
+        for numbers in wanted:
+            for number, frame in zip(numbers, source.read(path, numbers), strict=True):
+                assert frame.equal(expected[number - 1]), f"frame {number} of {numbers}"
+        with pytest.raises(FrameError, match=f"frame {n + 1}"):
+            source.read(path, [n, n + 1])
+    return n
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_are_those_of_extraction(tmp_path, kind):
+    name, before, after = KINDS[kind]
+    coded = ["-c:v", "libx264", "-g", "4", "-pix_fmt", "yuv420p"]
+    source = draw(tmp_path / "drawn.mp4", seconds=2, extra=coded)
+    inputs, _, more = before.partition("-f lavfi")
+    arguments = [*inputs.split(), *input_of(source), *(f"-f lavfi{more}".split() if more else [])]
+    ran = Ffmpeg().run([*arguments, *after.split(), str(tmp_path / name)])
+    assert ran.returncode == 0, ran.complaints
+    assert check(tmp_path / name, tmp_path / "extracted") >= 10
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_size_that_changes_in_mid_stream(tmp_path, size, is_first):
+    """Filters begin to count frames anew there."""
+    coded = ["-c:v", "libx264", "-pix_fmt", "yuv420p"]
+    parts = [draw(tmp_path / "a.ts", extra=coded), draw(tmp_path / "b.ts", size=size, extra=coded)]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts[:: 1 if is_first else -1]))
+    assert check(path, tmp_path / "extracted") >= 18
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("container", ["ts", "mkv", "avi", "mp4"])
+def test_damage(tmp_path, container, seed):
+    """A file cut short, and one with wrong bytes."""
+    draw_from = random.Random(seed)
+    path = draw(tmp_path / f"a.{container}", seconds=2, extra=["-c:v", "mpeg4", "-g", "5"])
+    data = bytearray(path.read_bytes())
+    if seed % 2:
+        del data[draw_from.randrange(1, len(data)) :]
+    else:
+        for place in draw_from.sample(range(len(data)), len(data) // 500):
+            data[place] = draw_from.randrange(256)
+    path.write_bytes(data)
+    check(path, tmp_path / "extracted", seed=seed)
+
+
 @pytest.mark.parametrize(
-    ("name", "size", "extra"),
-    [
-        ("small.avi", "64x48", ("-c:v", "mpeg4")),
-        ("wide.mp4", "500x280", ("-c:v", "libx264", "-bf", "3")),
-        (
-            "hd.mp4",
-            "320x240",
-            ("-c:v", "libx264", "-vf", "scale=out_color_matrix=bt709", "-colorspace", "bt709"),
-        ),
-        ("tall.mkv", "96x322", ("-c:v", "mpeg4")),
-        (
-            "two.mkv",
-            "64x48",
-            ("-f", "lavfi", "-i", "testsrc=s=96x96:d=1", *"-map 0 -map 1".split()),
-        ),
-    ],
+    ("name", "most"), [("awkward", 99), ("ucf101_samples", 99), ("fight/val/fight", 3)]
 )
-def test_frames_are_those_of_extraction(tmp_path, name, size, extra):
-    draw(tmp_path / "videos" / name, size=size, extra=extra)
-    extract(tmp_path / "videos", tmp_path / "jpg")
-    folder = next((tmp_path / "jpg").glob("[!.]*/"))
-    numbers = [7, 1, 10]
-    jpgs = JpgFolder(default_decoder()).read(folder, numbers)
-    frames = VideoFiles().read(tmp_path / "videos" / name, numbers)
-    for jpg, frame in zip(jpgs, frames, strict=True):
-        assert jpg.shape == frame.shape
-        assert (jpg.float() - frame.float()).abs().mean() < NEAR
-    assert count_video(tmp_path / "videos" / name) == len(list(folder.iterdir()))
+def test_real_files(tmp_path, name, most):
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not here")
+    for path in sorted((SHARED / name).iterdir())[:most]:
+        check(path, tmp_path / path.name)
 
 
-@needs_torchcodec
 def test_what_is_no_video_is_told(tmp_path):
     draw_sound(tmp_path / "sound.mp4")
     (tmp_path / "noise.mp4").write_bytes(b"\x00\x01" * 5000)
@@ -78,149 +152,60 @@ def test_what_is_no_video_is_told(tmp_path):
     draw(tmp_path / "good.mp4")
     for numbers in ([0], [11], [5, 400]):
         with pytest.raises(FrameError, match="good.mp4: frame"):
-            VideoFiles().read(tmp_path / "good.mp4", numbers)
+            VideoFiles(default_decoder()).read(tmp_path / "good.mp4", numbers)
 
 
-@pytest.fixture(scope="module")
-def three_forms(tmp_path_factory):
-    """The same videos, half of them dark, as files, JPGs and HDF5, with an index of each."""
-    root = tmp_path_factory.mktemp("forms")
-    for number in range(10):
-        label, side = "ab"[number % 2], "train" if number < 6 else "val"
-        dark = ("-vf", "lutyuv=y=val/4") if label == "b" else ()
-        extra = (*dark, "-q:v", "2")
-        path = root / "video" / side / label / f"{number}.avi"
-        draw(path, seconds=2 + number % 3, size="320x240", extra=extra)
-    (root / "video" / "readme.txt").write_text("not a video")
-    extract(root / "video", root / "jpg")
-    arguments = [str(root / "video"), str(root / "hdf5"), "own", "--quality", "2"]
-    assert generate_video_hdf5(arguments) == 0
-    for form in FORMS:
-        assert folder_json([str(root / form), str(root / f"{form}.json")]) == 0
-    return root
+def test_a_long_video_is_decoded_once(tmp_path, monkeypatch):
+    """In windows that overlap, as inference reads them; what lies too far back starts again."""
+    path = draw(tmp_path / "a.mkv", seconds=40, extra=["-c:v", "mpeg4"])
+    folder, n = extract(path, tmp_path / "extracted")
+    started = []
+    start = video_files._start
+    monkeypatch.setattr(video_files, "_start", lambda *a: started.append(a) or start(*a))
+    source, jpgs = VideoFiles(default_decoder(), True), JpgFolder(default_decoder())
+
+    def check_read(numbers):
+        frames, expected = source.read(path, numbers), jpgs.read(folder, numbers)
+        assert all(map(torch.equal, frames, expected))
+
+    for first in range(1, n - 40, 32):
+        check_read(range(first, first + 40, 2))
+    assert len(started) == 1
+    check_read([2, 3])
+    assert len(started) == 2
+    check_read([n])
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.read(path, [1])[0].equal(jpgs.read(folder, [1])[0])
+    assert len(started) == 3
 
 
-def flags_of(form):
-    return ("--file_type", form, "--video_path", form, "--annotation_path", f"{form}.json")
+def test_numbers_far_apart_become_few_runs():
+    assert video_files._runs([3]) == [(3, 3)]
+    assert video_files._runs([1, 2, 5, 10, 11]) == [(1, 5), (10, 11)]
+    runs = video_files._runs(range(1, 10_000, 9))
+    assert len(runs) <= video_files.MAX_RUNS and runs[0][0] == 1 and runs[-1][1] == 9_991
 
 
-@needs_torchcodec
-def test_a_trained_model_scores_all_forms_alike(three_forms):
-    """Trained from video files with a worker; scores differ by the loss of JPEG."""
-    index, other = (json.loads((three_forms / f"{f}.json").read_text()) for f in ("jpg", "video"))
-    assert index == other  # one serves both
-    steps = ("--batch_size", "3", "--n_epochs", "20")  # what batch norm's averages need
-    settle = (*steps, "--multistep_milestones", "10", "--no_val")
-    training = ("--n_threads", "1", *settle, *flags_of("video"))
-    assert small_run(three_forms, *training, result="trained") == 0
-    found = {}
-    for form in FORMS:
-        score = ("--resume_path", "trained/save_20.pth", "--no_train", "--inference")
-        assert small_run(three_forms, *score, *flags_of(form), result=f"of_{form}") == 0
-        [row] = read_table((three_forms / f"of_{form}/val.log").read_text())
-        results = json.loads((three_forms / f"of_{form}/val.json").read_text())["results"]
-        scores = {
-            (video, entry["label"]): entry["score"]
-            for video, entries in results.items()
-            for entry in entries
-        }
-        found[form] = row, scores
-    row, scores = found["jpg"]
-    assert row["acc"] == 1
-    for other_row, other_scores in found.values():
-        assert other_row["acc"] == row["acc"] and other_row["video_acc"] == row["video_acc"]
-        assert other_row["loss"] == pytest.approx(row["loss"], abs=0.02)
-        assert other_scores == pytest.approx(scores, abs=0.02)
+def test_what_a_run_says_of_a_video_that_is_damaged_or_replaced(tmp_path, monkeypatch, capsys):
+    """Not to extract it again: there is nothing extracted."""
+    for name in ("a/1", "a/2", "b/3"):
+        draw(tmp_path / f"videos/{name}.avi")
+    monkeypatch.chdir(tmp_path)
+    assert folder_json(["videos", "index.json"]) == 0
+    draw(tmp_path / "videos/a/1.avi", rate=3)
+    assert small_run(tmp_path, "--file_type", "video", "--video_path", "videos", "--no_val") == 2
+    told = capsys.readouterr().err
+    assert "1.avi: frame 10 can't be read: the file ends before it; replace that file" in told
+    assert "extract" not in told
 
 
-@needs_torchcodec
-def test_all_forms_choose_the_same_frames(three_forms):
-    def chosen(form, build):
-        given = ["--root_path", str(three_forms), *flags_of(form), "--dataset", "folder"]
-        given += ["--n_classes", "2", "--sample_duration", "8", "--sample_t_stride", "2"]
-        given += ["--sample_size", "16", "--n_threads", "0", "--inference", "--result_path", "x"]
-        options = parse_opts(given)
-        loader = build(options, read_index(options.annotation_path))
-        count_from = 0 if form == "hdf5" else 1
-        return [
-            (loader.video_id(int(video)), first - count_from, end - count_from)
-            for batch in loader
-            for video, (first, end) in zip(batch.videos, batch.segments, strict=True)
-        ]
-
-    for build in (build_train_loader, build_val_loader, build_inference_loader):
-        jpg, hdf5, video = (chosen(form, build) for form in FORMS)
-        assert jpg == hdf5 == video
-        assert len({first for _, first, _ in jpg}) > 1
-
-
-@needs_torchcodec
-def test_lists_find_files_and_what_shares_a_name_stays_apart(tmp_path, capsys):
-    videos = tmp_path / "videos"
-    for name in ("a/x.avi", "a/y.mp4", "b/x.mkv", "b/z.avi", "b/z.mp4"):
-        draw(videos / name)
-    (videos / "b/broken.avi").write_bytes(b"\x00" * 999)
-    assert folder_json([str(videos), str(tmp_path / "own.json"), "--val_fraction", "0.4"]) == 0
-    assert "b/broken: " in capsys.readouterr().out
-    entries = json.loads((tmp_path / "own.json").read_text())["database"]
-    assert {name: entry.get("video_path") for name, entry in entries.items()} == {
-        "a/x": "a/x", "y": None, "b/x": "b/x", "z.avi": None, "z.mp4": None
-    }  # fmt: skip
-    lists = tmp_path / "lists"
-    lists.mkdir()
-    (lists / "classInd.txt").write_text("1 a\n2 b\n")
-    (lists / "trainlist01.txt").write_text("a/x.avi 1\nb/x.avi 2\n")
-    (lists / "testlist01.txt").write_text("a/y.avi\nb/gone.avi\n")
-    assert ucf101_json([str(lists), str(videos), str(tmp_path)]) == 0
-    entries = json.loads((tmp_path / "ucf101_01.json").read_text())["database"]
-    assert [e["annotations"]["segment"] for e in entries.values()] == [[1, 11]] * 3
-    assert "b/gone: no folder" in capsys.readouterr().out
-
-
-@needs_torchcodec
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
-def test_awkward_files_give_the_frames_of_extraction_or_a_line(tmp_path):
-    """Where both read a file, they count the same; what only one of them reads is few."""
-    extracted = tmp_path / "jpg"
-    generate_video_jpgs([str(SHARED / "awkward"), str(extracted), "own"])
-    differing = []
-    for path in sorted((SHARED / "awkward").iterdir()):
-        n_jpgs = len(list((extracted / path.stem).glob("*.jpg")))
-        try:
-            n_frames = count_video(path)
-        except UserError:
-            n_frames = 0
-        if n_jpgs != n_frames and path.suffix != ".txt":
-            differing.append((path.name, n_jpgs, n_frames))
-    assert differing == [("corrupted.mp4", 49, 28)]  # torchcodec stops at the damage
-
-
-@pytest.mark.parametrize("version", [None, RuntimeError, OSError])
-def test_without_ffmpeg_s_libraries_one_line_says_what_to_install(monkeypatch, version):
-    """torchcodec imports without them from 0.17 on; releases before fail."""
-
-    class Package(ModuleType):
-        def __getattr__(self, name):
-            if name == "ffmpeg_major_version" and version is None:
-                return None
-            raise AttributeError(name) if version is None else version("no libavutil")
-
-    package, decoders = Package("torchcodec"), ModuleType("torchcodec.decoders")
-    package.__path__, package.__spec__, package.decoders = [], None, decoders
-    monkeypatch.setitem(sys.modules, "torchcodec", package)
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
-    with pytest.raises(UserError, match="apt install ffmpeg"):
-        require_torchcodec()
-
-
-def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
-    shutil.copytree(draw(tmp_path / "jpg/a/x.mp4").parent.parent, tmp_path / "jpg/b")
-    content = {"labels": ["a"], "database": {}}
-    entry = {"subset": "training", "annotations": {"label": "a", "segment": [1, 11]}}
-    content["database"]["x"] = entry
-    (tmp_path / "index.json").write_text(json.dumps(content))
-    monkeypatch.setitem(sys.modules, "torchcodec", None)
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    video_files.open_video.cache_clear()
-    assert small_run(tmp_path, "--no_val", "--file_type", "video") == 2
-    assert "pip install -r requirements-extra.txt" in capsys.readouterr().err
+def test_without_ffmpeg_one_line_says_so_at_the_start(tmp_path):
+    draw(tmp_path / "videos/a/1.avi")
+    draw(tmp_path / "videos/a/2.avi")
+    assert folder_json([str(tmp_path / "videos"), str(tmp_path / "index.json")]) == 0
+    arguments = ["--video_path", tmp_path / "videos", "--annotation_path", tmp_path / "index.json"]
+    arguments += ["--result_path", tmp_path / "results", "--dataset", "folder", "--n_classes", 1]
+    arguments += ["--file_type", "video", "--no_cuda", "--n_threads", 2]
+    finished = run_command("main.py", *arguments, environ={"FFMPEG": "no-such-program"})
+    assert finished.status == 2
+    assert finished.stderr == "error: $FFMPEG is 'no-such-program', which is no program\n"

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -32,12 +32,20 @@ from datasets.frames import (
     decode_with_pillow,
 )
 from datasets.hdf5 import FLOW, has_flow
-from datasets.index_checks import UNEVEN, Finding, by_kind, check_index, first_few, on_both_sides
+from datasets.index_checks import (
+    SAME_RECORDING,
+    UNEVEN,
+    Finding,
+    by_kind,
+    check_index,
+    first_few,
+    on_both_sides,
+)
 from errors import UserError
 from opts import Parser
 from runtime.reading import read_json
 from util_scripts.cli import run
-from util_scripts.indexing import COUNTERS, FIRST_NUMBER
+from util_scripts.indexing import FIRST_NUMBER, count_files
 
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 200, 3
 SEED = 1
@@ -51,7 +59,7 @@ SIZES = "videos whose frames differ in size"
 SAME_PICTURE = "videos with the same middle frame on both sides"
 PAST_THE_END = "videos that end before an annotated part"
 NO_RATE = "videos without a frame rate (add_fps_into_activitynet_json)"
-NOTES = (MORE, UNEVEN)  # worth knowing; all else is wrong
+NOTES = (MORE, UNEVEN, *SAME_RECORDING.values())  # worth knowing; all else is wrong
 
 
 class Video(NamedTuple):
@@ -75,33 +83,42 @@ def check_frames(
     found: list[Finding] = []
     shelf, first = Shelf(file_type), FIRST_NUMBER[file_type]
     untrimmed = {v.video_id: v for v in index.videos} if isinstance(index, UntrimmedIndex) else {}
-    for entry in tqdm(index.entries, desc="counting", unit="video", disable=None):
-        if untrimmed:
-            path = f"{frames_dir}/{FOLDER_PREFIX}{entry.video_id}"
-        else:
-            path, _ = locate(index, entry, str(frames_dir), shelf)
-        try:
-            count = _count(Path(path), file_type)
-        except (OSError, UserError) as error:
-            told = getattr(error, "strerror", None) or error
-            found.append(Finding(MISSING, f"{entry.video_id}: {path}: {told}"))
+    paths = {
+        entry.video_id: Path(
+            f"{frames_dir}/{FOLDER_PREFIX}{entry.video_id}"
+            if untrimmed
+            else locate(index, entry, str(frames_dir), shelf)[0]
+        )
+        for entry in index.entries
+    }
+    counts, missing = (_count_folders if file_type == "jpg" else count_files)(paths)
+    for entry in index.entries:
+        path = paths[entry.video_id]
+        count = counts.get(entry.video_id)
+        if count is None:
+            found.append(Finding(MISSING, f"{entry.video_id}: {missing[entry.video_id]}"))
             continue
         if count.missing is not None:
             found.append(Finding(GAPS, f"{entry.video_id}: frame {count.missing} is missing"))
         elif not count.n_frames:
             found.append(Finding(MISSING, f"{entry.video_id}: no frames in {path}"))
         if count.n_frames:
-            video = Video(entry, Path(path), first, count.n_frames)
+            video = Video(entry, path, first, count.n_frames)
             videos.append(video)
             whole = untrimmed.get(entry.video_id)
             found += _check_segment(video) if whole is None else _check_parts(video, whole)
     return videos, found
 
 
-def _count(path: Path, file_type: str) -> FrameCount:
-    if file_type == "jpg":
-        return count_frames(item.name for item in path.iterdir())
-    return FrameCount(COUNTERS[file_type](path), None)
+def _count_folders(folders: Mapping[str, Path]) -> tuple[dict[str, FrameCount], dict[str, str]]:
+    """The frames of each folder by video id, and why the others can't be listed."""
+    counts, missing = {}, {}
+    for video_id, folder in tqdm(folders.items(), desc="counting", unit="video", disable=None):
+        try:
+            counts[video_id] = count_frames(item.name for item in folder.iterdir())
+        except OSError as error:
+            missing[video_id] = f"{folder}: {error.strerror}"
+    return counts, missing
 
 
 def _check_segment(video: Video) -> Iterator[Finding]:
@@ -126,7 +143,7 @@ def _check_parts(video: Video, whole: UntrimmedVideo) -> Iterator[Finding]:
 def source_of(videos: Sequence[Video], file_type: str) -> FrameSource:
     """What reads these videos; an HDF5 file tells whether it holds pictures or flow."""
     if file_type == "video":
-        return VideoFiles()
+        return VideoFiles(decode_with_pillow, is_sequential=True)
     if file_type == "jpg":
         return JpgFolder(decode_with_pillow)
     if videos and has_flow(videos[0].path):

@@ -8,7 +8,7 @@ from datasets.activitynet import read_any_index
 from datasets.annotation import SUBSETS
 from errors import UserError
 from opts import Parser
-from results import KS, Accuracy, accuracy_of, describe, read_results
+from results import KS, Accuracy, accuracy_of, caution, describe, read_results
 from util_scripts.cli import run
 
 
@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{options.result}: holds fewer than {options.k} entries for some videos; run main.py "
             f"--inference again with --output_topk {options.k} or more"
         )
-    print("\n".join([*_lines_of_the_original(accuracy, options.k), *describe(accuracy, ks=ks)]))
+    few = [text] if (text := caution(accuracy, options.subset)) is not None else []
+    lines = [*_lines_of_the_original(accuracy, options.k), *few, *describe(accuracy, ks=ks)]
+    print("\n".join(lines))
     if options.save:
         _save(options.result.parent / f"top{options.k}.txt", accuracy.top[options.k])
     return 0

@@ -210,26 +210,12 @@ class Extraction:
     def _run_ffmpeg(self, source: Path, work: Path) -> tuple[FfmpegRun, Path]:
         """How it ended, and the place of the frames. The filter fps drops all frames of a clip of
         less than half a period; then it is made to pass the last one."""
-        command = self._command(source)
+        command = frame_arguments(source, self.arguments)
         ran, frames = self.form.extract(self.ffmpeg, command, work, self.timeout)
         if self.arguments.fps is None or ran.timed_out or self.form.count(frames):
             return ran, frames
-        command = self._command(source, at_the_end=":eof_action=pass")
+        command = frame_arguments(source, self.arguments, at_the_end=":eof_action=pass")
         return self.form.extract(self.ffmpeg, command, work, self.timeout)
-
-    def _command(self, source: Path, *, at_the_end: str = "") -> list[str]:
-        """One image per decoded frame; rotation is applied."""
-        size, fps, quality, interpolate = self.arguments
-        filters = scaling(size)
-        if fps is not None:
-            resample = "minterpolate=fps" if interpolate and not at_the_end else "fps"
-            filters = f"{resample}={fps}{at_the_end},{filters}"
-        # Without times the encoder numbers the frames itself. It ends at a time that goes back, as
-        # where damage or another stream follows, and loses all frames from there on.
-        output = [*EVERY_FRAME, "-vf", f"{filters},setpts=NAN", "-threads", "1"]
-        if quality is not None:
-            output += ["-q:v", str(quality)]
-        return [*input_of(source), *output]
 
     def _move(self, frames: Path, target: Path, verdict: Verdict) -> Verdict:
         """Put the frames in their place."""
@@ -241,6 +227,25 @@ class Extraction:
         except OSError as error:
             return Verdict(FAILED, f"{target}: {error.strerror}")
         return verdict
+
+
+def frame_arguments(
+    source: Path, arguments: Arguments, *, before: str = "", at_the_end: str = ""
+) -> list[str]:
+    """What makes ffmpeg give one image per decoded frame, with the filters `before` in front of
+    those that `arguments` ask for, and the option `at_the_end` of the filter fps; rotation is
+    applied. An output has to follow."""
+    size, fps, quality, interpolate = arguments
+    filters = f"{before}{scaling(size)}"
+    if fps is not None:
+        resample = "minterpolate=fps" if interpolate and not at_the_end else "fps"
+        filters = f"{resample}={fps}{at_the_end},{filters}"
+    # Without times the encoder numbers the frames itself. It ends at a time that goes back, as
+    # where damage or another stream follows, and loses all frames from there on.
+    output = [*EVERY_FRAME, "-vf", f"{filters},setpts=NAN", "-threads", "1"]
+    if quality is not None:
+        output += ["-q:v", str(quality)]
+    return [*input_of(source), *output]
 
 
 def scaling(size: int) -> str:

@@ -24,9 +24,11 @@ FACTS = {  # of the line that tells each; the first such line counts
     "input_format": re.compile(r"^(?:\[[^\]]*\] )*Input #0, (.+), from "),
     "duration": re.compile(r"^\[info\]   Duration: (\d+:\d\d:\d\d\.\d+)"),
     "stream": re.compile(r"^\[info\]   Stream #0:(\d+) -> #0:0 "),
+    "n_frames": re.compile(r"^\[info\] frame= *(\d+)"),
 }
 INPUT_STREAM = re.compile(r"^\[info\]   Stream #0:(\d+)\D.*Video: .*")
 RATE = re.compile(r" (\d+(?:\.\d+)?k?) fps")
+CONFIGURED = re.compile(r"^\[Parsed_showinfo[^\]]*\] \[info\] config in ")
 FRAME_TIME = re.compile(r" n: *\d+ pts: *\S+ pts_time:(\S+)")  # the filter showinfo's line
 KEPT = 100  # complaints of one run: a damaged film has millions
 PIPE_BYTES = 1 << 20  # as much as Linux gives to anyone; a frame is 230 kB
@@ -53,6 +55,7 @@ class FfmpegRun(NamedTuple):
     version: str | None = None
     seconds: float | None = None  # the input's duration
     rate: float | None = None  # frames per second of the stream that was read
+    n_frames: int = 0  # written
 
 
 class Ffmpeg:
@@ -93,6 +96,9 @@ class Ffmpeg:
                 for line in lines:
                     log.add(line)
             process.wait()
+        except BaseException:
+            _kill(process)
+            raise
         finally:
             timer.cancel()
             self._forget(process)
@@ -216,6 +222,7 @@ class Log:
         self._complaints: list[str] = []
         self._facts: dict[str, str] = {}
         self._rates: dict[str, str] = {}  # of the input's video streams
+        self.n_graphs = 0  # times the filters were configured, if showinfo is among them
 
     def add(self, line: str) -> None:
         if match := COMPLAINT.match(line):
@@ -223,6 +230,7 @@ class Log:
             if len(self._complaints) > KEPT:
                 del self._complaints[KEPT // 2]
             return
+        self.n_graphs += CONFIGURED.match(line) is not None
         for name, pattern in FACTS.items():
             if name not in self._facts and (match := pattern.match(line)):
                 self._facts[name] = match[1]
@@ -241,6 +249,7 @@ class Log:
             version=facts.get("version"),
             seconds=_in_seconds(facts["duration"]) if "duration" in facts else None,
             rate=None if rate is None else float(rate),
+            n_frames=int(facts.get("n_frames", 0)),
         )
 
 

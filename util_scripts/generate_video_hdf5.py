@@ -11,19 +11,18 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from datasets.hdf5 import HDF5_SUFFIX, PICTURES, count_hdf5, require_h5py
+from datasets.video_files import TO_PIPE, read_parts
 from errors import UserError
 from util_scripts.cli import run
 from util_scripts.extraction import Form
 from util_scripts.ffmpeg import Ffmpeg, FfmpegRun
 from util_scripts.generate_video_jpgs import extract_videos, make_parser
 
-LENGTH = b"Content-length:"
 GROWTH = 256  # frames by which the dataset grows: an hour of video passes in constant memory
 
 
@@ -49,8 +48,7 @@ class Hdf5Files:
         reader = threading.Thread(target=consume)
         reader.start()
         try:
-            output = ["-c:v", "mjpeg", "-f", "mpjpeg", "pipe:1"]
-            ran = ffmpeg.run([*arguments, *output], cwd=work, timeout=timeout, stdout=writing)
+            ran = ffmpeg.run([*arguments, *TO_PIPE], cwd=work, timeout=timeout, stdout=writing)
         finally:
             os.close(writing)
             reader.join()
@@ -77,18 +75,6 @@ class Hdf5Files:
             data = file[PICTURES][0].tobytes()
         with Image.open(io.BytesIO(data)) as image:
             return image.size
-
-
-def read_parts(stream: IO[bytes]) -> Iterator[bytes]:
-    """The JPEGs of ffmpeg's mpjpeg stream; a part that is cut short is left out."""
-    while line := stream.readline():
-        if not line.startswith(LENGTH):
-            continue
-        length = int(line[len(LENGTH) :])
-        stream.readline()  # the blank line before the data
-        data = stream.read(length)
-        if len(data) == length:
-            yield data
 
 
 def write_frames(path: Path, frames: Iterator[bytes]) -> None:

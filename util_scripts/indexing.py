@@ -3,8 +3,9 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from datasets.hdf5 import HDF5_SUFFIX, count_hdf5
 from datasets.video_files import count_video
 from errors import UserError
 from util_scripts.cli import printable
+from util_scripts.ffmpeg import Ffmpeg
 from util_scripts.orphans import find_orphans
 
 NO_FOLDER: Mapping[type[OSError], str] = {
@@ -31,7 +33,6 @@ NO_FOLDER: Mapping[type[OSError], str] = {
     NotADirectoryError: "no folder",
 }
 FIRST_NUMBER = {"jpg": 1, "hdf5": 0, "video": 1}  # of a video's frames
-COUNTERS: Mapping[str, Callable[[Path], int]] = {"hdf5": count_hdf5, "video": count_video}
 NO_FRAMES = FrameCount(0, None)
 NAMED = 20  # videos without frames that are named before "and N more"
 
@@ -70,7 +71,7 @@ def survey_frames(jpg_dir: Path, paths: Iterable[str]) -> Survey:
     counts: dict[str, FrameCount] = {}
     missing: dict[str, str] = {}
     files: dict[str, Path] = {}
-    shelves = [Shelf(file_type) for file_type in COUNTERS]
+    shelves = [Shelf(file_type) for file_type in FIRST_NUMBER if file_type != "jpg"]
     for path in tqdm(dict.fromkeys(paths), desc="counting frames", unit="video", disable=None):
         try:
             names = os.listdir(jpg_dir / path)
@@ -94,20 +95,25 @@ def survey_frames(jpg_dir: Path, paths: Iterable[str]) -> Survey:
 def count_files(files: Mapping[str, Path]) -> tuple[dict[str, FrameCount], dict[str, str]]:
     """The frames of HDF5 and video files, which have no gaps, and why the others have none."""
     counts, missing = {}, {}
+    ffmpeg = Ffmpeg()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        counted = pool.map(_count_file, files.values())
+        counted = pool.map(partial(_count_file, ffmpeg), files.values())
         bar = tqdm(counted, "reading files", len(files), unit="video", disable=None)
-        for path, answer in zip(files, bar, strict=True):
-            if isinstance(answer, str):
-                missing[path] = answer
-            else:
-                counts[path] = FrameCount(answer, None)
+        try:
+            for path, answer in zip(files, bar, strict=True):
+                if isinstance(answer, str):
+                    missing[path] = answer
+                else:
+                    counts[path] = FrameCount(answer, None)
+        finally:
+            ffmpeg.stop()  # a Ctrl-C waits for no film to be decoded
     return counts, missing
 
 
-def _count_file(file: Path) -> int | str:
+def _count_file(ffmpeg: Ffmpeg, file: Path) -> int | str:
+    is_hdf5 = _file_type(file) == "hdf5"
     try:
-        return COUNTERS[_file_type(file)](file)
+        return count_hdf5(file) if is_hdf5 else count_video(file, ffmpeg)
     except UserError as error:
         return str(error)
 
@@ -167,7 +173,8 @@ def _refuse_nothing(jpg_dir: Path, reasons: Mapping[str, str]) -> None:
             break
     raise UserError(
         f"{jpg_dir}: no frames in any of {len(reasons)} video folders (the first: {first}); "
-        "JPG_DIR is the folder that generate_video_jpgs wrote"
+        "JPG_DIR is the folder that generate_video_jpgs wrote, or that of the videos for "
+        "--file_type video"
     )
 
 
