@@ -2,12 +2,12 @@
 
 import json
 import shutil
-from functools import partial
 
 import pytest
 import torch
 
-from tests.runs import make_dataset, make_frames, read_table, small_run
+import main
+from tests.runs import make_dataset, make_frames, read_table, small_flags, small_run
 
 
 def run_files(folder):
@@ -139,7 +139,11 @@ def n_outputs(path):
 
 
 def test_the_head_has_an_output_per_label_unless_told_otherwise(data, tmp_path, capsys):
-    run = partial(small_run, data, counts_classes=False)
+    def run(*flags, result):
+        arguments = small_flags(data, *flags, result=result)
+        place = arguments.index("--n_classes")
+        return main.main([*arguments[:place], *arguments[place + 2 :]])
+
     assert run("--n_epochs", "1", result=str(tmp_path / "fresh")) == 0
     assert "--n_classes 2: the labels of " in capsys.readouterr().out
     assert n_outputs(tmp_path / "fresh/save_1.pth") == 2
