@@ -9,6 +9,10 @@ import pytest
 from datasets.annotation import read_index, select_videos
 from errors import UserError
 from tests.runs import make_frames, small_run
+from tests.videos import draw
+from util_scripts.eval_accuracy import main as eval_accuracy
+from util_scripts.generate_video_hdf5 import main as generate_video_hdf5
+from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 from util_scripts.kinetics_json import main as kinetics_json
 from util_scripts.mit_json import main as mit_json
 
@@ -81,6 +85,101 @@ def test_folders_with_underscores_are_found(tmp_path):
     assert index["labels"] == ["air drumming"]
     (entry,) = index["database"].values()
     assert entry["video_path"] == "air_drumming/a_000000_000010"
+
+
+CVDF = "label,youtube_id,time_start,time_end,split"
+
+
+def write_cvdf_lists(folder):
+    """As CVDF hosts them: all three with labels."""
+    folder.mkdir(parents=True)
+    rows = {
+        "train": ["riding a bike,a,1,11,train", "zumba,b,2,12,train", "zumba,broken,0,10,train"],
+        "val": ["zumba,c,3,13,val"],
+        "test": ["riding a bike,d,4,14,test", "zumba,gone,5,15,test"],
+    }
+    for name, lines in rows.items():
+        (folder / f"{name}.csv").write_text("\n".join([CVDF, *lines]) + "\n")
+
+
+@pytest.mark.parametrize("form", ["jpg", "hdf5"])
+@pytest.mark.parametrize("layout", ["{side}/{video}", "{side}/{label}/{video}", "{video}"])
+def test_kinetics_as_cvdf_lays_it_out(tmp_path, capsys, layout, form):
+    """From the videos to the first batch."""
+    write_cvdf_lists(tmp_path / "k400/annotations")
+    videos = {
+        "a_000001_000011": ("train", "riding_a_bike"),
+        "b_000002_000012": ("train", "zumba"),
+        "broken_000000_000010": ("train", "zumba"),
+        "c_000003_000013": ("val", "zumba"),
+        "d_000004_000014": ("test", "riding_a_bike"),
+    }
+    for video, (side, label) in videos.items():
+        path = layout.format(side=side, label=label, video=video)
+        draw(tmp_path / f"k400/{path}.mp4", seconds=0.5)
+    if layout.startswith("{side}"):
+        replacement = "replacement/replacement_for_corrupted_k400/broken_000000_000010"
+        draw(tmp_path / f"k400/{replacement}.mp4")
+    jpg = tmp_path / "jpg"
+    command = {"jpg": generate_video_jpgs, "hdf5": generate_video_hdf5}[form]
+    assert command([str(tmp_path / "k400"), str(jpg), "kinetics"]) == 0
+    words = [str(tmp_path / "k400"), "400", str(jpg), form, str(tmp_path / "k.json")]
+    assert kinetics_json(words) == 0
+    assert "gone_000005_000015: no folder" in capsys.readouterr().out
+    index = read_index(tmp_path / "k.json")
+    assert index.labels == ("riding a bike", "zumba")
+    labels = {entry.video_id: index.labels[entry.label] for entry in index.entries}
+    assert labels["d_000004_000014"] == "riding a bike"
+    assert labels["gone_000005_000015"] == "zumba"
+    chosen = {
+        subset: select_videos(index, subset, jpg, file_type=form).records
+        for subset in ("training", "validation", "testing")
+    }
+    assert [len(records) for records in chosen.values()] == [3, 1, 1]
+    if layout.startswith("{side}"):  # the replacement is taken
+        (broken,) = [r for r in chosen["training"] if r.video_id.startswith("broken")]
+        assert broken.n_frames == 10 and "replacement" in str(broken.path)
+
+
+def test_labelled_test_lists_give_an_accuracy(tmp_path, capsys):
+    (tmp_path / "lists").mkdir()
+    for name in ("train", "val", "test"):
+        rows = [f"{label},{name}{label},0,10,{name}" for label in "ab"]
+        (tmp_path / f"lists/{name}.csv").write_text("\n".join([CVDF, *rows]) + "\n")
+        for label in "ab":
+            make_frames(tmp_path / f"jpg/{name}/{name}{label}_000000_000010", 9)
+    assert build(tmp_path)["database"]["testb_000000_000010"] == {
+        "subset": "testing",
+        "annotations": {"label": "b", "segment": [1, 10]},
+        "video_path": "test/testb_000000_000010",
+    }
+    flags = ("--annotation_path", "k.json", "--inference", "--inference_subset", "test")
+    assert small_run(tmp_path, *flags, "--dataset", "kinetics", "--batch_size", "2") == 0
+    words = [str(tmp_path / "k.json"), str(tmp_path / "res/test.json"), "--subset", "test"]
+    assert eval_accuracy(words) == 0
+    assert "number of ground truth: 2" in capsys.readouterr().out
+
+
+def test_a_video_of_two_labels_is_told(tmp_path, capsys):
+    (tmp_path / "lists").mkdir()
+    for name, video in (("train", "x"), ("val", "y")):
+        rows = [f"{label},{video},0,10,{name}" for label in "ab"]
+        (tmp_path / f"lists/{name}.csv").write_text("\n".join([CVDF, *rows]) + "\n")
+        touch_frames(tmp_path / f"jpg/{name}/{video}_000000_000010", 2)
+    assert len(build(tmp_path)["database"]) == 2
+    out = capsys.readouterr().out
+    assert "2 videos are listed with a second label and keep the first:" in out
+    assert "  train/x_000000_000010: a, not b\n" in out
+
+
+def test_lists_of_another_kinetics(tmp_path):
+    (tmp_path / "lists").mkdir()
+    for name in ("train", "val"):
+        rows = [f"label {number},{name}{number},0,10,{name}" for number in range(401)]
+        (tmp_path / f"lists/{name}.csv").write_text("\n".join([CVDF, *rows]) + "\n")
+    touch_frames(tmp_path / "jpg/label 0/train0_000000_000010", 2)
+    with pytest.raises(UserError, match="names 401 labels, but Kinetics-400 has 400"):
+        build(tmp_path)
 
 
 @pytest.mark.parametrize(

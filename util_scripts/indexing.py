@@ -256,10 +256,15 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
 
 
 def unique_videos(videos: Iterable[tuple[str, Video]]) -> list[Video]:
-    """(place, video) -> the videos once each. Raises UserError for one in two subsets."""
+    """(place, video) -> the videos once each; a second label of one is told and not kept. Raises
+    UserError for one in two subsets."""
     found: dict[str, Video] = {}
+    others: dict[str, str] = {}
     for place, video in videos:
         first = found.setdefault(video.path, video)
         if first.subset != video.subset:
             raise UserError(f"{place}: {video.path} is a {first.subset} video already")
+        if first.label != video.label:
+            others[video.path] = f"{first.label}, not {video.label}"
+    print_named("videos are listed with a second label and keep the first:", others)
     return list(found.values())
