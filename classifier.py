@@ -11,11 +11,12 @@ from torch import nn
 
 from datasets.activitynet import read_any_index
 from errors import UserError
-from model import build_device, build_model, settle
+from model import build_device, build_loaded_model, settle
 from opts import Options, options_of
-from runtime.checkpoint import Checkpoint, check_class_names, load_checkpoint, load_weights
+from runtime.checkpoint import Checkpoint, check_class_names, load_checkpoint
 from runtime.device import Device
 from runtime.reading import read_text
+from runtime.weights import odd_rank
 
 NUMBERED = re.compile(r"(\d+)\s+(\S.*)")  # a line of UCF-101's classInd.txt
 
@@ -49,8 +50,7 @@ def load_classifier(
     """
     checkpoint = load_checkpoint(path)
     options = _options(checkpoint, flags or {})
-    model = build_model(options)
-    load_weights(model, checkpoint)
+    model = build_loaded_model(options, checkpoint)
     device = build_device(options)
     names = _labels(checkpoint, labels, options.n_classes)
     return Classifier(path, device.place(model).eval(), names, options, device, checkpoint)
@@ -60,7 +60,8 @@ def _options(checkpoint: Checkpoint, flags: Mapping[str, Any]) -> Options:
     options = options_of({"resume_path": checkpoint.path} | dict(flags))
     identity = checkpoint.identity
     if identity is None:
-        raise UserError(f"{checkpoint.path}: its weights are of none of the families there are")
+        odd = odd_rank(checkpoint.shapes)
+        raise UserError(f"{checkpoint.path}: its weights are of none of the known families{odd}")
     if identity.n_input_channels == 2:
         options = replace(options, input_type="flow")
     return settle(options, checkpoint, resumes=True)

@@ -198,12 +198,10 @@ def _prepare_model(
     resumed: "Checkpoint | None",
     pretrained: "Checkpoint | None",
 ) -> "nn.Module":
-    from model import build_finetuned_model, build_model, freeze_before
-    from runtime.checkpoint import load_weights
+    from model import build_finetuned_model, build_loaded_model, build_model, freeze_before
 
     if resumed is not None:
-        model = build_model(options)
-        load_weights(model, resumed)
+        model = build_loaded_model(options, resumed)
         told = "weights only" if resumed.epoch is None else f"epoch {resumed.epoch}"
         log.info("%s: loaded, %s", resumed.path, told)
     elif pretrained is not None:

@@ -7,13 +7,20 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from errors import UserError
 from models.build import build
 from models.catalog import FAMILIES
 from opts import Options, fill_in
-from runtime.checkpoint import Checkpoint, check_class_names, load_weights, n_classes_of
+from runtime.checkpoint import (
+    Checkpoint,
+    check_class_names,
+    check_fits,
+    load_weights,
+    n_classes_of,
+)
 from runtime.device import Device, Normalization, choose_device
 from runtime.distributed import World
 
@@ -23,6 +30,25 @@ log = logging.getLogger(__name__)
 def build_model(options: Options) -> nn.Module:
     """A freshly initialised model with a head of --n_classes."""
     return _build(options, options.n_classes)
+
+
+def build_loaded_model(options: Options, checkpoint: Checkpoint) -> nn.Module:
+    """The model of a checkpoint, head included. Raises UserError where the options do not fit."""
+    return _build_loaded(options, checkpoint, options.n_classes)
+
+
+def _build_loaded(options: Options, checkpoint: Checkpoint, n_classes: int) -> nn.Module:
+    # First without memory: one small tensor of a file can ask for a model of any size.
+    try:
+        with torch.device("meta"):
+            skeleton = _build(options, n_classes)
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        cause = str(error).splitlines()[0]
+        raise UserError(f"{checkpoint.path}: no {options.arch} has its shapes: {cause}") from None
+    check_fits(skeleton, checkpoint)
+    model = _build(options, n_classes)
+    load_weights(model, checkpoint)
+    return model
 
 
 def build_device(options: Options, *, number: int = 0) -> Device:
@@ -98,8 +124,7 @@ def build_finetuned_model(
     With --keep_head the head stays; its classes must be those of the index, `labels`.
     """
     n_pretrain_classes = _pretrain_classes(options, checkpoint)
-    model = _build(options, n_pretrain_classes)
-    load_weights(model, checkpoint)
+    model = _build_loaded(options, checkpoint, n_pretrain_classes)
     head = FAMILIES[options.model].head
     if options.keep_head:
         _check_kept_head(options, checkpoint, n_pretrain_classes)

@@ -44,36 +44,39 @@ class Identity:
 
 
 def identify(shapes: Shapes) -> Identity | None:
-    """Read the architecture from {name: shape}; None if it is none of the known families."""
+    """Read the architecture from {name: shape}; None if it is none of the known families.
+
+    Any names and shapes will do: a model of the identity may still have other tensors.
+    """
     try:
         if "features.conv1.weight" in shapes:
             return _identify_densenet(shapes)
         return _identify_resnet(shapes)
-    except (KeyError, IndexError, ZeroDivisionError):
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):
         return None
 
 
 def _identify_densenet(shapes: Shapes) -> Identity:
     blocks = tuple(_count(shapes, f"features.denseblock{i}.denselayer", 1) for i in (1, 2, 3, 4))
-    stem = shapes["features.conv1.weight"]
-    return Identity(
-        "densenet", DENSENET_DEPTH_OF[blocks], shapes["classifier.weight"][0], stem[1], stem[2]
-    )
+    _, n_channels, t_size, _, _ = shapes["features.conv1.weight"]
+    n_classes, _ = shapes["classifier.weight"]
+    return Identity("densenet", DENSENET_DEPTH_OF[blocks], n_classes, n_channels, t_size)
 
 
 def _identify_resnet(shapes: Shapes) -> Identity:
     two_plus_one = "conv1_s.weight" in shapes
-    stem = shapes["conv1_s.weight" if two_plus_one else "conv1.weight"]
-    last_stem = shapes["conv1_t.weight" if two_plus_one else "conv1.weight"]
+    _, n_channels, *_ = shapes["conv1_s.weight" if two_plus_one else "conv1.weight"]
+    stem_planes, _, t_size, _, _ = shapes["conv1_t.weight" if two_plus_one else "conv1.weight"]
+    n_classes, _ = shapes["fc.weight"]
     bottleneck = "layer1.0.conv3.weight" in shapes
     blocks = tuple(_count(shapes, f"layer{i}.", 0) for i in (1, 2, 3, 4))
-    family, options = _family_of(shapes, two_plus_one, bottleneck, last_stem[0])
+    family, options = _family_of(shapes, two_plus_one, bottleneck, stem_planes)
     return Identity(
         family,
         RESNET_DEPTH_OF[bottleneck, blocks],
-        shapes["fc.weight"][0],
-        stem[1],
-        last_stem[2],
+        n_classes,
+        n_channels,
+        t_size,
         resnet_shortcut="B" if "layer2.0.downsample.0.weight" in shapes else "A",
         **options,
     )
@@ -99,8 +102,8 @@ def _family_of(
 
 def _count(shapes: Shapes, prefix: str, first: int) -> int:
     """How many numbered modules there are under a prefix, counted from `first` without gaps."""
-    numbers = {int(name[len(prefix) :].split(".")[0]) for name in shapes if name.startswith(prefix)}
+    parts = {name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)}
     count = 0
-    while first + count in numbers:
+    while str(first + count) in parts:
         count += 1
     return count

@@ -13,6 +13,7 @@ import math
 import os
 import pickle
 import re
+import stat
 import tarfile
 import tempfile
 import warnings
@@ -30,13 +31,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from errors import UserError
 from models.identity import Identity, identify
 from runtime.extras import Best, Extras, SavedPosition, read_extras
-from runtime.reading import shown
+from runtime.reading import shown, shown_name
+from runtime.weights import UNREADABLE, check_crc, check_tensors
 
 SAFETENSORS = ".safetensors"
 OF_A_RUN = re.compile(r"(save_\d{1,9}|best|last)\.pth")  # what runtime.keeper writes
 UNREADABLE_POSITION = (10**10, 0)  # the furthest, so that a damaged file is reported
 SAVED = re.compile(r"save_(\d{1,9})\.pth")
-UNREADABLE = "is no checkpoint that torch can read, or only a part of one"
 # What torch says of a file that names a class or function beyond those that tensors need.
 REFUSED = re.compile(r"GLOBAL (\S+)|unrecognized function (.+)|but got (<class .+>)", re.IGNORECASE)
 PICKLE = b"\x80"  # and the protocol; torch.save writes protocol 2
@@ -135,12 +136,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint or a bare state dict. Runs no code from it; raises UserError."""
     content = read_content(path)
     weights = weights_of(content)
+    stripped = {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()}
+    if len(stripped) < len(weights):
+        raise UserError(f"{path}: holds names both with and without {WRAPPER_PREFIX!r}")
     beside = {} if weights is content else content
     epoch, optimizer, scheduler = map(beside.get, ("epoch", "optimizer", "scheduler"))
     # Other programs keep other things under these names; those are as good as absent.
     return Checkpoint(
         path,
-        {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()},
+        stripped,
         epoch if isinstance(epoch, int) and 0 <= epoch < 2**53 else None,
         optimizer if _holds(optimizer, "state", "param_groups") else None,
         scheduler if schedule_of(scheduler) is not None else None,
@@ -166,13 +170,28 @@ def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
 
 def read_content(path: Path) -> dict[str, Any]:
     """All that a file holds, names as they are. Runs no code from it; raises UserError."""
+    _check_is_file(path)
     content = _read_safetensors(path) if path.suffix == SAFETENSORS else _read(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
     weights = weights_of(content)
     if not isinstance(weights, dict) or not weights or not _all_tensors(weights):
         raise UserError(f"{path}: holds no weights under 'state_dict'")
+    check_tensors(weights, path)
     return content
+
+
+def _check_is_file(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{path}: is a folder, not a checkpoint")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: is not a regular file")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -183,8 +202,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: needs the package safetensors: pip install safetensors") from None
     try:
         return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: can't be read: {error}") from None
 
@@ -195,13 +212,12 @@ def _all_tensors(weights: Mapping[Any, Any]) -> bool:
 
 def _read(path: Path) -> Any:
     try:
+        check_crc(path)
         with warnings.catch_warnings():  # of pickle protocols, told below in a line of our own
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, not a checkpoint") from None
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: {_unpickling_cause(path, str(error))}") from None
     except OSError as error:
@@ -242,11 +258,16 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 
     Raises UserError with the flags by which file and model differ.
     """
+    check_fits(model, checkpoint)
+    model.load_state_dict(checkpoint.state_dict)
+
+
+def check_fits(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Compare names and shapes, which a model on the meta device has too. Raises UserError."""
     ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     theirs = checkpoint.shapes
     if ours != theirs:
         raise UserError(f"{checkpoint.path}: {_difference(theirs, ours)}")
-    model.load_state_dict(checkpoint.state_dict)
 
 
 def _difference(theirs: dict[str, tuple[int, ...]], ours: dict[str, tuple[int, ...]]) -> str:
@@ -266,7 +287,7 @@ def _difference(theirs: dict[str, tuple[int, ...]], ours: dict[str, tuple[int, .
         if theirs[name] != shape:
             return f"{name} is {theirs[name]} in the checkpoint, {shape} in the flags' model"
     extra = next(name for name in theirs if name not in ours)
-    return f"the checkpoint has {extra}, which the flags' model lacks"
+    return f"the checkpoint has {shown_name(extra)}, which the flags' model lacks"
 
 
 def n_classes_of(checkpoint: Checkpoint, head: str) -> int:
@@ -276,6 +297,8 @@ def n_classes_of(checkpoint: Checkpoint, head: str) -> int:
         identity = checkpoint.identity
         kind = f"a {identity.arch}" if identity else "of another family"
         raise UserError(f"{checkpoint.path}: has no head {head!r}; the checkpoint is {kind}")
+    if weight.ndim != 2:
+        raise UserError(f"{checkpoint.path}: {head}.weight is {tuple(weight.shape)}, not a matrix")
     return weight.shape[0]
 
 

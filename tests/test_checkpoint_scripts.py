@@ -53,7 +53,7 @@ def test_a_file_of_ours_tells_everything(tmp_path, capsys):
 def test_families_are_told_by_their_tensors(tmp_path, capsys, model, depth, options, flags):
     with torch.device("meta"):
         built = build(model, depth, n_classes=7, **options)
-    weights = {n: torch.zeros(()).expand(t.shape) for n, t in built.state_dict().items()}
+    weights = {n: torch.zeros(t.shape, dtype=torch.half) for n, t in built.state_dict().items()}
     torch.save(weights, tmp_path / "bare.pth")
     assert inspect([str(tmp_path / "bare.pth")]) == 0
     found = told(capsys)
