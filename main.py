@@ -175,6 +175,7 @@ def _make_writable(folder: Path) -> None:
 
 def _read_checkpoints(options: Options) -> "tuple[Checkpoint | None, Checkpoint | None]":
     """The files of --resume_path and, if there is nothing to resume, of --pretrain_path."""
+    from runtime.advice import no_such_weights
     from runtime.checkpoint import find_newest, load_checkpoint
 
     assert options.result_path is not None
@@ -188,6 +189,8 @@ def _read_checkpoints(options: Options) -> "tuple[Checkpoint | None, Checkpoint 
             raise UserError(f"--resume_path auto: no checkpoint in {options.result_path}")
         log.info("no checkpoint in %s yet: starting fresh", options.result_path)
     if options.pretrain_path is not None:
+        if not options.pretrain_path.exists():
+            raise UserError(no_such_weights(options.pretrain_path))
         return None, load_checkpoint(options.pretrain_path)
     return None, None
 

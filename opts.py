@@ -515,7 +515,8 @@ def _contradictions(options: Options) -> Iterator[str]:
     if options.ft_begin_module and not options.starts_from_file:
         yield (
             f"--ft_begin_module {options.ft_begin_module} freezes the layers before it; "
-            "without --pretrain_path or --resume_path those would stay random"
+            "without --pretrain_path or --resume_path those would stay random: leave it out too, "
+            "and train a small network at a low rate (--model_depth 18 --learning_rate 0.01)"
         )
 
 

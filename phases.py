@@ -32,6 +32,7 @@ from opts import Options
 from progress import Position, Stopwatch
 from reporting.writing import report_inference
 from results import Entries, accuracy_of, caution, describe, write_results
+from runtime.advice import describe_best, from_scratch, inference_command, prediction_command
 from runtime.checkpoint import Checkpoint
 from runtime.device import Device, Scorer, describe_device
 from runtime.distributed import World
@@ -74,9 +75,12 @@ def run_phases(parts: Parts, checkpoint: Checkpoint | None, interruption: Interr
     results: dict[str, float] = {}
     with _tracing(options, world) as on_batch:
         if train_loader is not None:
-            _tell_doubts(index)
+            _tell_doubts(parts, train_loader, val_loader, is_fresh=checkpoint is None)
             best = _train(parts, train_loader, val_loader, checkpoint, interruption, on_batch)
             results |= {f"best_{name}": value for name, value in (best or {}).items()}
+            log.info("%s", describe_best(options, best))
+            if inference_loader is None:
+                log.info("whole videos are scored by\n    %s", inference_command(options))
         elif val_loader is not None:
             assert checkpoint is not None
             epoch = checkpoint.epoch or 0
@@ -87,6 +91,8 @@ def run_phases(parts: Parts, checkpoint: Checkpoint | None, interruption: Interr
             with going_on(f"stopped in inference; the same command{trained} starts it again"):
                 scores = _infer(parts, inference_loader, checkpoint, on_batch)
             results |= _tell_results(parts, inference_loader, scores)
+            weights, _ = _weights(options, checkpoint)
+            log.info("other videos are scored by\n    %s", prediction_command(options, weights))
     if results and parts.run_log.board is not None:
         parts.run_log.board.outcome(options.as_plain(), results)
 
@@ -103,9 +109,6 @@ def _train(
     options = parts.options
     counts = class_counts(clips.dataset.records, options.n_classes)
     log.info("training videos: %s", describe_counts(counts, parts.index.labels))
-    if val_clips is not None and (n := len(val_clips.dataset)) < FEW:
-        told = could_be((n + 1) // 2, n)
-        log.warning("%d validation videos are few: an accuracy of %s", n, told)
     weights = balanced_weights(counts) if options.class_weights == "balanced" else None
     trainer = build_trainer(
         options, parts.model, parts.device, checkpoint, parts.world, class_weights=weights
@@ -184,10 +187,23 @@ def _tracing(options: Options, world: World) -> Iterator[Callable[[], None] | No
         yield on_batch
 
 
-def _tell_doubts(index: Index) -> None:
-    """What the index alone shows to be odd; util_scripts.check_dataset looks at the frames too."""
-    for kind, texts in by_kind(check_index(index)).items():
+def _tell_doubts(
+    parts: Parts,
+    clips: ClipLoader[ShuffledBatches],
+    val_clips: ClipLoader[OrderedBatches] | None,
+    *,
+    is_fresh: bool,
+) -> None:
+    """What is odd before training; util_scripts.check_dataset looks at the frames too."""
+    for kind, texts in by_kind(check_index(parts.index)).items():
         log.warning("index: %d %s: %s", len(texts), kind, "; ".join(first_few(texts)))
+    if val_clips is not None and (n := len(val_clips.dataset)) < FEW:
+        text = could_be((n + 1) // 2, n)
+        log.warning("%d validation videos are few: an accuracy of %s", n, text)
+    if is_fresh and parts.options.pretrain_path is None:
+        n, n_nodes = len(clips.dataset), parts.world.n_nodes
+        if (advice := from_scratch(parts.options, n_videos=n, n_nodes=n_nodes)) is not None:
+            log.warning("%s", advice)
 
 
 def position_of(checkpoint: Checkpoint | None) -> Position:

@@ -30,6 +30,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from errors import UserError
 from models.identity import Identity, identify
+from runtime.advice import no_such_checkpoint
 from runtime.extras import Best, Extras, SavedPosition, read_extras
 from runtime.reading import shown, shown_name
 from runtime.weights import UNREADABLE, check_crc, check_tensors
@@ -185,7 +186,7 @@ def _check_is_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
+        raise UserError(no_such_checkpoint(path)) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if stat.S_ISDIR(mode):

@@ -1,0 +1,97 @@
+"""What the program says on what to do next."""
+
+import shlex
+
+import pytest
+
+import main
+from errors import UserError
+from runtime.checkpoint import load_checkpoint
+from tests.commands import run_command
+from tests.runs import make_dataset, read_results, small_flags, small_run
+from tests.videos import draw
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("two words")
+    make_dataset(root)
+    return root
+
+
+def commands(text):
+    """The command lines that a log offers, as words."""
+    return [shlex.split(line) for line in text.splitlines() if line.startswith("    ")]
+
+
+def test_training_ends_with_the_best_epoch_and_the_command_to_go_on_with(data, tmp_path, capsys):
+    result = tmp_path / "$my result"
+    assert small_run(data, "--n_epochs", "3", result=str(result)) == 0
+    out = capsys.readouterr().out
+    best = out.splitlines()[-3]
+    assert best.startswith("the best of 3 epochs was ") and best.endswith(f": {result}/best.pth")
+    [[_, script, *flags]] = commands(out)
+    assert script == "main.py" and main.main(flags) == 0
+    assert len(read_results(result)) == 4
+    # And from there to any video.
+    [[_, *words]] = commands(capsys.readouterr().out)
+    words[words.index("VIDEO.mp4")] = draw(tmp_path / "a.mp4")
+    done = run_command(*words)
+    assert done.status == 0 and "a.mp4" in done.stdout, done.text
+
+
+def test_the_command_carries_what_the_checkpoint_does_not_tell(data, tmp_path, capsys):
+    flags = ["--n_epochs", "1", "--no_val", "--on_bad_video", "skip", "--output_topk", "1"]
+    assert small_run(data, *flags, result=str(tmp_path)) == 0
+    out = capsys.readouterr().out
+    assert f"trained for 1 epochs, without validation: {tmp_path}/save_1.pth" in out
+    [words] = commands(out)
+    text = " ".join(words)
+    for given in ("--dataset folder", "--on_bad_video skip", "--output_topk 1", "--n_threads 0",
+                  "--precision fp32", "--batch_size 4", "--no_cuda"):  # fmt: skip
+        assert f" {given} " in text
+    assert not {"--learning_rate", "--model_depth", "--sample_size", "--n_epochs"} & {*words}
+
+
+def test_a_missing_checkpoint_names_those_that_are_there(tmp_path):
+    for name in (*(f"save_{epoch}.pth" for epoch in range(10, 80, 10)), "best.pth", "train.log"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(tmp_path / "save_55.pth")
+    message = str(caught.value)
+    there = message.partition(" holds ")[2]
+    assert message.startswith(f"{tmp_path}/save_55.pth: no such checkpoint; {tmp_path} holds ")
+    assert there.startswith("save_50.pth, ") and there.endswith(" and 3 more")
+    assert "train.log" not in there
+
+
+@pytest.mark.parametrize("name", ["save_1.pth", "w.safetensors"])
+def test_a_missing_checkpoint_where_there_is_no_other(tmp_path, name):
+    with pytest.raises(UserError, match=f"no such checkpoint, and no other in {tmp_path}$"):
+        load_checkpoint(tmp_path / name)
+    with pytest.raises(UserError, match=f"there is no folder {tmp_path}/results$"):
+        load_checkpoint(tmp_path / "results" / name)
+
+
+def test_without_the_pretrained_file_there_is_a_way_on(data, tmp_path, capsys):
+    flags = ["--pretrain_path", str(tmp_path / "r3d50_K_200ep.pth"), "--ft_begin_module", "fc"]
+    assert small_run(data, *flags, result=str(tmp_path / "res")) == 2
+    [error] = capsys.readouterr().err.splitlines()
+    assert "docs/recipes.md" in error and "leave out --pretrain_path and --ft_begin_module" in error
+    assert small_run(data, *flags[2:], result=str(tmp_path / "res")) == 2  # as far as most read
+    [error] = capsys.readouterr().err.splitlines()
+    assert "leave it out too" in error and "--learning_rate 0.01" in error
+
+
+def test_the_default_rate_from_random_weights_is_advised_against(data, tmp_path, capsys):
+    arguments = small_flags(data, "--n_epochs", "1", result=str(tmp_path))
+    place = arguments.index("--learning_rate")
+    assert main.main([*arguments[:place], *arguments[place + 2 :]]) == 0
+    out = capsys.readouterr().out
+    told = "training starts from random weights at --learning_rate 0.1"
+    assert out.index(told) < out.index("epoch 1 of 1: ")
+    assert "for 6 videos in batches of 4 take --learning_rate 0.01" in out
+    assert main.main(arguments) == 0  # which gives a rate
+    resumed = ["--resume_path", str(tmp_path / "save_1.pth"), "--n_epochs", "2"]
+    assert main.main([*arguments[:place], *arguments[place + 2 :], *resumed]) == 0
+    assert "random weights" not in capsys.readouterr().out
