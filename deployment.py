@@ -4,7 +4,7 @@ import copy
 import importlib.util
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from classifier import Classifier
 from errors import UserError
 from models.folding import folded
 from runtime.device import Device, Normalization
-from runtime.files import written_whole
+from runtime.files import as_utf8, written_whole
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST_ONNX = 2**31 - 2**20  # bytes of weights: one ONNX file holds less than 2 GiB
@@ -112,16 +112,20 @@ def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]
             verbose=False,
         )
     assert onnx is not None
-    onnx.model.metadata_props[ABOUT] = json.dumps(description, ensure_ascii=False)
+    onnx.model.metadata_props[ABOUT] = _as_json(description)
     with written_whole(path) as part:
         onnx.save(part, external_data=False)
 
 
 def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
     """Write torch.export's archive, whole or not at all. Raises UserError."""
-    extra = {f"{ABOUT}.json": json.dumps(description, ensure_ascii=False)}
+    extra = {f"{ABOUT}.json": _as_json(description)}
     with written_whole(path) as part:
         torch.export.save(program, part, extra_files=extra)
+
+
+def _as_json(description: Mapping[str, Any]) -> str:
+    return as_utf8(json.dumps(description, ensure_ascii=False))
 
 
 def require_onnx() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from errors import writing
 from metrics import confusion_matrix
+from runtime.files import as_utf8
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ class Board:
     def __init__(self, folder: Path, *, labels: Sequence[str], purge_from: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._labels = labels
+        self._labels = [as_utf8(label) for label in labels]
         self._folder = folder
         with self._writing():
             self._writer = SummaryWriter(str(folder), purge_step=purge_from)
@@ -56,13 +57,15 @@ class Board:
         rows = "\n".join(f"{number}. {name}" for number, name in enumerate(names, start=1))
         with self._writing():
             self._writer.add_image("train/clips", sheet(clips), 1, dataformats="HWC")
-            self._writer.add_text("train/clips", rows, 1)
+            self._writer.add_text("train/clips", as_utf8(rows), 1)
             self._writer.flush()
 
     def outcome(self, options: Mapping[str, Any], results: Mapping[str, float]) -> None:
         """The options of the run beside its results: a row in TensorBoard's table of runs."""
-        plain = {k: v if isinstance(v, bool | int | float | str) else str(v)
-                 for k, v in options.items()}  # fmt: skip
+        plain = {
+            k: v if isinstance(v, bool | int | float) else as_utf8(str(v))
+            for k, v in options.items()
+        }
         named = {f"result/{name}": value for name, value in results.items()}
         with self._writing():
             self._writer.add_hparams(plain, named, run_name=".")

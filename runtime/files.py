@@ -8,6 +8,12 @@ from pathlib import Path
 from errors import UserError
 
 
+def as_utf8(text: str) -> str:
+    """Text that any file of UTF-8 can hold: a name's bytes that are no UTF-8 as \\udcff, as JSON
+    spells them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to, of the same suffix; renamed at the end, and removed where
