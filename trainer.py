@@ -19,10 +19,11 @@ from datasets.video_dataset import ClipBatch
 from errors import UserError
 from model import frozen_batch_norms, wrap_for_distributed
 from opts import Options
-from runtime.checkpoint import Checkpoint, load_optimizer, load_schedule, schedule_of
+from runtime.checkpoint import Checkpoint, load_schedule, schedule_of
 from runtime.device import Device, is_out_of_memory
 from runtime.distributed import ALONE, World, noticing_the_lost
 from runtime.extras import Best
+from runtime.optimizer_state import load_optimizer
 
 Scheduler = MultiStepLR | ReduceLROnPlateau
 
@@ -46,7 +47,7 @@ class Trainer:
     """A model and everything that changes with it while it is trained."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.SGD
     scheduler: Scheduler
     scaler: torch.amp.GradScaler
     device: Device
@@ -122,8 +123,13 @@ class Trainer:
             self.scaler.unscale_(self.optimizer)
             trained = (p for group in self.optimizer.param_groups for p in group["params"])
             nn.utils.clip_grad_norm_(trained, self.clip_grad)
+        is_first = self.scaler.is_enabled() and not self.optimizer.state
+        scale = self.scaler.get_scale() if is_first else 0.0
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if is_first and self.scaler.get_scale() < scale:
+            # Skipped as the gradients overflowed, but fused SGD has made momenta: uninitialised.
+            self.optimizer.state.clear()
 
     def learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
@@ -151,7 +157,12 @@ class Trainer:
             log.warning("%s: holds weights only: the optimiser starts afresh", checkpoint.path)
             return
         try:
-            load_optimizer(self.optimizer, checkpoint.optimizer)
+            load_optimizer(
+                self.optimizer,
+                checkpoint.optimizer,
+                names=[n for n, p in self.model.named_parameters() if p.requires_grad],
+                place=f"{checkpoint.path}: optimizer",
+            )
         except ValueError as error:
             raise UserError(f"{checkpoint.path}: {error}; resume {_as_saved(checkpoint)}") from None
         state = dict(checkpoint.scheduler)
@@ -165,7 +176,8 @@ class Trainer:
             load_schedule(self.scheduler, state)
         except ValueError as error:
             raise UserError(f"{checkpoint.path}: {error}") from None
-        self.scaler.load_state_dict(checkpoint.extras.scaler)
+        if checkpoint.extras.scaler is not None:
+            self.scaler.load_state_dict(dict(checkpoint.extras.scaler))
         self.best = checkpoint.best
         if not checkpoint.is_ours and isinstance(self.scheduler, MultiStepLR):
             with warnings.catch_warnings():  # it expects an optimiser step of this process first

@@ -7,7 +7,6 @@ it.
 """
 
 import contextlib
-import copy
 import logging
 import math
 import os
@@ -318,26 +317,6 @@ def check_class_names(checkpoint: Checkpoint, labels: Sequence[str], index: Path
         f"{checkpoint.path}: class {number} is {saved!r} in the checkpoint and {given!r} in "
         f"{index}: use the index it was trained with, or --pretrain_path for new classes"
     )
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load an optimiser's state whose parameters may be grouped otherwise than ours.
-
-    The original writes one group, or one group per parameter when it fine-tunes; the order of
-    the parameters is the same. Raises ValueError where their number differs.
-    """
-    groups = copy.deepcopy(state["param_groups"])
-    indices = [index for group in groups for index in group["params"]]
-    sizes = [len(group["params"]) for group in optimizer.param_groups]
-    if len(indices) != sum(sizes):
-        raise ValueError(f"{len(indices)} trained tensors in the file, {sum(sizes)} here")
-    regrouped, start = [], 0
-    for size, own in zip(sizes, optimizer.param_groups, strict=True):
-        settings = {key: value for key, value in own.items() if key != "params"}
-        saved = {key: value for key, value in groups[0].items() if key in settings}
-        regrouped.append(settings | saved | {"params": indices[start : start + size]})
-        start += size
-    optimizer.load_state_dict({"state": state["state"], "param_groups": regrouped})
 
 
 def load_schedule(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:

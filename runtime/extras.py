@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 
 from opts import check_saved
-from runtime.reading import LONGEST_NAME, Finite, typed
+from runtime.reading import LARGEST, LONGEST_NAME, Finite, typed
 
 WRITTEN_BY_US = ("options", "versions")  # at least one of them is in every file that we wrote
 
@@ -32,6 +32,16 @@ class SavedPosition(TypedDict):
     n_clips: Natural
 
 
+class SavedScaler(TypedDict):
+    """The loss scaling of an fp16 run, as torch.amp.GradScaler has it."""
+
+    scale: Annotated[float, msgspec.Meta(gt=0, le=LARGEST)]
+    growth_factor: Annotated[float, msgspec.Meta(gt=1, le=LARGEST)]
+    backoff_factor: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    growth_interval: Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
+    _growth_tracker: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
+
 class Extras(msgspec.Struct):
     """Checked values; `options` are those of this program's flags, and none in files of other
     programs."""
@@ -41,7 +51,7 @@ class Extras(msgspec.Struct):
     versions: dict[str, Name] = {}
     best: Best | None = None
     position: SavedPosition | None = None
-    scaler: dict[str, Finite] = {}
+    scaler: SavedScaler | None = None  # None where the precision needed no scaling
     n_nodes: Annotated[int, msgspec.Meta(ge=1)] | None = None
     training_videos: Name | None = None  # their digest, see runtime.same_run
 
@@ -61,5 +71,7 @@ def read_extras(content: Mapping[str, Any], place: str) -> Extras:
         is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
         return Extras(class_names=names if is_list else None)
     known = {name: content[name] for name in Extras.__struct_fields__ if name in content}
+    if known.get("scaler") == {}:
+        del known["scaler"]
     known["options"] = check_saved(known.get("options", {}), place)
     return typed(known, Extras, place)

@@ -1,5 +1,6 @@
 """Helpers of the tests that run main.py: small frame folders, indexes, and the golden runs."""
 
+import copy
 import json
 import resource
 import signal
@@ -94,6 +95,22 @@ def run_golden(case, data, work):
     ]  # fmt: skip
     assert main.main(arguments) == 0
     return work / "res"
+
+
+def as_of_the_original(content, in_layout=torch.Tensor.contiguous):
+    """A checkpoint's content as the original writes it: five keys, contiguous tensors, saved before
+    the schedule steps. `in_layout` takes a tensor to another memory layout."""
+    keys = ("epoch", "arch", "state_dict", "optimizer", "scheduler")
+    kept = copy.deepcopy({key: content[key] for key in keys})
+    kept["scheduler"]["last_epoch"] -= 1
+    if kept["scheduler"]["milestones"].get(content["epoch"]):
+        for group in kept["optimizer"]["param_groups"]:
+            group["lr"] /= kept["scheduler"]["gamma"]
+    for tensors in (kept["state_dict"], *kept["optimizer"]["state"].values()):
+        for name, tensor in tensors.items():
+            if tensor.dim() == 5:
+                tensors[name] = in_layout(tensor)
+    return kept
 
 
 def read_table(text):

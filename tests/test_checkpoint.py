@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from errors import UserError
 from models.build import build
@@ -15,7 +14,6 @@ from runtime.checkpoint import (
     check_class_names,
     find_newest,
     load_checkpoint,
-    load_optimizer,
     load_weights,
     n_classes_of,
     save_checkpoint,
@@ -222,31 +220,3 @@ def test_an_old_tar_file_is_told_apart(tmp_path):
             archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     with pytest.raises(UserError, match="a tar file of torch before 0.1.10"):
         load_checkpoint(tmp_path / "c.pth")
-
-
-@pytest.mark.parametrize("saved_in_groups", [False, True])
-@pytest.mark.parametrize("loaded_in_groups", [False, True])
-def test_optimizer_state_in_any_grouping(saved_in_groups, loaded_in_groups):
-    def optimizer_of(model, in_groups, rate):
-        parameters = list(model.parameters())
-        groups = [{"params": [p]} for p in parameters] if in_groups else parameters
-        return torch.optim.SGD(groups, lr=rate, momentum=0.9)
-
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    first = optimizer_of(model, saved_in_groups, rate=0.25)
-    model(torch.ones(5, 4)).sum().backward()
-    first.step()
-    second = optimizer_of(model, loaded_in_groups, rate=0.5)
-    load_optimizer(second, first.state_dict())
-    assert {group["lr"] for group in second.param_groups} == {0.25}
-    for parameter in model.parameters():
-        expected = first.state[parameter]["momentum_buffer"]
-        assert torch.equal(second.state[parameter]["momentum_buffer"], expected)
-
-
-def test_optimizer_of_other_parameters():
-    one = torch.optim.SGD(nn.Linear(4, 3).parameters(), lr=0.1)
-    two = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    with pytest.raises(ValueError, match="2 trained tensors in the file, 1 here"):
-        load_optimizer(two, one.state_dict())

@@ -7,13 +7,14 @@ from opts import FLAGS, Options, check_saved
 from runtime.checkpoint import load_checkpoint, load_schedule, save_checkpoint
 from runtime.extras import read_extras
 
+SCALER = torch.amp.GradScaler("cpu").state_dict()
 OURS = {
     "options": Options().as_plain(),
     "class_names": ["a", "b"],
     "versions": {"torch": "2.11"},
     "best": {"epoch": 3, "video_accuracy": 0.5},
     "position": {"epoch": 4, "batches": 1, "loss_sum": 1.5, "n_hits": 1, "n_clips": 2},
-    "scaler": {"scale": 65536.0, "_growth_tracker": 1},
+    "scaler": SCALER,
     "n_nodes": 1,
 }
 WRONG = ["abc", 0.5, -1, float("nan"), float("inf"), 10**30, [], [1], {}, {"a": "b"}, None, True]
@@ -22,6 +23,7 @@ WRONG = ["abc", 0.5, -1, float("nan"), float("inf"), 10**30, [], [1], {}, {"a": 
 def test_what_we_write_is_read():
     extras = read_extras(OURS, "c.pth")
     assert extras.is_ours and extras.class_names == ["a", "b"] and extras.position["batches"] == 1
+    assert extras.scaler == SCALER and read_extras(OURS | {"scaler": {}}, "").scaler is None
     assert extras.options["multistep_milestones"] == (50, 100, 150)
 
 
@@ -38,6 +40,8 @@ def test_what_we_write_is_read():
         ("position", {"epoch": 4, "batches": -1, "loss_sum": 1.5, "n_hits": 1, "n_clips": 2}),
         ("position", [1, 2]),
         ("scaler", {"scale": "big"}),
+        ("scaler", {"scale": 65536.0}),
+        ("scaler", SCALER | {"growth_interval": 2000.0}),
         ("versions", ["2.11"]),
         ("n_nodes", 0),
     ],

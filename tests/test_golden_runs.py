@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs import GOLDEN, read_table, run_golden
+from tests.runs import GOLDEN, as_of_the_original, read_table, run_golden
 
 FIGHT = Path(__file__).parent.parent.parent / "shared/golden/fight"
 
@@ -43,8 +43,8 @@ def compare_entries(got, want):
         assert one["score"] == pytest.approx(other["score"], abs=3e-4)
 
 
-def check_case(case, data, tmp_path):
-    result = run_golden(case, data, tmp_path)
+def compare_files(case, result, *, after_epoch=0):
+    """What a run wrote against what a case expects, of the logs what comes after an epoch."""
     compared = 0
     for name, expected in case.items():
         if name in ("checkpoint", "args"):
@@ -54,6 +54,7 @@ def check_case(case, data, tmp_path):
             compare_results(json.loads((result / name).read_text(encoding="utf-8")), expected)
         elif name.endswith(".log"):
             ours, theirs = read_table((result / name).read_text()), read_table(expected)
+            theirs = [row for row in theirs if row["epoch"] > after_epoch]
             for got, want in zip(ours, theirs, strict=True):
                 assert {key: got[key] for key in want} == pytest.approx(want, rel=1e-3)
         else:
@@ -65,15 +66,26 @@ def check_case(case, data, tmp_path):
 
 @pytest.mark.parametrize("name, case", cases(GOLDEN / "motion"))
 def test_motion(name, case, tmp_path):
-    check_case(case, GOLDEN / "motion", tmp_path)
+    compare_files(case, run_golden(case, GOLDEN / "motion", tmp_path))
 
 
 @pytest.mark.parametrize("name, case", cases(GOLDEN / "training"))
 def test_training(name, case, tmp_path):
-    check_case(case, GOLDEN / "training", tmp_path)
+    """From its start and, half way, from a file as the original would have written it."""
+    (tmp_path / "whole").mkdir()
+    whole = {**case, "args": [*case["args"], "--checkpoint", "2"]}
+    result = run_golden(whole, GOLDEN / "training", tmp_path / "whole")
+    compare_files(case, result)
+    if "save_4.pth" not in case:
+        return
+    theirs = tmp_path / "theirs.pth"
+    torch.save(as_of_the_original(torch.load(result / "save_2.pth", weights_only=True)), theirs)
+    resumed = {**case, "args": [*case["args"], "--resume_path", str(theirs)]}
+    result = run_golden(resumed, GOLDEN / "training", tmp_path)
+    compare_files(case, result, after_epoch=2)
 
 
 @pytest.mark.skipif(not FIGHT.exists(), reason="the fight clips' frames are not here")
 @pytest.mark.parametrize("name, case", cases(FIGHT))
 def test_fight(name, case, tmp_path):
-    check_case(case, FIGHT, tmp_path)
+    compare_files(case, run_golden(case, FIGHT, tmp_path))

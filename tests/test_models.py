@@ -87,8 +87,17 @@ def test_a_training_step_in_bf16(family, depth):
     gradients = [p.grad for p in model.parameters()]
     assert all(g is not None and g.isfinite().all() for g in gradients)
     assert all(g.abs().sum() > 0 for g in gradients if g.dim() > 1)
-    torch.optim.SGD(model.parameters(), lr=1e-3).step()
-    assert all(p.isfinite().all() for p in model.parameters())
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
+    optimizer.step()
+    for parameter in model.parameters():  # fused SGD goes through all three as they lie in memory
+        assert parameter.isfinite().all() and lies_as(parameter.grad, parameter)
+        assert lies_as(optimizer.state[parameter]["momentum_buffer"], parameter)
+
+
+def lies_as(tensor, other):
+    """Whether two tensors of one shape have their values in the same order in memory."""
+    strides = zip(tensor.shape, tensor.stride(), other.stride(), strict=True)
+    return all(one == two for size, one, two in strides if size > 1)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
