@@ -142,6 +142,7 @@ def onnx_runner(path: Path, n_threads: int) -> Runner:
     """The file in onnxruntime, on the CPU."""
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # which its releases for Linux send, too
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = n_threads
     session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])

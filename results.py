@@ -268,4 +268,4 @@ def describe(accuracy: Accuracy, *, ks: Sequence[int] = KS) -> list[str]:
 def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return ", ".join(map(shown_name, names[:NAMED])) + more

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from datasets.compact import VideoRecord
+from runtime.reading import shown_name
 
 LISTED = 20  # classes that are counted one by one in the log
 NAMED = 3  # of more: the rarest and the commonest that are named
@@ -32,10 +33,13 @@ def describe_counts(counts: np.ndarray, labels: Sequence[str]) -> str:
     """One line: each class and its number, or of many classes the extremes."""
     numbers = counts[: len(labels)]
     if len(labels) <= LISTED:
-        return ", ".join(f"{label} {n}" for label, n in zip(labels, numbers, strict=True))
+        pairs = zip(labels, numbers, strict=True)
+        return ", ".join(f"{shown_name(label)} {n}" for label, n in pairs)
     order = np.argsort(numbers, kind="stable")
     few, many = order[:NAMED], order[: -NAMED - 1 : -1]
-    lists = [", ".join(f"{labels[i]} {numbers[i]}" for i in part) for part in (few, many)]
+    lists = [
+        ", ".join(f"{shown_name(labels[i])} {numbers[i]}" for i in part) for part in (few, many)
+    ]
     middle = f"{np.median(numbers):g}"
     return (
         f"{len(labels)} classes, {middle} videos in the middle; fewest {lists[0]}; most {lists[1]}"

@@ -18,6 +18,8 @@ from metrics import (
 )
 from reporting.facts import Facts, Table
 from reporting.tables import TwoClasses
+from runtime.plotting import LITERAL, tick_names
+from runtime.reading import shown_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +37,7 @@ PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--faint)"} | {
 STYLE: Any = {  # matplotlib types the names of its settings one by one
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "report",
-    "text.parse_math": False,  # a label may hold dollar signs
+    **LITERAL,
     "font.size": POINTS,
     "axes.titlesize": POINTS + 1,
     "legend.fontsize": POINTS - 1,
@@ -223,10 +225,13 @@ def roc(two: TwoClasses) -> Chart:
         axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
         axes.plot(x, y, color=LINES[0])
         _mark(axes, [(c.false_alarms, c.recall) for c in two.choices])
-        axes.set(xlabel=f"{two.negative} taken for {two.positive}", ylabel=f"{two.positive} found")
+        negative, positive = tick_names([two.negative, two.positive])
+        axes.set(xlabel=f"{negative} taken for {positive}", ylabel=f"{positive} found")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), title=f"ROC, area {auc(x, y):.3f}")
 
-    return draw("roc", f"ROC of {two.positive}: area under the curve {auc(x, y):.3f}.", paint)
+    return draw(
+        "roc", f"ROC of {shown_name(two.positive)}: area under the curve {auc(x, y):.3f}.", paint
+    )
 
 
 def precision_recall(two: TwoClasses) -> Chart:
@@ -238,10 +243,11 @@ def precision_recall(two: TwoClasses) -> Chart:
         axes.axhline(share, color=FAINT, linestyle="--", linewidth=1.2)
         axes.step(recall, precision, where="pre", color=LINES[0])
         _mark(axes, [(c.recall, c.precision) for c in two.choices])
-        axes.set(xlabel=f"{two.positive} found (recall)", ylabel="alarms that are right")
+        [positive] = tick_names([two.positive])
+        axes.set(xlabel=f"{positive} found (recall)", ylabel="alarms that are right")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), title=f"Precision, average {area:.3f}")
 
-    alt = f"Precision by recall of {two.positive}: average precision {area:.3f}."
+    alt = f"Precision by recall of {shown_name(two.positive)}: average precision {area:.3f}."
     return draw("precision", alt, paint)
 
 

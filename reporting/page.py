@@ -1,5 +1,6 @@
 """The page of a report: facts, charts and strips -> one HTML file that needs nothing else."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,15 @@ from reporting.tables import (
     too_few,
     two_classes,
 )
-from results import caution, describe
+from results import caution, describe, some
 from runtime.provenance import versions
 
 TEMPLATE = "report.html.j2"
 N_PAIRS = 15
 N_ENDS = 10  # best and worst classes that are shown without being asked
 N_BINS = 10
+# Control characters, what turns the direction of text, surrogates.
+UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 NOT_TOLD = ("root_path", "given")
 
 
@@ -38,11 +41,12 @@ def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = No
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     if positive is not None and positive not in facts.labels:
-        raise UserError(f"--positive {positive}: the classes are {', '.join(facts.labels[:10])} …")
+        raise UserError(f"--positive {positive}: the classes are {some(facts.labels)}")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_literal,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -61,6 +65,12 @@ def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = No
         made_by=_made_by(facts),
         options=_options(facts),
     )
+
+
+def _literal(value: Any) -> Any:
+    """Text without the characters that a browser drops, or that turn the text after them round."""
+    is_text = isinstance(value, str) and not hasattr(value, "__html__")
+    return UNSHOWN.sub(lambda match: ascii(match[0])[1:-1], value) if is_text else value
 
 
 def percent(share: float) -> str:

@@ -1,5 +1,6 @@
 """What a run shows in TensorBoard: scalars, pictures, and its options with what came of them."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,12 +12,16 @@ from torch import Tensor
 from errors import writing
 from metrics import confusion_matrix
 from runtime.files import as_utf8
+from runtime.plotting import fonts_for, literal_text, tick_names
+from runtime.reading import shown_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_NAMED = 40  # classes whose names fit beside a confusion matrix
 SHOWN_FRAMES = 8  # of each clip of the sheet, evenly spaced
+
+log = logging.getLogger(__name__)
 
 
 class Board:
@@ -28,7 +33,8 @@ class Board:
     def __init__(self, folder: Path, *, labels: Sequence[str], purge_from: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._labels = [as_utf8(label) for label in labels]
+        self._labels = labels
+        self._has_names = False
         self._folder = folder
         with self._writing():
             self._writer = SummaryWriter(str(folder), purge_step=purge_from)
@@ -48,16 +54,25 @@ class Board:
         """The confusion matrix of (N,) videos."""
         n_classes = max(len(self._labels), int(predictions.max(initial=0)) + 1)
         matrix = confusion_matrix(targets, predictions, n_classes)
-        figure = confusion_figure(matrix, self._labels)
+        try:
+            with literal_text():
+                picture = pixels_of(confusion_figure(matrix, self._labels))
+        except Exception as error:  # whatever it is, a picture must not end a run
+            log.warning(
+                "TensorBoard's confusion matrix is left out: %s", " ".join(str(error).split())
+            )
+            return
         with self._writing():
-            self._writer.add_figure("val/confusion", figure, epoch)
+            self._writer.add_image("val/confusion", picture, epoch, dataformats="HWC")
+            if not self._has_names:
+                self._writer.add_text("val/classes", _listed(self._labels), epoch)
+                self._has_names = True
 
     def clips(self, clips: Tensor, names: Sequence[str]) -> None:
         """A sheet of training clips, uint8 (N, C, T, H, W), as the model gets them: a row each."""
-        rows = "\n".join(f"{number}. {name}" for number, name in enumerate(names, start=1))
         with self._writing():
             self._writer.add_image("train/clips", sheet(clips), 1, dataformats="HWC")
-            self._writer.add_text("train/clips", as_utf8(rows), 1)
+            self._writer.add_text("train/clips", _listed(names), 1)
             self._writer.flush()
 
     def outcome(self, options: Mapping[str, Any], results: Mapping[str, float]) -> None:
@@ -88,8 +103,23 @@ def sheet(clips: Tensor) -> np.ndarray:
     return rows.reshape(n * height, n_shown * width, channels).numpy()
 
 
+def _listed(names: Sequence[str]) -> str:
+    """A numbered list in Markdown, as code: what the names hold is no markup."""
+    return "\n".join(f"    {number}. {shown_name(name)}" for number, name in enumerate(names, 1))
+
+
+def pixels_of(figure: "Figure") -> np.ndarray:
+    """uint8 (H, W, 3)"""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> "Figure":
-    """Shares of each true class, (K, K); the numbers and names too where they are legible."""
+    """Shares of each true class, (K, K), and where they are legible the counts and the names;
+    numbers from 1 where no installed font has the names' characters."""
     from matplotlib.figure import Figure
 
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -99,9 +129,14 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> "Figure":
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if len(matrix) <= MOST_NAMED:
-        names = [*labels, *("?" for _ in range(len(matrix) - len(labels)))]
-        axes.set_xticks(range(len(matrix)), names, rotation=90)
-        axes.set_yticks(range(len(matrix)), names)
+        names = tick_names([*labels, *("?" for _ in range(len(matrix) - len(labels)))])
+        fonts = fonts_for(names)
+        families = None if fonts is None else [font.family for font in fonts]
+        if fonts is None:
+            names = [str(number) for number in range(1, len(matrix) + 1)]
+            axes.set(xlabel="predicted (numbers of the text val/classes)")
+        axes.set_xticks(range(len(matrix)), names, rotation=90, fontfamily=families)
+        axes.set_yticks(range(len(matrix)), names, fontfamily=families)
     if len(matrix) <= MOST_NAMED // 2:
         for (row, column), count in np.ndenumerate(matrix):
             colour = "white" if shares[row, column] > 0.5 else "black"

@@ -28,6 +28,7 @@ from errors import UserError
 from metrics import mcnemar_p, wilson_interval
 from opts import Parser
 from results import labelled, read_results, some, top1_hits
+from runtime.reading import shown_name
 from util_scripts.cli import run
 
 LEVEL = 0.05  # of all comparisons together
@@ -205,8 +206,8 @@ def _classes(
     )
     for label, n, of_a, of_b in shown:
         yield (
-            f"  {of_b - of_a:+.3f}  {label}: {name(0)} {of_a:.3f}, {name(b)} {of_b:.3f} "
-            f"of {n} videos"
+            f"  {of_b - of_a:+.3f}  {shown_name(label)}: "
+            f"{name(0)} {of_a:.3f}, {name(b)} {of_b:.3f} of {n} videos"
         )
 
 

@@ -18,6 +18,7 @@ from datasets.hdf5 import HDF5_SUFFIX
 from errors import UserError
 from opts import Parser
 from results import some
+from runtime.reading import shown_name
 from util_scripts.cli import run
 from util_scripts.indexing import (
     NO_FRAMES,
@@ -295,7 +296,7 @@ def _print_one_sided(videos: Sequence[Video]) -> None:
             ("validation", validation - training),
         ):
             if labels:
-                names = ", ".join(sorted(labels))
+                names = ", ".join(map(shown_name, sorted(labels)))
                 print(f"{len(labels)} classes have {side} videos only: {names}")
 
 

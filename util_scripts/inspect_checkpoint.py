@@ -9,6 +9,7 @@ from model import CLIPS, PREPROCESSING, STEM_OF_FILE
 from models.identity import Identity
 from opts import Options, Parser
 from runtime.checkpoint import Checkpoint, load_checkpoint
+from runtime.reading import shown_name
 from util_scripts.cli import run
 
 SHOWN_NAMES = 10
@@ -58,7 +59,7 @@ def _names(names: Sequence[str] | None, all_names: bool) -> str:
         return "not in the file"
     shown = names if all_names else names[:SHOWN_NAMES]
     more = f" and {len(names) - len(shown)} more (--names)" if len(shown) < len(names) else ""
-    return ", ".join(shown) + more
+    return ", ".join(map(shown_name, shown)) + more
 
 
 def _epoch(checkpoint: Checkpoint) -> str:

@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from datasets.stream import Frame
 from errors import UserError
+from runtime.plotting import font_for
+from runtime.reading import shown_name
 from util_scripts.ffmpeg import Ffmpeg, Stream
 from util_scripts.prediction import FrameReader
 from util_scripts.prediction_output import ScoredWindow, VideoResult
@@ -102,7 +104,9 @@ def _panel(
     number = f"{score:.2f}"
     room = width - 3 * margin - draw.textlength(number, font=font)
     baseline = margin + text_size
-    draw.text((margin, baseline), _fitted(label, room, draw, font), TEXT, font, anchor="ls")
+    draw.text(
+        (margin, baseline), _fitted(shown_name(label), room, draw, font), TEXT, font, anchor="ls"
+    )
     draw.text((width - margin, baseline), number, TEXT, font, anchor="rs")
     bar = (margin, panel_height - margin - bar_height, width - margin, panel_height - margin)
     if bar[2] > bar[0] and bar[1] > 0:
@@ -119,6 +123,12 @@ def _fitted(text: str, room: float, draw: ImageDraw.ImageDraw, font: ImageFont.F
     while text and draw.textlength(f"{text}…", font=font) > room:
         text = text[:-1]
     return f"{text}…" if text else ""
+
+
+def choose_font(labels: Sequence[str]) -> Path | None:
+    """An installed font that has all characters of the labels; None where there is none."""
+    font = font_for([shown_name(label) for label in labels])
+    return None if font is None else Path(font.path)
 
 
 @lru_cache(maxsize=4)

@@ -160,14 +160,25 @@ def _predict_and_draw(
     options: argparse.Namespace, inputs: Sequence[VideoInput], classifier: "Classifier"
 ) -> int:
     """The video goes through ffmpeg twice: what is drawn on a frame may be known only later."""
-    from util_scripts.overlay import SMALLEST_TEXT, Artist, Captions, load_font, write_overlay
+    from util_scripts.overlay import (
+        SMALLEST_TEXT,
+        Artist,
+        Captions,
+        choose_font,
+        load_font,
+        write_overlay,
+    )
 
-    load_font(SMALLEST_TEXT, options.font)  # what is wrong with it is told before the work
+    font = options.font or choose_font(classifier.labels)
+    if font is None:
+        say("no installed font has all characters of the class names: give one with --font FILE",
+            error=True)  # fmt: skip
+    load_font(SMALLEST_TEXT, font)  # what is wrong with it is told before the work
     captions = Captions(classifier.labels)
     status = _predict(options, inputs, classifier, captions)
     if status == 0:
         threshold = THRESHOLD if options.threshold is None else options.threshold
-        artist = Artist(frozenset(options.alert), threshold, options.font)
+        artist = Artist(frozenset(options.alert), threshold, font)
         write_overlay(Ffmpeg(), inputs[0], options.overlay, captions, artist)
         say(f"{options.overlay}: written")
     return status
@@ -246,7 +257,12 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write all windows and results")
     add("--csv", type=Path, metavar="FILE", help="write all windows, a row each")
     add("--overlay", type=Path, metavar="FILE", help="write the one video with scores drawn on it")
-    add("--font", type=Path, metavar="FILE", help="of the overlay, for labels in other scripts")
+    add(
+        "--font",
+        type=Path,
+        metavar="FILE",
+        help="of the overlay (one that has the labels' letters)",
+    )
     add("--live", action="store_true", help="VIDEO comes in its own time, which its kind hides")
     watching = parser.add_argument_group("watching for events")
     watching.add_argument(

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from errors import UserError
 from results import ranked
+from runtime.reading import shown_name
 from util_scripts.cli import printable
 from util_scripts.events import Event, EventFinder
 
@@ -121,7 +122,7 @@ class Timeline:
 
 
 def _line(start: float, end: float, score: float, label: str) -> str:
-    return f"  {clock(start)} - {clock(end)}  {score:.3f}  {label}"
+    return f"  {clock(start)} - {clock(end)}  {score:.3f}  {shown_name(label)}"
 
 
 class Printer:
@@ -152,7 +153,7 @@ class Printer:
         skipped = f", {result.n_skipped} more skipped" if result.n_skipped else ""
         say(f"{printable(result.name)}: {length}{skipped}")
         for entry in result.ranked(self._labels, self._topk):
-            say(f"  {entry['score']:.3f}  {entry['label']}")
+            say(f"  {entry['score']:.3f}  {shown_name(entry['label'])}")
         for line in self._timeline.lines(self._labels):
             say(line)
 
@@ -178,7 +179,10 @@ class Watch:
         self._zero = self._zero or time.time() - window.end
         began, ended = self._finder.add(window.start, window.end, window.scores.tolist())
         for event in began if self._is_live else ():
-            say(f"{self._day(event)}{event.label} begins ({event.score:.3f})", error=True)
+            say(
+                f"{self._day(event)}{shown_name(event.label)} begins ({event.score:.3f})",
+                error=True,
+            )
         self._tell(ended)
 
     def end(self, result: VideoResult) -> None:
