@@ -27,6 +27,7 @@ from datasets.annotation import (
     refuse_empty,
 )
 from datasets.compact import CompactEntries, CompactRecords, Entry, VideoRecord
+from datasets.frame_names import why_no_frames
 from errors import UserError
 from runtime.reading import bad_name, shown, shown_name, typed
 
@@ -142,13 +143,20 @@ def select_parts(index: UntrimmedIndex, subset: str, frames_dir: Path) -> Select
             )
         for part in video.parts:
             first, end = frame_range(part, video.fps, n_frames)
-            if end - first < SHORTEST:
-                reason = f"{part.start} to {part.end} s: {max(0, end - first)} frames"
+            if (reason := part_fault(part, video.fps, n_frames)) is not None:
                 omitted.append((video.video_id, reason))
                 continue
             records.append(VideoRecord(video.video_id, folder, first, end - 1, part.label))
     refuse_empty(index.path, subset, records, omitted)
     return Selection(CompactRecords.of(records), omitted)
+
+
+def part_fault(part: Part, fps: float, n_frames: int) -> str | None:
+    """Why training leaves an annotated part out; None if it does not."""
+    first, end = frame_range(part, fps, n_frames)
+    if end - first >= SHORTEST:
+        return None
+    return f"{part.start} to {part.end} s: {max(0, end - first)} frames"
 
 
 def frame_range(part: Part, fps: float, n_frames: int) -> tuple[int, int]:
@@ -178,16 +186,17 @@ def _with_frames(
     for video in _of_subset(index.videos, subset):
         folder = frames_dir / f"{FOLDER_PREFIX}{video.video_id}"
         try:
-            n_frames, missing = count_frames(os.listdir(folder))
+            names = os.listdir(folder)
         except OSError:
             omitted.append((video.video_id, f"no folder {folder}"))
             continue
+        n_frames, missing = count_frames(names)
         if missing is not None:
             raise UserError(f"{folder}: frame {missing} is missing, though there are later ones")
         if n_frames:
             yield video, folder, n_frames
         else:
-            omitted.append((video.video_id, f"no frames in {folder}"))
+            omitted.append((video.video_id, f"{folder}: {why_no_frames(names)}"))
 
 
 def _of_subset(videos: Iterable[UntrimmedVideo], subset: str) -> Iterator[UntrimmedVideo]:

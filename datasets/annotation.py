@@ -22,6 +22,7 @@ import msgspec
 
 from datasets.compact import CompactEntries, CompactRecords, Entry, Row, VideoRecord
 from datasets.hdf5 import HDF5_SUFFIX
+from datasets.segments import UNCOUNTED, segment_fault
 from errors import UserError
 from runtime.files import written_whole
 from runtime.reading import bad_name, decode_text, parse_json, read_bytes, shown, shown_name, typed
@@ -221,9 +222,16 @@ def select_videos(
     def usable() -> Iterator[Row]:
         for entry in index.entries.of_subset(subset):
             path, is_there = locate(index, entry, frames, shelf)
-            if entry.segment is None or entry.segment[0] == entry.segment[1]:
-                omitted.append((entry.video_id, "the index counts no frames"))
+            fault = segment_fault(entry.segment, file_type)
+            if entry.segment is None or fault == UNCOUNTED:
+                omitted.append((entry.video_id, UNCOUNTED))
                 continue
+            if fault is not None:
+                how = f"check_dataset {index.path} {frames_dir} --file_type {file_type} --fix"
+                raise UserError(
+                    f"{index.path}: {shown_name(entry.video_id)}: {fault}; to correct all: "
+                    f"python -m util_scripts.{how}"
+                )
             reason = _why_unusable(path, look_inside) if is_there else _why_absent(path, shelf)
             if reason is None:
                 first, end = entry.segment

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 PICTURE_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-NUMBERED = re.compile(r"(.*?)(\d+)(\.\w+)", re.ASCII | re.DOTALL)
+NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.ASCII | re.DOTALL)  # by the last number
 
 
 def is_picture_name(name: str) -> bool:
@@ -37,5 +37,9 @@ def _renaming(first: str, pictures: Iterable[str]) -> str:
         begin, digits, end = match.groups()
         is_padded = len({len(name) for name in pictures}) == 1
         number = f"%0{len(digits)}d" if is_padded else "%d"
-        pattern = f"-start_number {int(digits)} -i '{begin.replace('%', '%%')}{number}{end}'"
+        pattern = f"-start_number {int(digits)} -i '{_escaped(begin)}{number}{_escaped(end)}'"
     return f"ffmpeg {pattern} {how} image_%05d.jpg"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")

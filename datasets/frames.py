@@ -1,6 +1,7 @@
 """Where frames come from: folders of JPGs, HDF5 files of JPEG bytes, or video files."""
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.annotation import count_frames
+from datasets.frame_names import is_picture_name, why_no_frames
 from datasets.video_files import OpenVideo, VideoError, read_jpegs
 from errors import UserError
 
@@ -56,11 +59,20 @@ class JpgFolder:
             with open(path, "rb", buffering=0) as file:
                 data = file.read()
         except FileNotFoundError:
-            first = ", from 0 as those of HDF5 files" if path.endswith("_00000.jpg") else ""
-            raise FrameError(f"{path}: no such frame, though the index counts it{first}") from None
+            raise FrameError(f"{path}: {_why_absent(path)}") from None
         except OSError as error:
             raise FrameError(f"{path}: {error.strerror or error}") from None
         return decode_frame(data, self.decode, path)
+
+
+def _why_absent(path: str) -> str:
+    """Why there is no frame `path`, as far as its folder tells."""
+    folder, name = os.path.split(path)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    if not count_frames(names).n_frames and any(map(is_picture_name, names)):
+        return why_no_frames(names)
+    first = ", from 0 as those of HDF5 files" if name == "image_00000.jpg" else ""
+    return f"no such frame, though the index counts it{first}"
 
 
 @dataclass(frozen=True)

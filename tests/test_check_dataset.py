@@ -1,16 +1,23 @@
 """The report on an index and its frames."""
 
 import json
+import shlex
 import shutil
 
 import pytest
 from PIL import Image
 
+from datasets.annotation import read_index
+from datasets.build import build_train_loader
 from errors import UserError
+from opts import parse_opts
+from tests.commands import run_command
 from tests.runs import make_dataset, make_frames, small_run
 from tests.test_activitynet import entry, part, write_index
 from tests.test_hdf5 import hdf5_twin
 from util_scripts.check_dataset import main
+from util_scripts.ffmpeg import find_ffmpeg
+from util_scripts.folder_json import main as folder_json
 
 
 def check(root, *flags):
@@ -114,6 +121,113 @@ def test_training_begins_with_what_the_index_alone_shows(tmp_path, capsys):
     assert small_run(tmp_path, "--n_epochs", "1") == 0
     out = capsys.readouterr().out
     assert "index: 1 videos of one name on both sides: x/a_4 (training) and a_4" in out
+
+
+SEGMENTS = [  # of a video of 20 frames
+    None, [0, 0], [0, 20], [0, 21], [1, 1], [1, 2], [1, 20], [1, 21], [1, 22], [3, 21], [5, 5],
+    [19, 20], [20, 21], [21, 21], [21, 22], [25, 30],
+]  # fmt: skip
+
+
+def is_taken(root, form):
+    """Whether main.py trains on all videos of the index."""
+    options = parse_opts(
+        ["--root_path", str(root), "--video_path", form, "--annotation_path", "index.json",
+         "--result_path", "res", "--dataset", "folder", "--n_classes", "2", "--file_type", form,
+         "--n_threads", "0", "--no_cuda"]
+    )  # fmt: skip
+    index = read_index(root / "index.json")
+    try:
+        loader = build_train_loader(options, index)
+        loader.probe()
+    except UserError:
+        return False
+    return len(loader.dataset.records) == 2
+
+
+@pytest.mark.parametrize("form", ["jpg", "hdf5"])
+def test_main_takes_what_is_not_wrong_and_nothing_else(tmp_path, capsys, form):
+    make_dataset(tmp_path, train=1, val=0)
+    hdf5_twin(tmp_path)
+    name = "index.json" if form == "jpg" else "hdf5.json"
+    content = json.loads((tmp_path / name).read_text())
+    words = [str(tmp_path / "index.json"), str(tmp_path / form), "--file_type", form]
+    for segment in SEGMENTS:
+        annotation = content["database"]["a_0"]["annotations"]
+        annotation.pop("segment", None)
+        if segment is not None:
+            annotation["segment"] = segment
+        (tmp_path / "index.json").write_text(json.dumps(content))
+        is_right = main(words) == 0
+        assert is_taken(tmp_path, form) == is_right, segment
+        main([*words, "--fix"])
+        assert main(words) == 0 and is_taken(tmp_path, form), segment
+    assert "the index counts no frames" in capsys.readouterr().out
+
+
+def test_an_index_for_hdf5_files_with_jpgs_stops_at_once(tmp_path, capsys):
+    make_dataset(tmp_path)
+    first = {"a_0": [0, 20]}
+    change_index(
+        tmp_path,
+        lambda index: [
+            index["database"][name]["annotations"].update(segment=s) for name, s in first.items()
+        ],
+    )
+    assert small_run(tmp_path, "--n_epochs", "1") == 2
+    told = "a_0: the index counts from frame 0, but those of jpg from 1; to correct all: python -m"
+    assert told in capsys.readouterr().err
+
+
+def rename_frames(folder, pattern, n_frames=20):
+    for number in range(1, n_frames + 1):
+        path = folder / f"image_{number:05d}.jpg"
+        if pattern.endswith(".png"):
+            Image.open(path).save(folder / (pattern % number))
+            path.unlink()
+        else:
+            path.rename(folder / (pattern % number))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "command"),
+    [
+        ("img_%05d.jpg", "ffmpeg -start_number 1 -i 'img_%05d.jpg' -c copy image_%05d.jpg"),
+        ("%d.jpeg", "ffmpeg -start_number 1 -i '%d.jpeg' -c copy image_%05d.jpg"),
+        ("image_%05d.png", "ffmpeg -start_number 1 -i 'image_%05d.png' -q:v 2 image_%05d.jpg"),
+        ("image_%04d.jpg", "ffmpeg -start_number 1 -i 'image_%04d.jpg' -c copy image_%05d.jpg"),
+        ("%d-a.png", "ffmpeg -start_number 1 -i '%d-a.png' -q:v 2 image_%05d.jpg"),
+        ("a%%b_%02d.JPG", "ffmpeg -start_number 1 -i 'a%%b_%02d.JPG' -c copy image_%05d.jpg"),
+    ],
+)
+def test_pictures_of_other_names_are_told_with_the_remedy(tmp_path, capsys, pattern, command):
+    make_dataset(tmp_path)
+    folder_names = sorted(path for path in (tmp_path / "jpg").glob("*/*"))
+    for folder in folder_names:
+        rename_frames(folder, pattern)
+    told = f"20 pictures such as {pattern % 1}; frames are JPEG files called image_00001.jpg"
+    assert small_run(tmp_path, "--n_epochs", "1") == 2
+    err = capsys.readouterr().err
+    assert told in err and command in err
+    assert check(tmp_path) == 1
+    assert told in (out := capsys.readouterr().out) and command in out
+    with pytest.raises(UserError) as raised:
+        folder_json([str(tmp_path / "jpg"), str(tmp_path / "own.json")])
+    assert told in str(raised.value) and command in str(raised.value)
+    binary, *words = shlex.split(command)
+    for folder in folder_names:
+        words_there = [word.replace("'", "") for word in words]
+        ran = run_command(*words_there, program=find_ffmpeg(), cwd=folder)
+        assert binary == "ffmpeg" and ran.status == 0, ran.text
+    assert check(tmp_path) == 0, capsys.readouterr().out
+
+
+def test_some_pictures_of_other_names_are_left_out_by_name(tmp_path, capsys):
+    make_dataset(tmp_path)
+    rename_frames(tmp_path / "jpg/a/a_0", "img_%05d.jpg")
+    assert folder_json([str(tmp_path / "jpg"), str(tmp_path / "own.json")]) == 0
+    out = capsys.readouterr().out
+    assert "1 videos without frames are left out:\n  a/a_0: no frames, but 20 pictures" in out
 
 
 def test_frames_that_are_not_as_counted_stop_a_run_at_once(tmp_path, capsys):

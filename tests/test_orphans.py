@@ -11,6 +11,7 @@ import pytest
 from errors import UserError
 from tests.commands import run_util
 from tests.videos import draw, names
+from util_scripts.check_dataset import main as check_dataset
 from util_scripts.folder_json import main as folder_json
 from util_scripts.generate_flow_hdf5 import find_videos
 from util_scripts.generate_video_hdf5 import main as to_hdf5
@@ -90,6 +91,18 @@ def test_an_ordinary_week(videos, tmp_path, form, capsys):
     assert names(tmp_path / form / "dog") == [f"{n}{suffix}" for n in ("cat0", "dog2")]
     assert indexed(tmp_path, form) == expected
     assert "left out" not in capsys.readouterr().out
+
+
+def test_an_index_from_before_is_found_wrong(videos, tmp_path, form, capsys):
+    words = [str(tmp_path / "index.json"), str(tmp_path / form), "--file_type", form]
+    check_dataset(words)
+    assert "gone or broken" not in capsys.readouterr().out
+    (videos / "dog/dog0.avi").unlink()
+    assert extract(tmp_path, form=form) == 0
+    assert check_dataset(words) == 1
+    out = capsys.readouterr().out
+    assert "wrong: 1 videos with frames, found gone or broken by the last extraction\n" in out
+    assert "  dog0: dog/dog0.avi: its video is no longer there\n" in out
 
 
 @pytest.mark.parametrize("form", ["jpg"], indirect=True)

@@ -3,6 +3,7 @@ index counts them, labels without videos, and videos that are on both sides. Exi
 anything of the kind was found."""
 
 import hashlib
+import os
 import shutil
 import sys
 from collections import Counter
@@ -13,7 +14,13 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from datasets.activitynet import FOLDER_PREFIX, UntrimmedIndex, UntrimmedVideo, read_any_index
+from datasets.activitynet import (
+    FOLDER_PREFIX,
+    UntrimmedIndex,
+    UntrimmedVideo,
+    part_fault,
+    read_any_index,
+)
 from datasets.annotation import (
     FrameCount,
     Index,
@@ -23,6 +30,7 @@ from datasets.annotation import (
     write_json,
 )
 from datasets.compact import Entry
+from datasets.frame_names import why_no_frames
 from datasets.frames import (
     FrameError,
     FrameSource,
@@ -31,7 +39,7 @@ from datasets.frames import (
     VideoFiles,
     decode_with_pillow,
 )
-from datasets.hdf5 import FLOW, has_flow
+from datasets.hdf5 import FLOW, HDF5_SUFFIX, has_flow
 from datasets.index_checks import (
     SAME_RECORDING,
     UNEVEN,
@@ -41,25 +49,29 @@ from datasets.index_checks import (
     first_few,
     on_both_sides,
 )
+from datasets.segments import FIRST_NUMBER, segment_fault
 from errors import UserError
 from opts import Parser
 from runtime.reading import read_json
 from util_scripts.cli import run
-from util_scripts.indexing import FIRST_NUMBER, count_files
+from util_scripts.indexing import NO_FRAMES, count_files
+from util_scripts.orphans import find_orphans
 
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 200, 3
 SEED = 1
 
 MISSING = "videos without frames"
 GAPS = "videos with a gap in their frame numbers"
-FEWER = "videos with fewer frames than the index counts"
+UNREADABLE = "videos whose frames are not those that the index counts"
+ORPHANED = "videos with frames, found gone or broken by the last extraction"
 MORE = "videos with more frames than the index counts"
 DAMAGED = "frames that can't be decoded"
 SIZES = "videos whose frames differ in size"
 SAME_PICTURE = "videos with the same middle frame on both sides"
 PAST_THE_END = "videos that end before an annotated part"
+SHORT = "annotated parts that training leaves out"
 NO_RATE = "videos without a frame rate (add_fps_into_activitynet_json)"
-NOTES = (MORE, UNEVEN, *SAME_RECORDING.values())  # worth knowing; all else is wrong
+NOTES = (MORE, SHORT, UNEVEN, *SAME_RECORDING.values())  # worth knowing; all else is wrong
 
 
 class Video(NamedTuple):
@@ -106,7 +118,10 @@ def check_frames(
             video = Video(entry, path, first, count.n_frames)
             videos.append(video)
             whole = untrimmed.get(entry.video_id)
-            found += _check_segment(video) if whole is None else _check_parts(video, whole)
+            if whole is None:
+                found += _check_segment(video, file_type)
+            else:
+                found += _check_parts(video, whole)
     return videos, found
 
 
@@ -115,18 +130,26 @@ def _count_folders(folders: Mapping[str, Path]) -> tuple[dict[str, FrameCount], 
     counts, missing = {}, {}
     for video_id, folder in tqdm(folders.items(), desc="counting", unit="video", disable=None):
         try:
-            counts[video_id] = count_frames(item.name for item in folder.iterdir())
+            names = os.listdir(folder)
         except OSError as error:
             missing[video_id] = f"{folder}: {error.strerror}"
+            continue
+        count = count_frames(names)
+        if count == NO_FRAMES:
+            missing[video_id] = f"{folder}: {why_no_frames(names)}"
+        else:
+            counts[video_id] = count
     return counts, missing
 
 
-def _check_segment(video: Video) -> Iterator[Finding]:
-    counted = video.entry.segment[1] - 1 if video.entry.segment else video.first - 1
-    if counted != video.last:
-        kind = FEWER if counted > video.last else MORE
-        text = f"{video.entry.video_id}: frames to number {video.last}, in the index to {counted}"
-        yield Finding(kind, text)
+def _check_segment(video: Video, file_type: str) -> Iterator[Finding]:
+    segment = video.entry.segment
+    fault = segment_fault(segment, file_type, video.n_frames)
+    if fault is not None:
+        yield Finding(UNREADABLE, f"{video.entry.video_id}: {fault}")
+    elif segment is not None and segment[1] - 1 < video.last:
+        text = f"frames to number {video.last}, in the index to {segment[1] - 1}"
+        yield Finding(MORE, f"{video.entry.video_id}: {text}")
 
 
 def _check_parts(video: Video, whole: UntrimmedVideo) -> Iterator[Finding]:
@@ -138,6 +161,19 @@ def _check_parts(video: Video, whole: UntrimmedVideo) -> Iterator[Finding]:
     if end > seconds + 1:  # annotations are rounded
         text = f"{whole.video_id}: {seconds:.1f} s of frames, annotated to {end:.1f} s"
         yield Finding(PAST_THE_END, text)
+    for part in whole.parts:
+        if (fault := part_fault(part, whole.fps, video.n_frames)) is not None:
+            yield Finding(SHORT, f"{whole.video_id}: {fault}")
+
+
+def check_orphans(videos: Sequence[Video], frames_dir: Path) -> Iterator[Finding]:
+    """Videos that were gone or broken when their frames were last extracted."""
+    orphans = find_orphans(frames_dir)
+    for video in videos if orphans else ():
+        place = Path(os.path.relpath(video.path, frames_dir)).as_posix()
+        orphan = orphans.get(place.removesuffix(HDF5_SUFFIX))
+        if orphan is not None and orphan.is_left(video.n_frames):
+            yield Finding(ORPHANED, f"{video.entry.video_id}: {orphan.source}: {orphan.reason}")
 
 
 def source_of(videos: Sequence[Video], file_type: str) -> FrameSource:
@@ -195,9 +231,11 @@ def fix_counts(path: Path, videos: Sequence[Video]) -> int:
     content = read_json(path, "index")
     changed = 0
     for video in videos:
-        first = video.entry.segment[0] if video.entry.segment else video.first
+        begin, end = video.entry.segment or (0, 0)
+        is_part = video.first <= begin < min(end, video.last + 1)
+        first = begin if is_part else video.first
         annotation = content["database"][video.entry.video_id].setdefault("annotations", {})
-        segment = [min(first, video.last), video.last + 1]
+        segment = [first, video.last + 1]
         changed += annotation.get("segment") != segment
         annotation["segment"] = segment
     if changed:
@@ -230,10 +268,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     index = read_any_index(options.index)
     if not options.frames_dir.is_dir():
         raise UserError(f"{options.frames_dir}: no such folder of frames")
+    if options.file_type != "jpg" and isinstance(index, UntrimmedIndex):
+        raise UserError(
+            f"{options.index}: an index in ActivityNet's form is read from --file_type jpg, "
+            f"not {options.file_type}"
+        )
     if options.fix and isinstance(index, UntrimmedIndex):
         raise UserError("--fix: an index in ActivityNet's form holds seconds, no frame counts")
     videos, findings = check_frames(index, options.frames_dir, options.file_type)
     source = source_of(videos, options.file_type)
+    findings += check_orphans(videos, options.frames_dir)
     findings += check_index(index)
     findings += check_pictures(index, videos, source)
     findings += check_pixels(videos, source, look_at_all=options.all)

@@ -22,6 +22,7 @@ from datasets.annotation import (
 )
 from datasets.frame_names import why_no_frames
 from datasets.hdf5 import HDF5_SUFFIX, count_hdf5
+from datasets.segments import FIRST_NUMBER
 from datasets.video_files import count_video
 from errors import UserError
 from util_scripts.cli import printable
@@ -32,7 +33,6 @@ NO_FOLDER: Mapping[type[OSError], str] = {
     FileNotFoundError: "no folder",
     NotADirectoryError: "no folder",
 }
-FIRST_NUMBER = {"jpg": 1, "hdf5": 0, "video": 1}  # of a video's frames
 NO_FRAMES = FrameCount(0, None)
 NAMED = 20  # videos without frames that are named before "and N more"
 

@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 
 from datasets.annotation import UNLABELLED_FOLDER, Shelf
+from datasets.segments import FIRST_NUMBER
 from errors import UserError
 from opts import Parser
 from util_scripts.cli import run
 from util_scripts.indexing import (
-    FIRST_NUMBER,
     Video,
     make_entries,
     print_missing,
