@@ -76,7 +76,8 @@ def run_phases(parts: Parts, checkpoint: Checkpoint | None, interruption: Interr
     with _tracing(options, world) as on_batch:
         if train_loader is not None:
             _tell_doubts(parts, train_loader, val_loader, is_fresh=checkpoint is None)
-            best = _train(parts, train_loader, val_loader, checkpoint, interruption, on_batch)
+            with _closing(train_loader, val_loader):
+                best = _train(parts, train_loader, val_loader, checkpoint, interruption, on_batch)
             results |= {f"best_{name}": value for name, value in (best or {}).items()}
             log.info("%s", describe_best(options, best))
             if inference_loader is None:
@@ -84,17 +85,32 @@ def run_phases(parts: Parts, checkpoint: Checkpoint | None, interruption: Interr
         elif val_loader is not None:
             assert checkpoint is not None
             epoch = checkpoint.epoch or 0
-            with going_on("stopped in validation; the same command starts it again"):
+            again = "stopped in validation; the same command starts it again"
+            with going_on(again), _closing(val_loader):
                 validate(parts.model, val_loader, parts.device, epoch, parts.run_log, world=world)
         if inference_loader is not None:
             trained = "" if options.no_train else " with --resume_path auto"
-            with going_on(f"stopped in inference; the same command{trained} starts it again"):
+            again = f"stopped in inference; the same command{trained} starts it again"
+            with going_on(again), _closing(inference_loader):
+                interruption.end_if_asked()
                 scores = _infer(parts, inference_loader, checkpoint, on_batch)
             results |= _tell_results(parts, inference_loader, scores)
             weights, _ = _weights(options, checkpoint)
             log.info("other videos are scored by\n    %s", prediction_command(options, weights))
     if results and parts.run_log.board is not None:
         parts.run_log.board.outcome(options.as_plain(), results)
+
+
+@contextmanager
+def _closing(*loaders: ClipLoader | None) -> Iterator[None]:
+    """End the loaders' processes when their use ends: whatever still refers to a loader then, such
+    as the traceback of an error, would keep them alive."""
+    try:
+        yield
+    finally:
+        for loader in loaders:
+            if loader is not None:
+                loader.close()
 
 
 def _train(
@@ -124,7 +140,8 @@ def _train(
     scorer = None
     if options.cache_features and start.epoch <= options.n_epochs:
         with going_on("stopped before training; the same command starts again"):
-            train_loader, val_loader, scorer = _cached(parts, trainer, clips, val_clips)
+            with _closing(clips, val_clips):  # no clip is asked for again
+                train_loader, val_loader, scorer = _cached(parts, trainer, clips, val_clips)
     if options.tensorboard and start == Position(1):
         _show_clips(parts, clips)
     with interruption.deferred():

@@ -31,6 +31,7 @@ from datasets.video_dataset import (
     VideoDataset,
     WindowBatches,
 )
+from datasets.workers import usable_workers
 from opts import Options
 from runtime.distributed import ALONE, World
 from spatial_transforms import EvalView, TrainView
@@ -144,7 +145,8 @@ def _source(options: Options, *, whole_frames: bool, is_sequential: bool) -> Fra
 def _loader(
     options: Options, dataset: VideoDataset, batches: Batches, world: World
 ) -> ClipLoader[Batches]:
-    n_workers = -(-options.n_threads // world.local_size)  # --n_threads counts those of a node
+    # --n_threads counts those of a node.
+    n_workers = usable_workers(-(-options.n_threads // world.local_size))
     pin = torch.cuda.is_available() and not options.no_cuda
     skip = options.on_bad_video == "skip"
     return ClipLoader(dataset, batches, n_workers, skip_bad=skip, pin_memory=pin)

@@ -2,23 +2,21 @@
 
 import itertools
 import logging
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datasets.batches import OrderedBatches, SampleKey, ShuffledBatches, WindowBatches
 from datasets.compact import VideoRecord
 from datasets.frames import FrameError, FrameSource
+from datasets.sharing import CAN_SHARE, Parcel
+from datasets.workers import Workers
 from errors import UserError
-from runtime.interruption import ignore_in_worker
-from runtime.memory import give_back
 from spatial_transforms import View, apply_view
 from temporal_transforms import sliding_starts, window
 
@@ -133,16 +131,42 @@ class VideoDataset(Dataset[Sample | BadSample]):
 
 def collate(samples: Sequence[Sample | BadSample]) -> ClipBatch:
     """Samples -> one batch of all their clips; the unreadable ones ride along by name."""
+    clips = _clips(samples)
+    together = torch.cat(clips) if clips else torch.empty(0, dtype=torch.uint8)
+    return _batch(together, *_about(samples))
+
+
+def send(samples: Sequence[Sample | BadSample]) -> Parcel[ClipBatch]:
+    """What collate makes of them, on its way to another process."""
+    return Parcel(_batch, _clips(samples), *_about(samples))
+
+
+def _clips(samples: Sequence[Sample | BadSample]) -> list[Tensor]:
+    return [sample.clips for sample in samples if isinstance(sample, Sample)]
+
+
+def _about(
+    samples: Sequence[Sample | BadSample],
+) -> tuple[list[int], list[int], list[tuple[int, int]], list[BadSample]]:
+    """Label, video and segment of every clip, and the samples that could not be read."""
     good = [sample for sample in samples if isinstance(sample, Sample)]
-    bad = [sample for sample in samples if isinstance(sample, BadSample)]
-    counts = torch.tensor([len(sample.clips) for sample in good], dtype=torch.int64)
-    return ClipBatch(
-        torch.cat([s.clips for s in good]) if good else torch.empty(0, dtype=torch.uint8),
-        torch.tensor([s.label for s in good], dtype=torch.int64).repeat_interleave(counts),
-        torch.tensor([s.video for s in good], dtype=torch.int64).repeat_interleave(counts),
+    return (
+        [s.label for s in good for _ in s.segments],
+        [s.video for s in good for _ in s.segments],
         [segment for s in good for segment in s.segments],
-        bad,
+        [sample for sample in samples if isinstance(sample, BadSample)],
     )
+
+
+def _batch(
+    clips: Tensor,
+    labels: list[int],
+    videos: list[int],
+    segments: list[tuple[int, int]],
+    bad: list[BadSample],
+) -> ClipBatch:
+    numbers = [torch.tensor(column, dtype=torch.int64) for column in (labels, videos)]
+    return ClipBatch(clips, numbers[0], numbers[1], segments, bad)
 
 
 def in_batches_of(size: int, batches: Iterable[ClipBatch]) -> Iterator[ClipBatch]:
@@ -195,18 +219,10 @@ class TrainLoader(ValLoader, Protocol):
     batches: ShuffledBatches
 
 
-@contextmanager
-def _any_number_of_workers() -> Iterator[None]:
-    """--n_threads is the user's to choose: torch's paragraph on cores would drown what matters."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        yield
-
-
 @dataclass
 class ClipLoader(Generic[Batches]):
     """Iterates over batches; an unreadable sample stops the run or is left out and counted. A batch
-    may be empty."""
+    may be empty. Has processes of its own from the first pass on, until close()."""
 
     dataset: VideoDataset
     batches: Batches
@@ -216,17 +232,14 @@ class ClipLoader(Generic[Batches]):
     skipped: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        with _any_number_of_workers():
-            self._loader: DataLoader[Sample | BadSample] = DataLoader(
-                self.dataset,
-                batch_sampler=self.batches,
-                num_workers=self.n_workers,
-                collate_fn=collate,
-                pin_memory=self.pin_memory,
-                worker_init_fn=ignore_in_worker,
-                persistent_workers=self.n_workers > 0,
-                generator=torch.Generator(),  # its own, so that loading draws from no one else's
-            )
+        self._workers: Workers[SampleKey, ClipBatch] = Workers(
+            self.dataset,
+            self.batches,
+            collate,
+            n_workers=self.n_workers,
+            send=send if CAN_SHARE else None,
+            pin_memory=self.pin_memory,
+        )
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -248,13 +261,13 @@ class ClipLoader(Generic[Batches]):
 
     def __iter__(self) -> Iterator[ClipBatch]:
         self.skipped = []
-        if self.n_workers:
-            give_back()  # what workers that are forked now would hold, too
-        with _any_number_of_workers():
-            batches = iter(self._loader)
-        for batch in batches:
+        for batch in self._workers:
             self._judge(batch.bad)
             yield batch
+
+    def close(self) -> None:
+        """End the workers; another pass would start new ones."""
+        self._workers.close()
 
     def _judge(self, bad: Iterable[BadSample]) -> None:
         for sample in bad:

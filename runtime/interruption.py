@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run at once, or at a safe point while a model is trained."""
+"""SIGINT, SIGTERM and SIGHUP end a run at once, or at a safe point while a model is trained."""
 
 import signal
 import threading
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(BaseException):
-    """The run was asked to end; like KeyboardInterrupt no error, so no `except Exception` sees it.
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to end, by Ctrl-C or by another signal.
 
     `hint` tells how to go on, where there is something to go on from.
     """
@@ -28,7 +28,9 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """Raises Interrupted on a signal; while deferred it only notes the first one."""
+    """Raises Interrupted on the first signal, or only notes it while deferred; then on any further
+    Ctrl-C, for a user in a hurry. Other signals come several times by themselves: a batch system
+    and a launcher both pass SIGTERM on, a shell and its terminal SIGHUP."""
 
     def __init__(self) -> None:
         self.asked: int | None = None
@@ -36,11 +38,13 @@ class Interruption:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Handle the signals here, until the end of the block."""
+        """Handle the signals here, until the end of the block; SIGHUP not under nohup(1)."""
         if threading.current_thread() is not threading.main_thread():
             yield  # signals go to the main thread, which is not ours
             return
-        before: dict[int, Any] = {number: signal.signal(number, self._note) for number in SIGNALS}
+        is_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        handled = [number for number in SIGNALS if not (is_nohup and number == signal.SIGHUP)]
+        before: dict[int, Any] = {number: signal.signal(number, self._note) for number in handled}
         try:
             yield
         finally:
@@ -56,11 +60,18 @@ class Interruption:
         finally:
             self._deferred = False
 
+    def end_if_asked(self) -> None:
+        """Raise Interrupted for a signal that was noted, where nothing has looked at it since."""
+        if self.asked is not None:
+            raise Interrupted(self.asked)
+
     def ask(self, number: int) -> None:
         """End the run as the signal of that number does."""
-        if not self._deferred or self.asked is not None:
+        is_first = self.asked is None
+        if is_first:
+            self.asked = number
+        if (is_first and not self._deferred) or (not is_first and number == signal.SIGINT):
             raise Interrupted(number)
-        self.asked = number
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.ask(number)
@@ -73,9 +84,3 @@ def going_on(hint: str) -> Iterator[None]:
         yield
     except Interrupted as interrupted:
         raise Interrupted(interrupted.number, interrupted.hint or hint) from None
-
-
-def ignore_in_worker(worker: int) -> None:
-    """A loader process leaves signals to the main one, which tells it when to end."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

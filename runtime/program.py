@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from errors import UserError
+from runtime.interruption import Interrupted
+from runtime.limits import allow_more_open_files
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 UTF8_MODE = "PYTHONUTF8"  # environment variable: "1" for UTF-8 whatever the locale
@@ -36,9 +38,11 @@ class GuardedFile(io.FileIO):
 
 def run_program(main: Callable[[], int]) -> int:
     """Run `main` and return the exit status: 2 after a UserError, whose lines go to standard error,
-    130 after Ctrl-C, and 141 where the reader of standard output has gone, as for any program that
-    a shell finds ended by SIGPIPE. To `main` that is a KeyboardInterrupt, see losing_output."""
+    130 after Ctrl-C, 128 and its signal's number after an Interrupted, and 141 where the reader of
+    standard output has gone, as for any program that a shell finds ended by SIGPIPE. To `main` that
+    is a KeyboardInterrupt, see losing_output."""
     _decode_file_names_as_utf8()
+    allow_more_open_files()
     _open_closed_streams()
     out = _guard("stdout", _interrupt)
     _guard("stderr", _ignore)
@@ -84,10 +88,10 @@ def _run(main: Callable[[], int], out: GuardedFile | None) -> int:
     except UserError as error:
         _print_error(str(error))
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as asked:
         if out is None or out.lost is None:
             print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return asked.exit_status if isinstance(asked, Interrupted) else 128 + signal.SIGINT
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise

@@ -2,7 +2,8 @@
 
 python -m tests.kill_and_resume --kills 20 --workers 0 1 3 --signal KILL --variant plain
 
-Every run is a fork of this process, which has imported what a run needs but computed nothing.
+With --group the signal goes to a run's loader processes, too, as a batch system may send it. Every
+run is a fork of this process, which has imported what a run needs but computed nothing.
 """
 
 import argparse
@@ -57,6 +58,8 @@ def start(root, result, flags):
         return child
     status = 70
     try:
+        os.setpgid(0, 0)
+        tempfile.tempdir = str(root)  # of multiprocessing, which os._exit keeps from tidying up
         os.dup2(out, 1)
         os.dup2(out, 2)
         torch.set_num_threads(1)
@@ -107,7 +110,7 @@ def check_equal(expected, got):
         raise SystemExit(f"differs from the undisturbed run: {differing or got.keys()}")
 
 
-def trial(root, name, expected, duration, *, flags, kills, number, draw):
+def trial(root, name, expected, duration, *, flags, kills, send, number, draw):
     """Disturb runs until `kills` of them were hit past their start; returns where they were."""
     hits = Counter()
     run = 0
@@ -123,7 +126,7 @@ def trial(root, name, expected, duration, *, flags, kills, number, draw):
             status = wait(child, draw.uniform(0.01, duration))
             if status is not None:
                 break
-            os.kill(child, number)
+            send(child, number)
             status = wait(child, 60)
             if status not in (-number, 128 + number, 0):
                 text = (root / f"{result}.out").read_text()
@@ -155,19 +158,19 @@ def where(out, folder):
     return "the end" if last.startswith(("video top", "mean class", "all ")) else "start"
 
 
-def check_variant(root, variant, workers, first, *, kills, number, draw):
+def check_variant(root, variant, workers, first, **how):
     """All trials of one variant with one number of workers; returns the undisturbed outcome."""
     flags = (*VARIANTS[variant], "--n_threads", str(workers))
-    name = f"{variant}_{number.name}_{workers}"
+    name = f"{variant}_{how['number'].name}_{workers}"
     began = time.monotonic()
     finish(root, f"undisturbed_{name}", flags)
     duration = time.monotonic() - began
     expected = outcome(root / f"undisturbed_{name}")
     check_equal(first or expected, expected)
-    hits = trial(root, name, expected, duration, flags=flags, kills=kills, number=number, draw=draw)
+    hits = trial(root, name, expected, duration, flags=flags, **how)
     told = ", ".join(f"{count} in {phase}" for phase, count in sorted(hits.items()))
     print(
-        f"{variant}, {workers} workers, {number.name}: {hits.total()} kills ({told}): equal",
+        f"{variant}, {workers} workers, {how['number'].name}: {hits.total()} kills ({told}): equal",
         flush=True,
     )
     return expected
@@ -177,7 +180,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 3])
-    parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
+    parser.add_argument("--signal", choices=("KILL", "TERM", "HUP", "INT"), default="KILL")
+    parser.add_argument("--group", action="store_true", help="signal all processes of a run")
     parser.add_argument("--variant", choices=VARIANTS, nargs="+", default=["plain"])
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(argv)
@@ -192,8 +196,9 @@ def main(argv=None):
             first = None
             for workers in options.workers:
                 first = check_variant(
-                    root, variant, workers, first, kills=options.kills, number=number, draw=draw
-                )
+                    root, variant, workers, first, kills=options.kills, number=number, draw=draw,
+                    send=os.killpg if options.group else os.kill,
+                )  # fmt: skip
     return 0
 
 

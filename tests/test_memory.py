@@ -1,15 +1,13 @@
 """Freed memory stays with the process, in bounds: the kernel's own counts tell."""
 
 import multiprocessing
-import os
-import subprocess
-import sys
 
 import pytest
 
-from datasets import video_dataset
+from datasets import workers
 from runtime import memory
 from runtime.memory import GLIBC_VARIABLES, Bounded
+from tests.commands import run_command
 from tests.runs import make_dataset, small_run
 
 FAULTS = """
@@ -46,16 +44,16 @@ print(int(Path("/proc/self/statm").read_text().split()[1]) >> 8)
 has_mallopt = pytest.mark.skipif(memory._glibc() is None, reason="only glibc has mallopt")
 
 
+@pytest.fixture(autouse=True)
+def no_tuning(monkeypatch):
+    for name in (*GLIBC_VARIABLES, "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def number_of(code, *arguments, **environment):
-    clean = {k: v for k, v in os.environ.items() if k not in (*GLIBC_VARIABLES, "GLIBC_TUNABLES")}
-    process = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        env=clean | environment,
-    )
-    assert process.returncode == 0, process.stderr
-    return int(process.stdout)
+    done = run_command("-c", code, *arguments, environ=environment)
+    assert done.status == 0, done.stderr
+    return int(done.stdout)
 
 
 @has_mallopt
@@ -88,7 +86,7 @@ def test_loaders_fork_no_more_than_is_needed(tmp_path, monkeypatch):
     make_dataset(tmp_path)
     children = []
     monkeypatch.setattr(
-        video_dataset, "give_back", lambda: children.append(len(multiprocessing.active_children()))
+        workers, "give_back", lambda: children.append(len(multiprocessing.active_children()))
     )
     assert small_run(tmp_path, "--n_epochs", "1", "--n_threads", "1") == 0
     assert children == [0, 1]  # before the workers of training, and before those of validation

@@ -3,18 +3,14 @@
 import os
 import re
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 import main
 from runtime.checkpoint import load_checkpoint
+from tests.commands import run_command
 from tests.runs import make_dataset, read_table, small_run
-
-REPOSITORY = Path(__file__).parent.parent
 
 
 def weights_of(path):
@@ -26,18 +22,14 @@ def same_weights(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("number", ["KILL", "TERM"])
-def test_killed_runs_go_on_as_if_undisturbed(number):
+@pytest.mark.parametrize(
+    "how", [("KILL",), ("TERM",), ("TERM", "--group", "--variant", "accumulate")]
+)
+def test_killed_runs_go_on_as_if_undisturbed(how):
     """A part of what `python -m tests.kill_and_resume` does in full."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.kill_and_resume"]
-    ran = subprocess.run(
-        [*command, "--kills", "4", "--workers", "1", "--signal", number],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    flags = ("--kills", "4", "--workers", "1", "--signal", *how)
+    ran = run_command("-W", "ignore", "-m", "tests.kill_and_resume", *flags, seconds=600)
+    assert ran.status == 0, ran.text
     assert "kills" in ran.stdout and "equal" in ran.stdout
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from util_scripts.cli import add_classifier_flags, add_clip_flags, classifier_of
 
 if TYPE_CHECKING:
     from classifier import Classifier
-    from datasets.video_dataset import ClipLoader
+    from datasets.video_dataset import ClipLoader, WindowBatches
     from inference import WindowValues
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
@@ -115,11 +116,21 @@ def about(classifier: "Classifier", options: argparse.Namespace) -> dict[str, An
 
 def extract(classifier: "Classifier", options: argparse.Namespace) -> tuple[int, int]:
     """Write the file; its rows and columns. Raises UserError."""
+    index, loader = clips_of(classifier, options.index, options.frames_dir, options.subset)
+    with closing(loader):
+        return _write(classifier, options, loader, index.labels)
+
+
+def _write(
+    classifier: "Classifier",
+    options: argparse.Namespace,
+    loader: "ClipLoader[WindowBatches]",
+    labels: Sequence[str],
+) -> tuple[int, int]:
     from features import feature_scorer
     from inference import by_video, over_windows
 
     compute = feature_scorer(classifier, options.layer)
-    index, loader = clips_of(classifier, options.index, options.frames_dir, options.subset)
     rows = over_windows(compute, loader, device=classifier.device, task="features")
     n_rows = sum(loader.batches.window_counts.values())
     if options.per == "video":
@@ -129,7 +140,7 @@ def extract(classifier: "Classifier", options: argparse.Namespace) -> tuple[int,
         raise UserError("every video was left out as unreadable")
     width = len(first.values)
     write = write_npz if options.out.suffix == ".npz" else write_hdf5
-    rest = {"label_names": list(index.labels), "about": json.dumps(about(classifier, options))}
+    rest = {"label_names": list(labels), "about": json.dumps(about(classifier, options))}
     with written_whole(options.out) as part:
         count = write(part, columns_of(n_rows, width), chain([first], rows), loader, rest)
     if loader.skipped:

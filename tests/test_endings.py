@@ -1,0 +1,190 @@
+"""Every way a command ends, while its loader processes live and nothing collects garbage."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.commands import ROOT, Command, run_command
+from tests.runs import make_dataset, read_results, small_flags, small_run
+from tests.videos import draw
+
+RESUMED = ("--resume_path", "trained/save_1.pth", "--no_train")
+TUNED = ("--pretrain_path", "trained/save_1.pth", "--ft_begin_module", "fc", "--freeze_bn")
+TRAIN = ("--n_threads", "2", "--n_epochs", "1")
+UNREADABLE = "no_picture"  # label of videos whose middle can't be read
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A dataset, the checkpoint trained/save_1.pth and a video."""
+    root = tmp_path_factory.mktemp("endings")
+    make_dataset(root, train=6)
+    assert small_run(root, "--n_epochs", "1", result="trained") == 0
+    damaged = root / "damaged"
+    make_dataset(damaged, train=6, n_frames=20)
+    for number in range(6):
+        (damaged / f"jpg/b/b_{number}/image_00010.jpg").write_bytes(b"no picture")
+    draw(root / "video.avi", seconds=3)
+    collected = root / "site/sitecustomize.py"
+    collected.parent.mkdir()
+    collected.write_text("import gc\n\ngc.disable()\n", encoding="utf-8")
+    return root
+
+
+def environ_of(root):
+    return {"PYTHONPATH": f"{root / 'site'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+
+
+def main_py(root, result, *flags, report=False):
+    return ("main.py", *small_flags(root, *flags, result=result, report=report))
+
+
+def util(name, *arguments):
+    return ("-m", f"util_scripts.{name}", *arguments)
+
+
+def finished(root, arguments, status=0, **how):
+    done = run_command(*arguments, environ=environ_of(root), **how)
+    assert done.status == status and "Traceback" not in done.text, done.text
+    return done
+
+
+RUNS = {
+    "training": (*TRAIN, "--accumulate", "2"),
+    "tensorboard": (*TRAIN, "--tensorboard", "--inference"),
+    "validation": (*RESUMED, "--n_threads", "2"),
+    "inference": (*RESUMED, "--no_val", "--n_threads", "2", "--inference"),
+    "cached": (*TRAIN, *TUNED, "--cache_features", "2"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_succeeds(root, name):
+    finished(root, main_py(root, f"res_{name}", *RUNS[name]))
+
+
+def test_a_run_that_ends_with_a_report(root):
+    flags = (*TRAIN, "--model_depth", "50", "--inference", "--inference_batch_size", "1")
+    finished(root, main_py(root, "res_report", *flags, report=True))
+    assert (root / "res_report/report.html").exists()
+
+
+def test_extract_features(root):
+    places = (root / "index.json", root / "jpg", root / "features.npz")
+    flags = ("--checkpoint", root / "trained/save_1.pth", "--no_cuda", "--n_threads", "2")
+    finished(root, util("extract_features", *places, *flags))
+
+
+def test_predict_video(root):
+    flags = ("--checkpoint", root / "trained/save_1.pth", "--no_cuda")
+    finished(root, util("predict_video", root / "video.avi", *flags))
+
+
+def test_a_run_that_diverges(root):
+    flags = (*TRAIN, "--n_epochs", "9", "--learning_rate", "1e6")
+    done = finished(root, main_py(root, "res_nan", *flags), 2)
+    assert "the loss is" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_run_that_meets_unreadable_frames(root):
+    flags = (*TRAIN, "--sample_duration", "20")
+    done = finished(root, main_py(root / "damaged", "res", *flags), 2)
+    assert "image_00010.jpg: not a JPEG" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def has_rows(root, result, n_rows=3):
+    """Whether a run has trained some batches: its loader processes are at work."""
+    log = root / result / "train_batch.log"
+    return lambda: log.exists() and len(log.read_text(encoding="utf-8").splitlines()) > n_rows
+
+
+def endless(root, result, *flags, **how):
+    """A run that trains for ever."""
+    many = ("--n_threads", "2", "--n_epochs", "100000", "--checkpoint", "100000", *flags)
+    return Command(*main_py(root, result, *many), environ=environ_of(root), **how)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_to_all_processes_saves(root, number):
+    """As a batch system sends SIGTERM, a closed terminal SIGHUP, Ctrl-C SIGINT."""
+    result = f"res_{number.name}"
+    with endless(root, result, "--accumulate", "2") as command:
+        command.wait_until(has_rows(root, result))
+        os.killpg(command.process.pid, number)
+        done = command.finish()
+    assert done.status == 128 + number and "Traceback" not in done.text, done.text
+    assert "and saved in" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert (root / result / "last.pth").exists()
+
+
+def test_ctrl_c_twice(root):
+    with endless(root, "res_twice") as command:
+        command.wait_until(has_rows(root, "res_twice"))
+        for _ in range(2):
+            command.process.send_signal(signal.SIGINT)
+            time.sleep(0.05)  # two at once would be one
+        done = command.finish()
+    assert done.status == 130 and "Traceback" not in done.text, done.text
+
+
+def test_under_nohup_a_closed_terminal_does_not_matter(root):
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with endless(root, "res_nohup", before=ignore) as command:
+        command.wait_until(has_rows(root, "res_nohup"))
+        os.killpg(command.process.pid, signal.SIGHUP)
+        n_rows = len((root / "res_nohup/train_batch.log").read_text().splitlines())
+        command.wait_until(has_rows(root, "res_nohup", n_rows + 3))
+        command.process.terminate()
+        assert command.finish().status == 128 + signal.SIGTERM
+
+
+def test_a_worker_that_is_killed_ends_the_run_in_one_line(root):
+    with endless(root, "res_killed") as command:
+        command.wait_until(has_rows(root, "res_killed"))
+        os.kill(command.processes()[0], signal.SIGKILL)
+        done = command.finish()
+    assert done.status == 2 and "Traceback" not in done.text, done.text
+    assert "was killed by SIGKILL: memory ran out" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def with_little_shared_memory(size, arguments):
+    """The command where /dev/shm holds `size`, as in a container."""
+    mounting = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    if subprocess.run(["unshare", "-m", "sh", "-c", mounting, "sh", "true"]).returncode:
+        pytest.skip("a /dev/shm of one's own is root's")
+    return ("-m", "sh", "-c", mounting, "sh", sys.executable, *arguments)
+
+
+def test_batches_that_do_not_fit_into_shared_memory(root):
+    """Of 3 MiB each, four of them on their way, where there is 1 MiB."""
+    flags = ("--batch_size", "16", "--sample_size", "64", "--sample_duration", "16")
+    arguments = main_py(root, "res_shm", *TRAIN, *flags, "--n_val_samples", "8", "--inference")
+    finished(root, with_little_shared_memory("1m", arguments), program="unshare")
+    assert len(read_results(root / "res_shm")) == 4
+
+
+def test_no_shared_memory_at_all(root):
+    arguments = with_little_shared_memory("4k", main_py(root, "res_none", *TRAIN))
+    done = finished(root, arguments, 2, program="unshare")
+    assert "loader processes can't be started: No space left on device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_few_open_files(root):
+    """The soft limit is raised; where the hard one is too low, there are fewer workers."""
+
+    def limit(soft, hard):
+        return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    raised = finished(root, main_py(root, "res_files", *TRAIN), before=limit(64, 1024))
+    assert "open files" not in raised.text
+    done = finished(root, main_py(root, "res_files", *TRAIN), before=limit(100, 100))
+    assert "0 loader processes instead of 2: the limit of 100 open files" in done.stdout

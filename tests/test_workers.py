@@ -1,0 +1,215 @@
+"""Loader processes that are lost, that find no room, and that end with their loader."""
+
+import errno
+import multiprocessing
+import os
+import resource
+import signal
+
+import pytest
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from datasets import sharing
+from datasets.sharing import CAN_SHARE, Parcel
+from datasets.workers import Terminated, Workers, _lost, usable_workers
+from errors import UserError
+
+KEYS = [[0, 1], [2, 3], [4, 5], [6, 7]]
+BATCHES = [[0, 10], [20, 30], [40, 50], [60, 70]]
+
+
+class Numbers(Dataset):
+    """Ten times the key. What happens in a worker at key 4 is `event`."""
+
+    def __init__(self, event=None):
+        self.event = event
+
+    def __getitem__(self, key):
+        if key == 4 and self.event is not None and get_worker_info() is not None:
+            self.event()
+        return 10 * key
+
+
+def numbers(event=None, n_workers=2, **more):
+    return Workers(Numbers(event), KEYS, list, n_workers=n_workers, **more)
+
+
+def end_by(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def test_passes_and_what_close_leaves():
+    loader = numbers()
+    assert [list(loader), list(loader)] == [BATCHES, BATCHES]
+    assert len(multiprocessing.active_children()) == 2
+    loader.close()
+    assert not multiprocessing.active_children()
+    assert list(loader) == BATCHES  # as at first
+    loader.close()
+
+
+def test_close_in_the_middle_of_a_pass():
+    loader = numbers()
+    batches = iter(loader)
+    assert next(batches) == BATCHES[0]
+    loader.close()
+    assert not multiprocessing.active_children()
+
+
+def test_workers_that_sigterm_ends_lose_no_batch(caplog):
+    loader = numbers(end_by(signal.SIGTERM))
+    assert list(loader) == BATCHES
+    assert "this pass goes on without them" in caplog.text
+    loader.close()
+
+
+def test_a_worker_that_is_lost_is_told_in_one_line():
+    loader = numbers(end_by(signal.SIGKILL))
+    with pytest.raises(UserError, match=r"was killed by SIGKILL: memory ran out") as told:
+        list(loader)
+    assert len(str(told.value).splitlines()) == 1
+    loader.close()
+    assert not multiprocessing.active_children()
+
+
+def test_the_likely_cause():
+    assert "ended with 70: --n_threads 0 shows" in str(_lost([0 - signal.SIGTERM, 70]))
+    assert "killed by SIGBUS: a file it read was cut short, or /dev/shm" in str(_lost([-7]))
+    assert isinstance(_lost([-signal.SIGTERM] * 2), Terminated)
+
+
+def test_a_worker_lost_between_two_passes_is_told():
+    loader = numbers()
+    assert list(loader) == BATCHES
+    for process in multiprocessing.active_children():
+        process.kill()
+    with pytest.raises(UserError, match="SIGKILL"):
+        list(loader)
+    loader.close()
+
+
+def test_errors_are_raised_by_a_pass_alone():
+    """torch's own handler would raise wherever the main process is: inside a step, or a save."""
+    before = signal.getsignal(signal.SIGCHLD)
+    loader = numbers()
+    batches = iter(loader)
+    next(batches)
+    assert signal.getsignal(signal.SIGCHLD) == before
+    loader.close()
+
+
+def test_workers_ignore_ctrl_c_and_a_closed_terminal():
+    loader = numbers(lambda: [os.kill(os.getpid(), n) for n in (signal.SIGINT, signal.SIGHUP)])
+    assert list(loader) == BATCHES
+    loader.close()
+
+
+def test_ctrl_c_while_workers_start_is_not_lost(monkeypatch):
+    """Python ignores what a handler raises while it forks."""
+    fork = os.fork
+
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    loader = numbers()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(loader)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        loader.close()
+    assert not multiprocessing.active_children()
+
+
+def fail(number):
+    def event():
+        raise OSError(number, os.strerror(number))
+
+    return event
+
+
+def test_what_a_worker_raises_is_raised_here():
+    loader = numbers(fail(errno.EMFILE))
+    with pytest.raises(UserError, match=r"too many open files: .*ulimit -n"):
+        list(loader)
+    loader.close()
+    with pytest.raises(OSError, match=r"in DataLoader worker process"):  # a bug: its traceback
+        list(numbers(fail(errno.EIO)))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch's own
+def test_workers_that_can_t_be_started(monkeypatch):
+    fork, begun = os.fork, []
+
+    def refuse():
+        begun.append(True)
+        if len(begun) > 1:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(UserError, match="can't be started: Resource temporarily unavailable"):
+        list(numbers())
+
+
+@pytest.mark.parametrize(
+    ("n_files", "n_cores", "wanted", "usable", "reason"),
+    [
+        (20000, 4, 8, 8, ""),
+        (20000, 4, 2000, 64, "16 for each core"),
+        (256, 4, 32, 16, "256 open files"),
+        (64, 4, 4, 0, "64 open files"),
+        (resource.RLIM_INFINITY, 4, 64, 64, ""),
+    ],
+)
+def test_as_many_workers_as_can_be(monkeypatch, caplog, n_files, n_cores, wanted, usable, reason):
+    usable_workers.cache_clear()
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (n_files, n_files))
+    monkeypatch.setattr(os, "cpu_count", lambda: n_cores)
+    assert [usable_workers(wanted), usable_workers(wanted)] == [usable, usable]
+    usable_workers.cache_clear()
+    assert len(caplog.records) == bool(reason) and reason in caplog.text
+
+
+def pack(parts):
+    return Parcel(pair, parts, "text", 7)
+
+
+def pair(tensor, *rest):
+    return tensor, rest
+
+
+@pytest.mark.skipif(not CAN_SHARE, reason="memory of its own is Linux's")
+def test_parcels_arrive_whole_and_leave_no_file_open():
+    class Pictures(Dataset):
+        def __getitem__(self, key):
+            return torch.full((1, 3, 4), key, dtype=torch.uint8)
+
+    loader = Workers(Pictures(), KEYS, torch.cat, n_workers=2, send=pack)
+    list(loader)
+    before = os.listdir("/proc/self/fd")
+    for keys, (tensor, rest) in zip(KEYS, loader, strict=True):
+        assert tensor[:, 0, 0].tolist() == keys and tensor.shape == (2, 3, 4)
+        assert rest == ("text", 7)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    loader.close()
+
+
+@pytest.mark.skipif(not CAN_SHARE, reason="memory of its own is Linux's")
+def test_a_parcel_of_nothing():
+    unpack, arguments = pack([]).__reduce__()
+    tensor, rest = unpack(*arguments)
+    assert tensor.shape == (0,) and rest == ("text", 7)
+
+
+@pytest.mark.skipif(not CAN_SHARE, reason="memory of its own is Linux's")
+def test_a_parcel_whose_sender_is_gone_is_an_error_to_raise():
+    class Gone:
+        def detach(self):
+            raise ConnectionRefusedError
+
+    assert isinstance(sharing._opened(pair, Gone(), (1,), 1), ConnectionRefusedError)
