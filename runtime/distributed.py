@@ -5,6 +5,7 @@ They are started by torchrun, SLURM or Open MPI, or by `launch` on the GPUs of o
 
 import atexit
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -209,6 +210,7 @@ def launch(
     One that fails ends the others. `node` is the place of this machine among several that each
     started one process, which meet at `dist_url`.
     """
+    import tempfile
     from pathlib import Path
 
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -217,8 +219,12 @@ def launch(
 
     script = str(Path(__file__).parent.parent / "main.py")
     meeting = _torchrun_flags(node, dist_url)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup(1), which torchrun would undo
+        os.environ.setdefault("PET_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
+    command = ["--nproc_per_node", str(n_processes), script, *argv, "--distributed"]
     try:
-        torchrun([*meeting, "--nproc_per_node", str(n_processes), script, *argv, "--distributed"])
+        with tempfile.TemporaryDirectory() as logs:  # torchrun's own stays
+            torchrun([*meeting, "--log_dir", logs, *command])
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
         return int(first.exitcode) if 0 < first.exitcode < 128 else 1

@@ -8,7 +8,7 @@ from datasets.annotation import entry_of, write_index
 from errors import UserError
 from metrics import mcnemar_p
 from results import write_results
-from tests.test_eval_accuracy import start
+from tests.commands import run_command
 from util_scripts import compare
 
 
@@ -143,6 +143,6 @@ def test_as_a_command_without_torch(tmp_path):
         "import sys; sys.modules['torch'] = None; from util_scripts import cli, compare; "
         "sys.exit(cli.run(compare.main))"
     )
-    done = start("-c", program, *files)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run_command("-c", program, *files)
+    assert (done.status, done.stderr) == (0, "")
     assert "A 1.0000" in done.stdout

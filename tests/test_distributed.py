@@ -4,10 +4,7 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -15,11 +12,11 @@ import torch
 import main
 from errors import UserError
 from runtime.distributed import ALONE, World, find_launcher
+from tests.commands import Command
 from tests.runs import make_dataset, read_table
 
-ROOT = Path(__file__).parent.parent
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-LONGEST = 200  # seconds; a hang ends the test
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 FLAGS = (
     "--video_path", "jpg", "--annotation_path", "index.json", "--dataset", "folder",
     "--n_classes", "2", "--model_depth", "10", "--resnet_widen_factor", "0.25",
@@ -29,24 +26,45 @@ FLAGS = (
 )  # fmt: skip
 
 
-def start(root, result, *flags, launcher=(), on_gpus=False, **environ):
-    command = [*(launcher or (sys.executable,)), str(ROOT / "main.py")]
-    arguments = ["--root_path", str(root), "--result_path", result, *FLAGS, *flags]
-    if on_gpus:
-        arguments.remove("--no_cuda")
-    return subprocess.Popen(
-        [*command, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def start():
+    """Starts main.py; what still runs at the end of a test is ended."""
+    with ExitStack() as commands:
+
+        def start(root, result, *flags, launcher=(), on_gpus=False, **environ):
+            arguments = ["--root_path", root, "--result_path", result, *FLAGS, *flags]
+            if on_gpus:
+                arguments.remove("--no_cuda")
+            if launcher:
+                launcher = (*launcher, "--log_dir", root / "torchrun")  # else it stays in TMPDIR
+            command = Command(*launcher, "main.py", *arguments, environ=ONE_THREAD | environ)
+            return commands.enter_context(command)
+
+        yield start
 
 
-def finish(process, status=0):
-    told, _ = process.communicate(timeout=LONGEST)
-    assert process.returncode == status, told
-    return told
+@pytest.fixture
+def launched():
+    """Starts main.py through the launch() of a machine with several GPUs."""
+    with ExitStack() as commands:
+
+        def launched(root, result, n_processes, *flags, node=ALONE, url="", **how):
+            arguments = ["--root_path", str(root), "--result_path", result, *FLAGS, *flags]
+            call = f"launch({arguments!r}, {n_processes}, node={node!r}, dist_url={url!r})"
+            code = f"import sys; from runtime.distributed import *; sys.exit({call})"
+            return commands.enter_context(Command("-c", code, environ=ONE_THREAD, **how))
+
+        yield launched
+
+
+def finish(command, status=0, **how):
+    done = command.finish(**how)
+    assert done.status == status, done.text
+    return done.text
+
+
+def wait_for(command, path):
+    command.wait_until(path.exists)
 
 
 def assert_same_run(one, two, atol=1e-5):
@@ -71,7 +89,7 @@ def assert_same_run(one, two, atol=1e-5):
             assert entry["score"] == pytest.approx(other["score"], abs=atol)
 
 
-def test_two_processes_compute_what_one_does(tmp_path):
+def test_two_processes_compute_what_one_does(tmp_path, start):
     """12 steps; the last batch of an epoch leaves one process without a clip."""
     make_dataset(tmp_path, train=7, val=2, labels=("a", "b"))
     index = json.loads((tmp_path / "index.json").read_text())
@@ -86,7 +104,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_two_gpus_compute_what_one_does(tmp_path):
+def test_two_gpus_compute_what_one_does(tmp_path, start):
     """Over nccl, without being asked. TF32 would round to 10 bits."""
     make_dataset(tmp_path, train=7, val=2)
     exact = {"NVIDIA_TF32_OVERRIDE": "0"}
@@ -96,7 +114,7 @@ def test_two_gpus_compute_what_one_does(tmp_path):
     assert_same_run(tmp_path / "one", tmp_path / "two", atol=1e-4)
 
 
-def test_slurm_s_variables_and_a_meeting_place_are_enough(tmp_path):
+def test_slurm_s_variables_and_a_meeting_place_are_enough(tmp_path, start):
     make_dataset(tmp_path, train=4, val=1)
     url = f"file://{tmp_path}/meet"  # free of ports that another test may take
     processes = [
@@ -111,28 +129,25 @@ def test_slurm_s_variables_and_a_meeting_place_are_enough(tmp_path):
     assert (tmp_path / "res/save_1.pth").exists()
 
 
-def test_a_process_that_dies_takes_the_job_down(tmp_path):
+def test_a_process_that_dies_takes_the_job_down(tmp_path, start):
     """The second process finds a frame damaged; the first would wait for it for ever."""
     make_dataset(tmp_path, train=20, val=1)
     for number in range(20):
         (tmp_path / f"jpg/b/b_{number}/image_00010.jpg").write_bytes(b"no picture")
-    started = time.monotonic()
     job = start(tmp_path, "res", "--sample_duration", "20", launcher=TORCHRUN)
-    told, _ = job.communicate(timeout=LONGEST)
-    assert job.returncode != 0
-    assert "image_00010.jpg: not a JPEG" in told
-    assert time.monotonic() - started < LONGEST
+    done = job.finish()
+    assert done.status != 0
+    assert "image_00010.jpg: not a JPEG" in done.text
     assert not list((tmp_path / "res").glob("*.pth"))
 
 
-def test_a_signal_saves_and_a_resumed_job_ends_as_one_process_does(tmp_path):
+def test_a_signal_saves_and_a_resumed_job_ends_as_one_process_does(tmp_path, start):
     make_dataset(tmp_path, train=6, val=1)
     finish(start(tmp_path, "whole"))
     job = start(tmp_path, "res", "--checkpoint", "1", launcher=TORCHRUN)
-    while not (tmp_path / "res/save_1.pth").exists() and job.poll() is None:
-        time.sleep(0.05)
-    job.terminate()
-    job.communicate(timeout=LONGEST)
+    wait_for(job, tmp_path / "res/save_1.pth")
+    job.process.terminate()
+    job.finish()
     finish(start(tmp_path, "res", "--resume_path", "auto", launcher=TORCHRUN))
     weights, others = (
         torch.load(tmp_path / run / "save_3.pth", weights_only=True)["state_dict"]
@@ -142,22 +157,7 @@ def test_a_signal_saves_and_a_resumed_job_ends_as_one_process_does(tmp_path):
         torch.testing.assert_close(tensor, others[name], rtol=0, atol=1e-5)
 
 
-def launched(root, result, n_processes, *flags, node=ALONE, url=""):
-    """main.py through the launch() of a machine with several GPUs."""
-    arguments = ["--root_path", str(root), "--result_path", result, *FLAGS, *flags]
-    call = f"launch({arguments!r}, {n_processes}, node={node!r}, dist_url={url!r})"
-    code = f"import sys; from runtime.distributed import *; sys.exit({call})"
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def test_two_machines_that_start_one_process_each(tmp_path):
+def test_two_machines_that_start_one_process_each(tmp_path, launched):
     """As mpirun and srun do on nodes of several GPUs; --batch_size counts a node's clips."""
     make_dataset(tmp_path, train=7, val=1)  # 14 clips: batches of 8 and 6
     with socket.socket() as free:
@@ -172,19 +172,39 @@ def test_two_machines_that_start_one_process_each(tmp_path):
     assert len(read_table((tmp_path / "res/train_batch.log").read_text())) == 2
 
 
-def test_what_ends_a_launched_process_ends_the_launcher(tmp_path):
+def test_what_ends_a_launched_process_ends_the_launcher(tmp_path, launched):
     make_dataset(tmp_path, train=4, val=1)
     failing = launched(tmp_path, "res", 2, "--video_path", "nowhere")
     job = launched(tmp_path, "res", 2, "--checkpoint", "1", "--n_epochs", "5000")
     assert "error:" in finish(failing, status=2)
-    while not (tmp_path / "res/save_1.pth").exists() and job.poll() is None:
-        time.sleep(0.05)
-    job.terminate()
+    wait_for(job, tmp_path / "res/save_1.pth")
+    job.process.terminate()
     told = finish(job, status=128 + signal.SIGTERM)
     assert "go on with the same command" in told and "Traceback" not in told
 
 
-def test_a_process_that_is_killed_ends_the_others_without_torchrun(tmp_path):
+def test_a_terminal_that_is_closed_saves_and_under_nohup_does_not_matter(tmp_path, launched):
+    make_dataset(tmp_path, train=4, val=1)
+    flags = ("--checkpoint", "1", "--n_epochs", "5000")
+    job = launched(tmp_path, "res", 2, *flags)
+    ignoring = launched(tmp_path, "nohup", 2, *flags, before=ignore_hangup)
+    wait_for(job, tmp_path / "res/save_1.pth")
+    wait_for(ignoring, tmp_path / "nohup/save_1.pth")
+    for command in (job, ignoring):
+        for pid in (command.process.pid, *command.processes()):
+            os.kill(pid, signal.SIGHUP)
+    assert "go on with the same command" in finish(job, status=128 + signal.SIGHUP)
+    n_saved = len(list((tmp_path / "nohup").glob("save_*")))
+    wait_for(ignoring, tmp_path / f"nohup/save_{n_saved + 2}.pth")
+    ignoring.process.terminate()
+    finish(ignoring, status=128 + signal.SIGTERM)
+
+
+def ignore_hangup():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def test_a_process_that_is_killed_ends_the_others_without_torchrun(tmp_path, start):
     make_dataset(tmp_path, train=4, val=1)
     url = f"file://{tmp_path}/meet"
     first, second = (
@@ -194,15 +214,14 @@ def test_a_process_that_is_killed_ends_the_others_without_torchrun(tmp_path):
         )
         for rank in range(2)
     )  # fmt: skip
-    while not (tmp_path / "res/save_1.pth").exists() and first.poll() is None:
-        time.sleep(0.05)
-    second.kill()
+    wait_for(first, tmp_path / "res/save_1.pth")
+    second.process.kill()
     told = finish(first, status=2)
-    second.communicate()
+    finish(second, status=-signal.SIGKILL)
     assert "error: another process of this run has ended" in told and "Traceback" not in told
 
 
-def test_without_a_launcher_one_line_says_how_to_start(tmp_path):
+def test_without_a_launcher_one_line_says_how_to_start(tmp_path, start):
     make_dataset(tmp_path, train=1, val=1)
     assert "start with torchrun" in finish(start(tmp_path, "res", "--distributed"), status=2)
 
@@ -282,11 +301,9 @@ join("file://{tmp_path}/meet", use_cuda=False)
 sys.stdout = Slow()
 end(7)
 """
-    environ = {**os.environ, "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, env={**environ, "SLURM_PROCID": str(rank)}
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(LONGEST) for process in processes] == [7, 7]
+    environ = {"SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}
+    with (
+        Command("-c", code, environ=environ | {"SLURM_PROCID": "0"}) as one,
+        Command("-c", code, environ=environ | {"SLURM_PROCID": "1"}) as other,
+    ):
+        assert [one.finish().status, other.finish().status] == [7, 7]

@@ -1,15 +1,11 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from datasets.annotation import entry_of, write_index
 from errors import UserError
 from results import write_results
+from tests.commands import run_command, run_util
 from util_scripts import eval_accuracy
 
-ROOT = Path(__file__).parent.parent
 LABELS = "abcdef"
 
 
@@ -77,17 +73,12 @@ def test_mistakes(files, flags):
         eval_accuracy.main([*files, *flags])
 
 
-def start(*arguments):
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 def test_as_a_command_without_torch(files):
     program = (
         "import sys; sys.modules['torch'] = None; from util_scripts import cli, eval_accuracy; "
         "sys.exit(cli.run(eval_accuracy.main))"
     )
-    good = start("-c", program, *files)
-    assert (good.returncode, good.stderr) == (0, "")
-    bad = start("-m", "util_scripts.eval_accuracy", files[0], "gone.json")
-    assert (bad.returncode, bad.stderr) == (2, "error: gone.json: no such result file\n")
+    good = run_command("-c", program, *files)
+    assert (good.status, good.stderr) == (0, "")
+    bad = run_util("eval_accuracy", files[0], "gone.json")
+    assert (bad.status, bad.stderr) == (2, "error: gone.json: no such result file\n")

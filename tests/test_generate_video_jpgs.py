@@ -233,15 +233,18 @@ def command_words(root):
     return ("-m", "util_scripts.generate_video_jpgs", videos, jpg, "test", "--n_jobs", "1")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_run_goes_on(tmp_path, number):
     for i in range(6):
         draw(tmp_path / f"v/A/{i}.avi", seconds=20, size="320x240")
     jpg = tmp_path / "jpg"
     with Command(*command_words(tmp_path)) as command:
-        command.wait_until((jpg / "A").is_dir)
+        command.wait_until(lambda: any(jpg.glob("A/*")))
         command.process.send_signal(number)
-        command.finish(is_clean=number != signal.SIGKILL)
+        if number == signal.SIGKILL:
+            assert command.finish(is_clean=False).status == -number
+        else:
+            assert command.finish().status == 128 + number
     whole = [len(names(folder)) for folder in (jpg / "A").iterdir()]
     assert set(whole) == {200}  # never half a video under its final name
     if number != signal.SIGKILL:

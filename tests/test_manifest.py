@@ -5,14 +5,13 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from errors import UserError
+from tests.commands import Command
 from tests.videos import draw, names
 from util_scripts.ffmpeg import find_ffmpeg
 from util_scripts.generate_video_jpgs import main, remove_stale_work
@@ -195,19 +194,19 @@ def test_a_torn_last_line_is_passed_over(tmp_path, capsys):
 def test_killed_at_random_moments(tmp_path):
     """Twenty kills, every one while videos are extracted: all are changed before each run."""
     videos = [draw(tmp_path / f"v/A/{number}.avi", seconds=6) for number in range(6)]
-    command = [sys.executable, "-m", "util_scripts.generate_video_jpgs", str(tmp_path / "v")]
-    command += [str(tmp_path / "jpg"), "test"]
+    arguments = ("-m", "util_scripts.generate_video_jpgs", tmp_path / "v", tmp_path / "jpg", "test")
     choose = random.Random(1)
     n_killed = 0
     while n_killed < 20:
         for path in videos:
             os.utime(path, (time.time(), time.time()))
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-            while process.poll() is None and not work_of(process.pid, tmp_path / "jpg"):
+        with Command(*arguments) as command:
+            while command.process.poll() is None and not work_of(command, tmp_path / "jpg"):
                 time.sleep(0.005)
             time.sleep(choose.uniform(0, 0.3))
-            process.kill()
-        n_killed += process.returncode == -signal.SIGKILL
+            command.process.kill()
+            status = command.finish(is_clean=False).status
+        n_killed += status == -signal.SIGKILL
     assert extract(tmp_path) == 0
     assert extract(tmp_path, jpg="undisturbed") == 0
     assert frames(tmp_path / "jpg") == frames(tmp_path / "undisturbed")
@@ -215,24 +214,22 @@ def test_killed_at_random_moments(tmp_path):
 
 
 def test_what_a_killed_run_left_is_removed_while_its_ffmpeg_still_writes(tmp_path):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    work = tmp_path / f".extracting-{socket.gethostname()}-{gone.pid}/0/frames"
+    with Command("-c", "") as gone:
+        gone.finish()
+    work = tmp_path / f".extracting-{socket.gethostname()}-{gone.process.pid}/0/frames"
     work.mkdir(parents=True)
     lines = ("import time", "n = 0", "while True:", " open(str(n), 'w').close()", " n += 1",
              " if n > 3000: time.sleep(0.001)")  # fmt: skip
-    write = [sys.executable, "-c", "\n".join(lines)]
-    with subprocess.Popen(write, cwd=work, stderr=subprocess.DEVNULL) as p:
-        while not (work / "3000").exists():
-            time.sleep(0.005)
+    with Command("-c", "\n".join(lines), cwd=work) as writing:
+        writing.wait_until((work / "3000").exists)
         remove_stale_work(tmp_path)
-        assert p.wait(timeout=60) != 0  # it has no folder any more
+        assert writing.finish().status != 0  # it has no folder any more
     assert not any(tmp_path.iterdir())
 
 
-def work_of(pid, jpg):
-    """The videos that a process extracts at the moment."""
-    return list(jpg.glob(f".extracting-*-{pid}/*"))
+def work_of(command, jpg):
+    """The videos that a command extracts at the moment."""
+    return list(jpg.glob(f".extracting-*-{command.process.pid}/*"))
 
 
 def test_names_that_are_no_text(tmp_path, capsys):

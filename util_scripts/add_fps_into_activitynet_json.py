@@ -1,9 +1,7 @@
 """Adds `fps`, the frame rate of VIDEO_DIR/v_ID.mp4, to every entry ID of ActivityNet's index."""
 
-import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from datasets.annotation import write_json
 from errors import UserError
 from opts import Parser
 from runtime.reading import read_json, typed
+from runtime.threads import thread_pool
 from util_scripts.cli import run
 from util_scripts.ffmpeg import Ffmpeg, input_of
 
@@ -53,17 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_rates(paths: Sequence[Path]) -> list[tuple[float | None, str]]:
     """Frames per second as ffmpeg tells them, or None and its complaint."""
-    ffmpeg = Ffmpeg()
 
     def read(path: Path) -> tuple[float | None, str]:
         ran = ffmpeg.run([*input_of(path), "-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"])
         return ran.rate, ran.complaints[0] if ran.complaints else "ffmpeg tells no rate"
 
-    try:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            return list(tqdm(pool.map(read, paths), total=len(paths), disable=None))
-    finally:
-        ffmpeg.stop()
+    with thread_pool() as pool, Ffmpeg() as ffmpeg:
+        return list(tqdm(pool.map(read, paths), total=len(paths), disable=None))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from datasets.annotation import SUBSETS, Index
 from errors import UserError
 from opts import add_flags
+from runtime.interruption import Interruption
 from runtime.program import run_program
 
 if TYPE_CHECKING:
@@ -43,8 +44,14 @@ CLIP_FLAGS = (
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> int:
-    """Run a command on sys.argv and return its exit status: see run_program."""
-    return run_program(lambda: main(None))
+    """Run a command on sys.argv and return its exit status: see run_program. SIGTERM and a terminal
+    that is closed end it as Ctrl-C does: it leaves nothing half done, and no process."""
+
+    def watched() -> int:
+        with Interruption().watching():
+            return main(None)
+
+    return run_program(watched)
 
 
 def printable(name: str) -> str:

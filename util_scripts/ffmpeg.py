@@ -59,13 +59,20 @@ class FfmpegRun(NamedTuple):
 
 
 class Ffmpeg:
-    """Runs ffmpeg processes and can end all that are running, from any thread."""
+    """Runs ffmpeg processes and can end all that are running, from any thread; a `with` block ends
+    them where it is left."""
 
     def __init__(self) -> None:
         self.binary = find_ffmpeg()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._stopped = False
+
+    def __enter__(self) -> "Ffmpeg":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
 
     def run(
         self,

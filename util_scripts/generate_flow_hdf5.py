@@ -9,7 +9,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from datasets.annotation import count_frames
 from datasets.hdf5 import FLOW
 from errors import UserError
 from opts import Parser
+from runtime.threads import thread_pool
 from util_scripts.cli import printable, run
 from util_scripts.orphans import find_orphans
 from util_scripts.walking import walk
@@ -162,8 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.dst_dir / folder.relative_to(options.jpg_dir).with_name(f"{folder.name}.hdf5")
         for folder in folders
     ]
-    n_jobs = options.n_jobs if options.n_jobs > 0 else os.cpu_count() or 1
-    with ThreadPoolExecutor(n_jobs) as pool:
+    with thread_pool(max(options.n_jobs, 0)) as pool:
         outcomes = list(
             tqdm(pool.map(maker.make, folders, targets), total=len(folders), disable=None)
         )

@@ -10,7 +10,6 @@ Frames whose video was moved, renamed or deleted are named, left out of indexes,
 import argparse
 import os
 import shutil
-import signal
 import socket
 import sys
 import time
@@ -167,7 +166,6 @@ def extract_videos(parser: argparse.ArgumentParser, form: Form, argv: Sequence[s
         work_dir.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{options.jpg_dir}: can't be written: {error.strerror}") from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing stays half done
     extraction = Extraction(
         form,
         Ffmpeg(),

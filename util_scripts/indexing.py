@@ -4,7 +4,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from datasets.hdf5 import HDF5_SUFFIX, count_hdf5
 from datasets.segments import FIRST_NUMBER
 from datasets.video_files import count_video
 from errors import UserError
+from runtime.threads import thread_pool
 from util_scripts.cli import printable
 from util_scripts.ffmpeg import Ffmpeg
 from util_scripts.orphans import find_orphans
@@ -95,18 +95,14 @@ def survey_frames(jpg_dir: Path, paths: Iterable[str]) -> Survey:
 def count_files(files: Mapping[str, Path]) -> tuple[dict[str, FrameCount], dict[str, str]]:
     """The frames of HDF5 and video files, which have no gaps, and why the others have none."""
     counts, missing = {}, {}
-    ffmpeg = Ffmpeg()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with thread_pool() as pool, Ffmpeg() as ffmpeg:
         counted = pool.map(partial(_count_file, ffmpeg), files.values())
         bar = tqdm(counted, "reading files", len(files), unit="video", disable=None)
-        try:
-            for path, answer in zip(files, bar, strict=True):
-                if isinstance(answer, str):
-                    missing[path] = answer
-                else:
-                    counts[path] = FrameCount(answer, None)
-        finally:
-            ffmpeg.stop()  # a Ctrl-C waits for no film to be decoded
+        for path, answer in zip(files, bar, strict=True):
+            if isinstance(answer, str):
+                missing[path] = answer
+            else:
+                counts[path] = FrameCount(answer, None)
     return counts, missing
 
 

@@ -5,15 +5,14 @@ has the same picture statistics as any other, and only the order of the frames t
 None turns into another in a mirror, since training flips clips.
 """
 
-import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
 from errors import UserError
 from opts import Parser
+from runtime.threads import thread_pool
 from util_scripts.cli import run
 from util_scripts.ffmpeg import Ffmpeg
 
@@ -96,7 +95,6 @@ def draw_set(folder: Path, name: str, *, seed: int) -> int:
 
     Raises UserError where ffmpeg fails.
     """
-    ffmpeg = Ffmpeg()
     jobs: list[tuple[Path, str]] = []
     for label, motion in MOTIONS[name].items():
         for group in range(1, N_GROUPS + 1):
@@ -117,7 +115,7 @@ def draw_set(folder: Path, name: str, *, seed: int) -> int:
             raise UserError(f"{path}: ffmpeg: {(ran.complaints or ['failed'])[0]}")
         part.rename(path)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with thread_pool() as pool, Ffmpeg() as ffmpeg:
         list(pool.map(lambda job: draw(*job), jobs))
     _write_lists(folder / "lists", [path for path, _ in jobs], list(MOTIONS[name]))
     return len(jobs)

@@ -12,7 +12,6 @@ Exit status 1 where a video gave no scores.
 
 import argparse
 import difflib
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -48,8 +47,12 @@ STRIDE, LIVE_STRIDE = 16, 8  # kept frames between windows
 THRESHOLD = 0.5
 
 
-class Interrupted(Exception):
-    """Ctrl-C; what came until then is in the outputs."""
+class Ended(Exception):
+    """Ctrl-C or another signal; what came until then is in the outputs."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
 
 
 @dataclass
@@ -63,15 +66,15 @@ class Predictor:
     n_left_out: int = 0
 
     def run(self, source: VideoInput, on_window: Callable[[ScoredWindow], None]) -> VideoResult:
-        """Score one input. Raises Interrupted, with its results until then told."""
+        """Score one input. Raises Ended, with its results until then told."""
         result = VideoResult(source.name)
         for sink in self.sinks:
             sink.begin(source.name)
         try:
             self._score(source, result, on_window)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as asked:
             result.problem = "interrupted"
-            raise Interrupted from None
+            raise Ended(getattr(asked, "exit_status", 130)) from None
         finally:
             for sink in self.sinks:
                 sink.end(result)
@@ -105,7 +108,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _make_parser().parse_args(argv)
     inputs = find_inputs(options.inputs, live=options.live)
     _check(options, inputs)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     classifier = classifier_of(options)
     if classifier.options.input_type == "flow":
         raise UserError(f"{options.checkpoint}: sees optical flow, which videos do not hold")
@@ -145,9 +147,11 @@ def _predict_all(predictor: Predictor, inputs: Sequence[VideoInput]) -> int:
                     bar.update(0)
 
                 predictor.run(source, show)
-    except Interrupted:
+    except Ended as ended:
         say("interrupted: these are the results until then", error=True)
-        return 0 if is_live else 130
+        return 0 if is_live else ended.status
+    finally:
+        predictor.ffmpeg.stop()
     if predictor.n_left_out:
         say(f"left out: {predictor.n_left_out} files that are no videos", error=True)
     if predictor.n_failed:
