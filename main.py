@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with interruption.watching(), losing_output(lambda: interruption.ask(signal.SIGPIPE)):
             options = parse_opts(argv)
+            _check_outputs(options)
             n_processes, node = _processes_to_start(options)
             if n_processes > 1:
                 from runtime.distributed import launch
@@ -51,6 +52,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"interrupted: {interrupted}", file=sys.stderr)
         return interrupted.exit_status
     return 0
+
+
+def _check_outputs(options: Options) -> None:
+    """Raises UserError where the run would replace what it reads, or files of another kind."""
+    from runtime.outputs import Input, check_outputs, files_of_inference, files_of_training
+
+    folder = options.result_path
+    assert folder is not None
+    outputs = []
+    if not options.no_train:
+        outputs += files_of_training(folder, options.n_epochs, options.checkpoint)
+    if options.inference:
+        outputs += files_of_inference(folder, options.inference_subset)
+    inputs = [
+        Input(f"--{name}", path)
+        for name in ("annotation_path", "pretrain_path")
+        if (path := getattr(options, name)) is not None
+    ]
+    remedy = f"move it out of --result_path {folder}, or choose another folder"
+    check_outputs(outputs, inputs, remedy=remedy)
 
 
 def _processes_to_start(options: Options) -> "tuple[int, World]":

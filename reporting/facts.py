@@ -18,6 +18,7 @@ from runtime.reading import read_text
 
 log = logging.getLogger(__name__)
 
+REPORT_NAME = "report.html"  # in a results folder
 LOGS = ("train", "val", "time")
 UNKNOWN = -1  # the number of a label that the index does not have
 

@@ -22,6 +22,7 @@ from reporting.tables import (
     two_classes,
 )
 from results import caution, describe, some
+from runtime.outputs import REPORT_MARK
 from runtime.provenance import versions
 
 TEMPLATE = "report.html.j2"
@@ -52,6 +53,7 @@ def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = No
     )
     environment.filters |= {"percent": percent, "count": count}
     return environment.get_template(TEMPLATE).render(
+        generator=REPORT_MARK,
         title=_title(facts),
         facts=facts,
         headline=_headline(facts),

@@ -9,15 +9,14 @@ from torch import nn
 
 from datasets.annotation import Index
 from datasets.video_dataset import VideoDataset
-from errors import UserError
-from reporting.facts import Facts, facts_of
+from reporting.facts import REPORT_NAME, Facts, facts_of
 from reporting.page import render
 from reporting.strips import Viewer, make_strips
 from results import Entries
 from runtime.device import Device
+from runtime.files import written_whole
 from runtime.provenance import read_provenance
 
-NAME = "report.html"
 N_AFTER_INFERENCE = 4  # strips of each kind: few, for the sake of a machine without a GPU
 
 log = logging.getLogger("main")
@@ -28,10 +27,8 @@ def write_report(
 ) -> None:
     """Raises UserError where it can't be written, or `positive` is no class."""
     page = render(facts, strips=strips, positive=positive)
-    try:
-        path.write_text(page, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise UserError(f"{path}: can't be written: {error.strerror or error}") from None
+    with written_whole(path) as part:
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def report_inference(
@@ -52,9 +49,9 @@ def report_inference(
         facts = facts_of(folder, subset, results, index, provenance)
         viewer = Viewer(model, device, family)
         strips = make_strips(facts, N_AFTER_INFERENCE, dataset=dataset, viewer=viewer)
-        write_report(folder / NAME, facts, strips=strips)
+        write_report(folder / REPORT_NAME, facts, strips=strips)
     except Exception as error:
         text = " ".join(str(error).split()) or "no reason given"
         log.warning("no report: %s: %s", type(error).__name__, text)
     else:
-        log.info("report: %s", folder / NAME)
+        log.info("report: %s", folder / REPORT_NAME)

@@ -6,22 +6,20 @@ inside an epoch, "position". Tensors and plain Python values only, so that weigh
 it.
 """
 
-import contextlib
 import logging
 import math
-import os
 import pickle
 import re
 import stat
 import tarfile
-import tempfile
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +29,7 @@ from errors import UserError
 from models.identity import Identity, identify
 from runtime.advice import no_such_checkpoint
 from runtime.extras import Best, Extras, SavedPosition, read_extras
+from runtime.files import written_whole
 from runtime.reading import shown, shown_name
 from runtime.weights import UNREADABLE, check_crc, check_tensors
 
@@ -90,46 +89,31 @@ class Checkpoint:
         return self.extras.is_ours
 
 
-def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, content: Mapping[str, Any], *, mark: str = "") -> None:
     """Write `content` so that `path` holds the old file or the whole new one, never a part.
 
-    A name that ends in .safetensors takes the weights alone. Raises UserError where the disk is
-    full or the folder can't be written.
+    A name that ends in .safetensors takes the weights alone. `mark` is kept where no reader of
+    checkpoints looks. Raises UserError where the disk is full or the folder can't be written.
     """
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    with written_whole(path) as part:
         try:
-            with os.fdopen(handle, "wb") as file:
-                _write(file, content, as_safetensors=path.suffix == SAFETENSORS)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-    except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
-        short = "only a part could be written; is the disk full?"
-        cause = (error.strerror or str(error)) if isinstance(error, OSError) else short
-        kept = "; the earlier file of that name is whole" if path.exists() else ""
-        raise UserError(f"{path}: can't be saved: {cause}{kept}") from None
+            with part.open("w+b") as file:
+                if path.suffix == SAFETENSORS:
+                    file.write(_as_safetensors(weights_of(content), mark))
+                else:
+                    torch.save(dict(content), file)
+                    if mark:
+                        with zipfile.ZipFile(file, "a") as archive:
+                            archive.writestr(f"archive/{mark}", b"")
+        except RuntimeError:  # torch's word for a short write
+            raise OSError("only a part could be written; is the disk full?") from None
 
 
-def _write(file: IO[bytes], content: Mapping[str, Any], *, as_safetensors: bool) -> None:
-    if as_safetensors:
-        from safetensors.torch import save
+def _as_safetensors(weights: Mapping[str, Tensor], mark: str) -> bytes:
+    from safetensors.torch import save
 
-        weights = {name: tensor.contiguous() for name, tensor in weights_of(content).items()}
-        file.write(save(weights))
-    else:
-        torch.save(dict(content), file)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+    return save(tensors, {"mark": mark} if mark else None)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -8,12 +8,11 @@ from typing import Any
 from errors import UserError
 from runtime.checkpoint import SAVED, Checkpoint, load_checkpoint, read_content, save_checkpoint
 from runtime.distributed import ALONE, World
+from runtime.files import LEFTOVERS
 from runtime.interruption import Interrupted, Interruption
 
 BEST = "best.pth"
 State = Callable[[], dict[str, Any]]
-
-LEFTOVERS = (".*.pth.*.tmp", ".*.log.*.tmp", ".*.json.*.tmp")  # of runs that were killed
 
 
 class CheckpointKeeper:

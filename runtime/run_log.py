@@ -5,12 +5,12 @@ the files of an earlier run as they were.
 """
 
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import writing
+from runtime.files import written_whole
 from runtime.reading import read_text
 from runtime.results_folder import holds_training, set_aside, set_later_aside
 
@@ -98,8 +98,7 @@ class RunLog:
             self._move_earlier_run()
         if not self._is_guest:
             text = json.dumps(self._options, indent=1, ensure_ascii=False)
-            with writing(self.folder / "opts.json", "the options"):
-                _replace(self.folder / "opts.json", text + "\n")
+            _replace(self.folder / "opts.json", text + "\n")
         if self._tensorboard:
             from runtime.board import Board
 
@@ -154,9 +153,5 @@ def _line(values: Any) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")

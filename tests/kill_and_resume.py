@@ -134,7 +134,7 @@ def trial(root, name, expected, duration, *, flags, kills, send, number, draw):
             hits[where(root / f"{result}.out", root / result)] += 1
         finish(root, result, flags)
         check_equal(expected, outcome(root / result))
-        leftovers = list((root / result).glob(".*.pth.*.tmp"))
+        leftovers = list((root / result).glob(".*.pth.*.tmp*"))
         if leftovers and number != signal.SIGKILL:
             raise SystemExit(f"left behind: {leftovers}")
     return hits
@@ -142,7 +142,7 @@ def trial(root, name, expected, duration, *, flags, kills, send, number, draw):
 
 def where(out, folder):
     """The phase of a run that ended, by the last line it printed."""
-    if any(folder.glob(".*.pth.*.tmp")):
+    if any(folder.glob(".*.pth.*.tmp*")):
         return "saving"
     lines = out.read_text(encoding="utf-8").splitlines()
     last = lines[-1] if lines else ""

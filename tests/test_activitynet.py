@@ -7,7 +7,7 @@ import pytest
 from datasets.activitynet import Part, frame_range, read_any_index, select_parts, select_whole
 from errors import UserError
 from tests.runs import make_frames, small_run
-from tests.videos import draw
+from tests.videos import draw, names
 from util_scripts.add_fps_into_activitynet_json import main as add_fps
 from util_scripts.eval_accuracy import main as eval_accuracy
 
@@ -132,6 +132,10 @@ def test_fps_of_videos(tmp_path, capsys):
     assert "c: " in out and "d: no file" in out
     assert "2 videos have their fps, 2 have none" in out
     assert add_fps(arguments) == 0
+    assert (tmp_path / "index.json.bak").read_bytes() == before
+    for more in ([], [str(path)], [str(tmp_path / "new.json")]):  # again, all as they are
+        assert add_fps([*arguments, *more]) == 0
+    assert names(tmp_path) == ["index.json", "index.json.bak", "new.json", "videos"]
     assert path.read_bytes() == (tmp_path / "new.json").read_bytes()
     index = read_any_index(path)
     assert [video.fps for video in index.videos] == [10, 25, None, None]

@@ -85,6 +85,7 @@ def test_stripping_into_another_file(tmp_path):
     weights = wrapped(tmp_path / "c.pth")
     before = (tmp_path / "c.pth").read_bytes()
     assert remove([str(tmp_path / "c.pth"), "--dst_file_path", str(tmp_path / "d.pth")]) == 0
+    assert remove([str(tmp_path / "c.pth"), "--dst_file_path", str(tmp_path / "d.pth")]) == 0
     assert (tmp_path / "c.pth").read_bytes() == before
     assert list(load_checkpoint(tmp_path / "d.pth").state_dict) == list(weights)
     assert "module." not in "".join(torch.load(tmp_path / "d.pth", weights_only=True))

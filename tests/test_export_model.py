@@ -16,6 +16,7 @@ from classifier import load_classifier
 from datasets.frames import JpgFolder, default_decoder
 from errors import UserError
 from models.build import build
+from runtime.outputs import ONNX, PT2
 from spatial_transforms import MEAN, EvalView, apply_view
 from tests.golden.weights import weights_from_names
 from tests.runs import make_dataset, make_frames
@@ -54,6 +55,7 @@ def exported(tmp_path_factory):
     clips = ["--index", str(root / "index.json"), "--frames", str(root / "jpg")]
     status, printed = export(checkpoint, *flags, *clips, "--n_clips", "5", "--n_threads", "0")
     assert status == 0, printed
+    assert ONNX.is_of(root / "model.onnx") and PT2.is_of(root / "made" / "model.pt2")
     return root, printed
 
 

@@ -10,6 +10,7 @@ from datasets.frames import JpgFolder, default_decoder
 from errors import UserError
 from models.build import build
 from results import read_results
+from runtime.outputs import FEATURES
 from spatial_transforms import EvalView, apply_view
 from tests.golden.weights import weights_from_names
 from tests.runs import make_dataset, make_frames, small_run
@@ -72,6 +73,7 @@ def test_a_video_s_vector_is_the_mean_of_its_windows_and_hdf5_holds_the_same(roo
     assert (about["layer"], about["per"], about["subset"]) == ("input of fc", "video", "validation")
     assert about["sample_size"] == 32 and about["checkpoint"] == str(root / "c.pth")
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["v.h5"]
+    assert FEATURES.is_of(tmp_path / "w.npz") and FEATURES.is_of(tmp_path / "made" / "v.h5")
 
 
 @pytest.mark.parametrize(("layer", "width"), [("bn1", 16), ("layer2.0.conv1", 32), ("fc", 2)])

@@ -96,8 +96,8 @@ def test_a_varying_rate_keeps_its_length_and_odd_sides_become_even(checkpoint, t
     ("target", "complaint"),
     [
         ("out", "the extension tells the format"),
-        ("none/out.mp4", "no such folder"),
-        ("a.avi", "would replace the video itself"),
+        ("a.avi/out.mp4", "a.avi is not a folder"),
+        ("a.avi", "is the input"),
         ("out.xyz", "out.xyz: .*format"),
     ],
 )

@@ -15,6 +15,8 @@ import main as main_program
 from errors import UserError
 from models.build import build
 from opts import options_of
+from tests.commands import run_util
+from tests.runs import limit_file_size
 from tests.videos import SHARED, draw, draw_sound
 from util_scripts.ffmpeg import Ffmpeg, input_of
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
@@ -250,14 +252,69 @@ def test_a_url_gives_what_its_file_gives(checkpoint, tmp_path, capsys):
         (("--stride", "-1"), "--stride -1"),
         (("--threshold", "1.5"), "--threshold 1.5"),
         (("--alert", "d"), "--alert d: the model has no such class; near: "),
-        (("--csv", "/no/such/folder/a.csv"), "/no/such/folder/a.csv: can't be written"),
-        (("--json", "/no/such/folder/a.json"), "/no/such/folder/a.json: can't be written"),
     ],
 )
 def test_wrong_flags_are_one_line(checkpoint, tmp_path, arguments, complaint):
     video = draw(tmp_path / "a.avi")
     with pytest.raises(UserError, match=complaint):
         predict(checkpoint, video, *arguments)
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--json", "--overlay"])
+def test_no_output_replaces_what_is_read(checkpoint, tmp_path, flag):
+    video = draw(tmp_path / "videos/a.mp4")
+    other = draw(tmp_path / "videos/b.mp4")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(LABELS))
+    (tmp_path / "link.mp4").symlink_to(video)
+    before = [path.read_bytes() for path in (video, other, labels, checkpoint)]
+    for inputs, output in (
+        ([video], video),
+        ([video], labels),
+        ([video], checkpoint),
+        ([tmp_path / "link.mp4"], video),
+        ([video], tmp_path / "link.mp4"),
+        ([tmp_path / "videos/*.mp4"], other),
+        ([tmp_path / "videos"], other),
+    ):
+        with pytest.raises(UserError, match=f"{flag} .*(is|lies in) the input"):
+            predict(checkpoint, *inputs, "--labels", labels, flag, output, "--overwrite")
+    assert [path.read_bytes() for path in (video, other, labels, checkpoint)] == before
+
+
+def test_outputs_replace_those_of_an_earlier_run(checkpoint, tmp_path):
+    video = draw(tmp_path / "a.mp4")
+    outputs = [tmp_path / name for name in ("a.csv", "a.json", "out.mp4", "out.mkv", "out.avi")]
+    for output in outputs:
+        flag = {".csv": "--csv", ".json": "--json"}.get(output.suffix, "--overlay")
+        for _ in range(2):
+            assert predict(checkpoint, video, flag, output) == 0
+    assert sorted(tmp_path.iterdir()) == sorted([video, *outputs])
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.mp4"])
+def test_a_full_disk_leaves_the_earlier_output_whole(checkpoint, tmp_path, name):
+    video = draw(tmp_path / "videos/v.mp4", seconds=3, size="320x240")
+    flag = {".csv": "--csv", ".json": "--json"}.get(Path(name).suffix, "--overlay")
+    assert predict(checkpoint, video, flag, tmp_path / name) == 0
+    before = (tmp_path / name).read_bytes()
+    limit = 50_000 if flag == "--overlay" else 200
+    with limit_file_size(limit), pytest.raises(UserError, match=f"{name}: ") as caught:
+        predict(checkpoint, video, flag, tmp_path / name, "--stride", "1")
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / name).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, "videos"]
+
+
+def test_a_table_into_a_pipe_comes_row_by_row(checkpoint, tmp_path):
+    video = draw(tmp_path / "a.mp4", seconds=3)
+    arguments = [video, "--checkpoint", checkpoint, *CPU, "--topk", "1", "--csv"]
+    done = run_util("predict_video", *arguments, "/dev/stdout")
+    assert done.status == 0
+    assert "\r\n".join(done.stdout.splitlines()).startswith("video,start,end")
+    full = run_util("predict_video", *arguments, "/dev/full")
+    assert full.status == 2
+    assert full.stderr == "error: /dev/full: can't be written: No space left on device\n"
 
 
 def test_a_model_of_flow_is_refused(tmp_path):

@@ -5,12 +5,12 @@ import pytest
 
 from util_scripts.prediction_output import (
     SHOWN_PARTS,
-    JsonWriter,
     Printer,
     ScoredWindow,
     Timeline,
     VideoResult,
     clock,
+    json_writer,
 )
 
 LABELS = ("a", "b")
@@ -70,11 +70,11 @@ def test_a_heading_comes_with_the_first_window_alone(capsys):
 
 def test_the_json_file_is_there_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.json"
-    with pytest.raises(ValueError), JsonWriter(path, LABELS, 0, {}) as writer:
+    with pytest.raises(ValueError), json_writer(path, LABELS, 0, {}) as writer:
         writer.begin("a")
         raise ValueError
     assert not list(tmp_path.iterdir())
-    with JsonWriter(path, LABELS, 0, {"stride": 16}) as writer:
+    with json_writer(path, LABELS, 0, {"stride": 16}) as writer:
         for name in ("ä.avi", "\udcff.avi"):
             result = VideoResult(name)
             writer.begin(name)

@@ -124,8 +124,9 @@ def test_recordings_on_both_sides_are_told_first(tmp_path):
 
 def test_two_classes_get_every_part(tmp_path):
     two_classes_of(tmp_path, 60)
+    page_of(tmp_path)
     write_logs(tmp_path)
-    page = page_of(tmp_path)
+    page = page_of(tmp_path)  # replaces its own
     assert page.headings == [
         "Training", "What is taken for what", "Accuracy of each class",
         "Can the scores be relied on?", "Which threshold for fight?", "Videos", "Time",
@@ -179,7 +180,7 @@ def test_bad_arguments_are_one_line(tmp_path):
     with pytest.raises(UserError, match="--positive c: the classes are a, b"):
         report.main([str(tmp_path), *index, "--positive", "c"])
     with pytest.raises(UserError, match="can't be written"):
-        report.main([str(tmp_path), *index, "--out", str(tmp_path / "none" / "r.html")])
+        report.main([str(tmp_path), *index, "--out", str(tmp_path / "val.json" / "r.html")])
 
 
 def test_columns_of_windows_unknown_labels_and_strangers(tmp_path):

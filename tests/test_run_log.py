@@ -85,7 +85,7 @@ def test_a_full_disk_is_one_line_and_the_earlier_rows_go_on(tmp_path):
 
 def test_options_that_find_no_room_leave_the_earlier_ones(tmp_path):
     RunLog(tmp_path, options=OPTIONS).begin()
-    with limit_file_size(5), pytest.raises(UserError, match=r"opts.json: .* can't be written"):
+    with limit_file_size(5), pytest.raises(UserError, match=r"opts.json: can't be written"):
         RunLog(tmp_path, options={"model": "densenet"}).begin()
     assert json.loads((tmp_path / "earlier-1" / "opts.json").read_text()) == OPTIONS
     assert [path.name for path in tmp_path.iterdir()] == ["earlier-1"]

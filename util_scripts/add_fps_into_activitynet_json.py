@@ -10,10 +10,11 @@ from tqdm import tqdm
 from datasets.activitynet import FOLDER_PREFIX
 from datasets.annotation import write_json
 from errors import UserError
-from opts import Parser
+from runtime.files import are_same, back_up
+from runtime.outputs import INDEX_WITH_FPS
 from runtime.reading import read_json, typed
 from runtime.threads import thread_pool
-from util_scripts.cli import run
+from util_scripts.cli import INPUT, OutputPath, Parser, run
 from util_scripts.ffmpeg import Ffmpeg, input_of
 
 NAMED = 20  # videos without a rate that are named before "and N more"
@@ -21,9 +22,14 @@ NAMED = 20  # videos without a rate that are named before "and N more"
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.add_fps_into_activitynet_json", description=__doc__)
-    parser.add_argument("video_dir", type=Path, help="folder of the videos, v_ID.mp4 or the like")
-    parser.add_argument("src_json", type=Path, help="ActivityNet's index")
-    parser.add_argument("dst_json", type=Path, nargs="?", help="where to write; default: in place")
+    parser.add_argument("video_dir", type=INPUT, help="folder of the videos, v_ID.mp4 or the like")
+    parser.add_argument("src_json", type=INPUT, help="ActivityNet's index")
+    parser.add_argument(
+        "dst_json",
+        type=OutputPath(INDEX_WITH_FPS, in_place="src_json"),
+        nargs="?",
+        help="where to write; default: in place, leaving JSON.bak",
+    )
     options = parser.parse_args(argv)
     if not options.video_dir.is_dir():
         raise UserError(f"{options.video_dir}: no such folder of videos")
@@ -36,12 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = [video for video in database if f"{FOLDER_PREFIX}{video}" in files]
     rates = read_rates([files[f"{FOLDER_PREFIX}{video}"] for video in found])
     missing = [f"{video}: no file" for video in database if f"{FOLDER_PREFIX}{video}" not in files]
+    n_changed = 0
     for video, (rate, complaint) in zip(found, rates, strict=True):
         if rate is None:
             missing.append(f"{video}: {complaint}")
         else:
+            n_changed += database[video].get("fps") != rate
             database[video]["fps"] = rate
-    write_json(options.dst_json or options.src_json, content)
+    destination = options.dst_json or options.src_json
+    is_in_place = are_same(destination, options.src_json)
+    if is_in_place and n_changed:
+        print(f"the file as it was: {back_up(options.src_json)}")
+    if n_changed or not is_in_place:
+        write_json(destination, content)
     for line in missing[:NAMED]:
         print(line)
     if len(missing) > NAMED:

@@ -4,7 +4,6 @@ anything of the kind was found."""
 
 import hashlib
 import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,9 +50,9 @@ from datasets.index_checks import (
 )
 from datasets.segments import FIRST_NUMBER, segment_fault
 from errors import UserError
-from opts import Parser
+from runtime.files import back_up
 from runtime.reading import read_json
-from util_scripts.cli import run
+from util_scripts.cli import INPUT, Parser, run
 from util_scripts.indexing import NO_FRAMES, count_files
 from util_scripts.orphans import find_orphans
 
@@ -224,7 +223,7 @@ def check_pixels(
 
 
 def fix_counts(path: Path, videos: Sequence[Video]) -> int:
-    """Write the frame counts that were found into the index; the old one stays as INDEX.bak.
+    """Write the frame counts that were found into the index, and keep the old one: see back_up.
 
     Returns how many entries changed. Raises UserError where it can't be written.
     """
@@ -239,10 +238,7 @@ def fix_counts(path: Path, videos: Sequence[Video]) -> int:
         changed += annotation.get("segment") != segment
         annotation["segment"] = segment
     if changed:
-        try:
-            shutil.copy2(path, path.with_name(f"{path.name}.bak"))
-        except OSError as error:
-            raise UserError(f"{path}.bak: can't be written: {error.strerror}") from None
+        print(f"the file as it was: {back_up(path)}")
         write_json(path, content)
     return changed
 
@@ -259,8 +255,8 @@ def report(findings: Sequence[Finding]) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.check_dataset", description=__doc__)
-    parser.add_argument("index", type=Path, help="index JSON")
-    parser.add_argument("frames_dir", type=Path, help="folder of the frames")
+    parser.add_argument("index", type=INPUT, help="index JSON")
+    parser.add_argument("frames_dir", type=INPUT, help="folder of the frames")
     parser.add_argument("--file_type", default="jpg", choices=tuple(FIRST_NUMBER), help="(jpg)")
     parser.add_argument("--all", action="store_true", help="decode every frame, not a sample")
     parser.add_argument("--fix", action="store_true", help="write the frame counts found here")

@@ -26,10 +26,10 @@ from datasets.activitynet import read_any_index
 from datasets.annotation import SUBSETS, write_json
 from errors import UserError
 from metrics import mcnemar_p, wilson_interval
-from opts import Parser
 from results import labelled, read_results, some, top1_hits
+from runtime.outputs import COMPARISON
 from runtime.reading import shown_name
-from util_scripts.cli import run
+from util_scripts.cli import INPUT, OutputPath, Parser, run
 
 LEVEL = 0.05  # of all comparisons together
 
@@ -267,17 +267,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("index", type=Path, help="index JSON with the labels")
+    parser.add_argument("index", type=INPUT, help="index JSON with the labels")
     parser.add_argument(
         "results",
-        type=Path,
+        type=INPUT,
         nargs="+",
         metavar="result",
         help="{subset}.json of main.py --inference, one per run",
     )
     parser.add_argument(
         "--split",
-        type=Path,
+        type=INPUT,
         nargs="+",
         action="append",
         default=[],
@@ -286,7 +286,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--subset", default="validation", choices=tuple(SUBSETS))
     parser.add_argument("--classes", type=int, default=10, help="classes listed per pair (10)")
-    parser.add_argument("--json", type=Path, help="all figures are also written there")
+    parser.add_argument(
+        "--json", type=OutputPath(COMPARISON), help="all figures are also written there"
+    )
     options = parser.parse_args(argv)
     splits = _splits(options)
     print("\n".join(describe(splits, subset=options.subset, n_classes=max(0, options.classes))))

@@ -1,5 +1,6 @@
 """The accuracy of a result file: top-1, top-5, mean class accuracy, interval, missing videos."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,21 +8,23 @@ from pathlib import Path
 from datasets.activitynet import read_any_index
 from datasets.annotation import SUBSETS
 from errors import UserError
-from opts import Parser
 from results import KS, Accuracy, accuracy_of, caution, describe, read_results
-from util_scripts.cli import run
+from runtime.files import written_whole
+from runtime.outputs import ACCURACY
+from util_scripts.cli import INPUT, Parser, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.eval_accuracy", description=__doc__)
-    parser.add_argument("index", type=Path, help="index JSON with the labels")
-    parser.add_argument("result", type=Path, help="{subset}.json of main.py --inference")
+    parser.add_argument("index", type=INPUT, help="index JSON with the labels")
+    parser.add_argument("result", type=INPUT, help="{subset}.json of main.py --inference")
     parser.add_argument("-k", type=int, default=1, help="the k of the first lines (1)")
     parser.add_argument("--subset", default="validation", choices=tuple(SUBSETS))
     parser.add_argument("--save", action="store_true", help="write top{k}.txt beside the result")
     parser.add_argument(
         "--ignore", action="store_true", help="leave videos without a result out of the count"
     )
+    parser.also_writes(ACCURACY, lambda options: [saved_at(options)] if options.save else [])
     options = parser.parse_args(argv)
     if options.k < 1:
         raise UserError(f"-k {options.k}: must be at least 1")
@@ -42,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = [*_lines_of_the_original(accuracy, options.k), *few, *describe(accuracy, ks=ks)]
     print("\n".join(lines))
     if options.save:
-        _save(options.result.parent / f"top{options.k}.txt", accuracy.top[options.k])
+        path = saved_at(options)
+        with written_whole(path) as part:
+            part.write_text(str(accuracy.top[options.k]), encoding="utf-8")
+        print(f"written to {path}")
     return 0
 
 
@@ -57,12 +63,8 @@ def _lines_of_the_original(accuracy: Accuracy, k: int) -> list[str]:
     ]
 
 
-def _save(path: Path, accuracy: float) -> None:
-    try:
-        path.write_text(str(accuracy), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: can't be written: {error.strerror}") from None
-    print(f"written to {path}")
+def saved_at(options: argparse.Namespace) -> Path:
+    return options.result.parent / f"top{options.k}.txt"
 
 
 if __name__ == "__main__":

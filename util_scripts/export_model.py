@@ -21,9 +21,19 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from errors import UserError
-from opts import Parser
 from results import some
-from util_scripts.cli import add_classifier_flags, add_clip_flags, classifier_of, clips_of, run
+from runtime.outputs import ONNX, PT2
+from util_scripts.cli import (
+    INPUT,
+    INPUT_VIDEO,
+    OutputPath,
+    Parser,
+    add_classifier_flags,
+    add_clip_flags,
+    classifier_of,
+    clips_of,
+    run,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,14 +181,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_classifier_flags(parser)
-    parser.add_argument("--onnx", type=Path, metavar="FILE.onnx", help="write ONNX")
-    parser.add_argument("--pt2", type=Path, metavar="FILE.pt2", help="write torch.export's archive")
+    parser.add_argument("--onnx", type=OutputPath(ONNX), metavar="FILE.onnx", help="write ONNX")
+    parser.add_argument(
+        "--pt2", type=OutputPath(PT2), metavar="FILE.pt2", help="write torch.export's archive"
+    )
     parser.add_argument(
         "--float_input", action="store_true", help="the model takes float32, normalised already"
     )
-    parser.add_argument("--index", type=Path, help="index JSON of videos to compare on")
-    parser.add_argument("--frames", type=Path, help="folder of their frames")
-    parser.add_argument("--video", nargs="+", default=[], help="or video files to compare on")
+    parser.add_argument("--index", type=INPUT, help="index JSON of videos to compare on")
+    parser.add_argument("--frames", type=INPUT, help="folder of their frames")
+    parser.add_argument(
+        "--video", type=INPUT_VIDEO, nargs="+", default=[], help="or video files to compare on"
+    )
     parser.add_argument("--n_clips", type=int, default=16, help="clips to compare on (16)")
     parser.add_argument(
         "--tolerance", type=float, default=1e-3, help="logit difference that is too much (0.001)"

@@ -24,9 +24,18 @@ import numpy as np
 from datasets.annotation import SUBSETS
 from datasets.hdf5 import require_h5py
 from errors import UserError
-from opts import Parser
 from runtime.files import written_whole
-from util_scripts.cli import add_classifier_flags, add_clip_flags, classifier_of, clips_of, run
+from runtime.outputs import FEATURES
+from util_scripts.cli import (
+    INPUT,
+    OutputPath,
+    Parser,
+    add_classifier_flags,
+    add_clip_flags,
+    classifier_of,
+    clips_of,
+    run,
+)
 
 if TYPE_CHECKING:
     from classifier import Classifier
@@ -85,6 +94,9 @@ def write_hdf5(path: Path, shapes: Mapping[str, Any], rows: "Iterator[WindowValu
 
     text = h5py.string_dtype()
     with h5py.File(path, "w") as file:
+        # First, so that all names stand at the start of the file, where they show what it is.
+        for name, value in rest.items():
+            file.create_dataset(name, data=np.vectorize(os.fsencode)(value), dtype=text)
         columns = {
             name: file.create_dataset(
                 name, shape, text if dtype is object else dtype, maxshape=shape, chunks=True
@@ -94,8 +106,6 @@ def write_hdf5(path: Path, shapes: Mapping[str, Any], rows: "Iterator[WindowValu
         count = fill(columns, rows, loader, os.fsencode)  # names may be no text
         for column in columns.values():
             column.resize(count, axis=0)
-        for name, value in rest.items():
-            file.create_dataset(name, data=np.vectorize(os.fsencode)(value), dtype=text)
     return count
 
 
@@ -154,9 +164,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("index", type=Path, help="index JSON of the videos")
-    parser.add_argument("frames_dir", type=Path, help="folder of their frames")
-    parser.add_argument("out", type=Path, help="file to write: " + ", ".join(SUFFIXES))
+    parser.add_argument("index", type=INPUT, help="index JSON of the videos")
+    parser.add_argument("frames_dir", type=INPUT, help="folder of their frames")
+    parser.add_argument(
+        "out", type=OutputPath(FEATURES), help="file to write: " + ", ".join(SUFFIXES)
+    )
     parser.add_argument("--per", choices=("video", "window"), default="video", help="(video)")
     parser.add_argument("--layer", default="", help="module by name (what goes into the head)")
     add_classifier_flags(parser)

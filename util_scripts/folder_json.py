@@ -16,10 +16,10 @@ from datasets.annotation import SUBSETS, FrameCount, count_frames
 from datasets.frame_names import is_picture_name, why_no_frames
 from datasets.hdf5 import HDF5_SUFFIX
 from errors import UserError
-from opts import Parser
 from results import some
+from runtime.outputs import INDEX
 from runtime.reading import shown_name
-from util_scripts.cli import run
+from util_scripts.cli import INPUT, OutputPath, Parser, run
 from util_scripts.indexing import (
     NO_FRAMES,
     Survey,
@@ -40,8 +40,8 @@ SEED = 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.folder_json", description=__doc__)
-    parser.add_argument("jpg_dir", type=Path, help="frames that generate_video_jpgs wrote")
-    parser.add_argument("dst_json", type=Path, help="the index to write")
+    parser.add_argument("jpg_dir", type=INPUT, help="frames that generate_video_jpgs wrote")
+    parser.add_argument("dst_json", type=OutputPath(INDEX), help="the index to write")
     parser.add_argument(
         "--val_fraction", type=float, help=f"share of validation videos per class ({VAL_FRACTION})"
     )

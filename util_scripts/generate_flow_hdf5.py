@@ -19,9 +19,9 @@ from tqdm import tqdm
 from datasets.annotation import count_frames
 from datasets.hdf5 import FLOW
 from errors import UserError
-from opts import Parser
+from runtime.files import written_whole
 from runtime.threads import thread_pool
-from util_scripts.cli import printable, run
+from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, printable, run
 from util_scripts.orphans import find_orphans
 from util_scripts.walking import walk
 
@@ -80,7 +80,7 @@ class FlowMaker:
                 for name, plane in zip(planes, np.moveaxis(pixels, 2, 0), strict=True):
                     planes[name].append(self._jpeg(plane))
             _write(target, planes)
-        except (OSError, self.cv2.error) as error:
+        except (OSError, UserError, self.cv2.error) as error:
             return FAILED, str(error).strip()
         return DONE, ""
 
@@ -109,18 +109,12 @@ class FlowMaker:
 def _write(target: Path, planes: dict[str, list[np.ndarray]]) -> None:
     import h5py
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            for name, frames in planes.items():
-                kind = h5py.vlen_dtype(np.dtype("uint8"))
-                dataset = file.create_dataset(name, (len(frames),), kind)
-                for number, frame in enumerate(frames):
-                    dataset[number] = frame
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(target) as part, h5py.File(part, "w") as file:
+        for name, frames in planes.items():
+            kind = h5py.vlen_dtype(np.dtype("uint8"))
+            dataset = file.create_dataset(name, (len(frames),), kind)
+            for number, frame in enumerate(frames):
+                dataset[number] = frame
 
 
 def find_videos(jpg_dir: Path) -> list[Path]:
@@ -145,8 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("jpg_dir", type=Path, help="what generate_video_jpgs wrote")
-    parser.add_argument("dst_dir", type=Path, help="gets LABEL/NAME.hdf5; made if missing")
+    parser.add_argument("jpg_dir", type=INPUT, help="what generate_video_jpgs wrote")
+    parser.add_argument("dst_dir", type=OUTPUT_FOLDER, help="gets LABEL/NAME.hdf5; made if missing")
     parser.add_argument("--method", choices=tuple(METHODS), default="dis", help="(dis)")
     parser.add_argument("--bound", type=float, default=20, help="largest flow, pixels (20)")
     parser.add_argument("--n_jobs", type=int, default=-1, help="videos at once; -1: one per core")

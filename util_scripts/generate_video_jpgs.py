@@ -23,8 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from errors import UserError
-from opts import Parser
-from util_scripts.cli import printable, run
+from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, printable, run
 from util_scripts.extraction import (
     ALIAS,
     NOT_TRIED,
@@ -216,8 +215,8 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     above_0 = partial(_number, float)
-    parser.add_argument("video_dir", type=Path, help="folder of folders of videos")
-    parser.add_argument("jpg_dir", type=Path, help="where the frames go; made if missing")
+    parser.add_argument("video_dir", type=INPUT, help="folder of folders of videos")
+    parser.add_argument("jpg_dir", type=OUTPUT_FOLDER, help="where the frames go; made if missing")
     parser.add_argument("dataset", help="name of the dataset; folders are mirrored for all of them")
     parser.add_argument("--n_jobs", type=int, default=-1, help="videos at once; -1: one per core")
     parser.add_argument("--fps", type=above_0, help="frames per second; -1: all")

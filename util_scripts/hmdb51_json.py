@@ -1,6 +1,7 @@
 """The indexes of HMDB-51's splits from the official files LABEL_test_splitN.txt: hmdb51_N.json
 for every N there is."""
 
+import argparse
 import re
 import sys
 from collections import defaultdict
@@ -8,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from errors import UserError
-from opts import Parser
-from util_scripts.cli import run
+from runtime.outputs import INDEX
+from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, run
 from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
 
 SPLIT_FILE = re.compile(r"(.+)_test_split(\d+)\.txt")
@@ -19,24 +20,38 @@ SUBSETS = {"0": None, "1": "training", "2": "validation"}  # 0: not used in this
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.hmdb51_json", description=__doc__)
-    parser.add_argument("splits_dir", type=Path, help="folder testTrainMulti_7030_splits")
-    parser.add_argument("jpg_dir", type=Path, help="frames, as JPG_DIR/LABEL/VIDEO/image_00001.jpg")
-    parser.add_argument("dst_dir", type=Path, help="where hmdb51_1.json … go; made if missing")
+    parser.add_argument("splits_dir", type=INPUT, help="folder testTrainMulti_7030_splits")
+    parser.add_argument(
+        "jpg_dir", type=INPUT, help="frames, as JPG_DIR/LABEL/VIDEO/image_00001.jpg"
+    )
+    parser.add_argument(
+        "dst_dir", type=OUTPUT_FOLDER, help="where hmdb51_1.json … go; made if missing"
+    )
+    parser.also_writes(
+        INDEX, lambda options: [index_of(options, n) for n in find_files(options.splits_dir)]
+    )
     options = parser.parse_args(argv)
     if not options.splits_dir.is_dir():
         raise UserError(f"{options.splits_dir}: no such folder")
-    files: defaultdict[str, dict[str, Path]] = defaultdict(dict)  # number -> label -> file
-    for path in options.splits_dir.iterdir():
-        if match := SPLIT_FILE.fullmatch(path.name):
-            files[match[2]][match[1]] = path
+    files = find_files(options.splits_dir)
     if not files:
         raise UserError(f"{options.splits_dir}: no LABEL_test_split1.txt or the like")
-    splits = {
-        options.dst_dir / f"hmdb51_{number}.json": read_split(files[number])
-        for number in sorted(files)
-    }
+    splits = {index_of(options, number): read_split(files[number]) for number in sorted(files)}
     write_splits(splits, options.jpg_dir)
     return 0
+
+
+def find_files(splits_dir: Path) -> dict[str, dict[str, Path]]:
+    """The split files by number and label; empty where there are none."""
+    files: defaultdict[str, dict[str, Path]] = defaultdict(dict)
+    for path in splits_dir.glob("*.txt"):
+        if match := SPLIT_FILE.fullmatch(path.name):
+            files[match[2]][match[1]] = path
+    return files
+
+
+def index_of(options: argparse.Namespace, number: str) -> Path:
+    return options.dst_dir / f"hmdb51_{number}.json"
 
 
 def read_split(files: dict[str, Path]) -> Split:

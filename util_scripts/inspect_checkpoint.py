@@ -2,15 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from model import CLIPS, PREPROCESSING, STEM_OF_FILE
 from models.identity import Identity
-from opts import Options, Parser
+from opts import Options
 from runtime.checkpoint import Checkpoint, load_checkpoint
 from runtime.reading import shown_name
-from util_scripts.cli import run
+from util_scripts.cli import INPUT, Parser, run
 
 SHOWN_NAMES = 10
 ARCHITECTURE = ("conv1_t_size", "resnet_shortcut", "resnet_widen_factor", "wide_resnet_k",
@@ -84,7 +83,7 @@ def _flags(identity: Identity, saved: dict[str, Any]) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.inspect_checkpoint", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, nargs="+")
+    parser.add_argument("checkpoint", type=INPUT, nargs="+")
     parser.add_argument("--names", action="store_true", help="list all class names")
     options = parser.parse_args(argv)
     for path in options.checkpoint:

@@ -11,8 +11,8 @@ from pathlib import Path
 from datasets.annotation import UNLABELLED_FOLDER, Shelf
 from datasets.segments import FIRST_NUMBER
 from errors import UserError
-from opts import Parser
-from util_scripts.cli import run
+from runtime.outputs import INDEX
+from util_scripts.cli import INPUT, OutputPath, Parser, run
 from util_scripts.indexing import (
     Video,
     make_entries,
@@ -34,13 +34,13 @@ REPLACEMENTS = ("replacement/replacement_for_corrupted_k400", "replacement")
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.kinetics_json", description=__doc__)
-    parser.add_argument("csv_dir", type=Path, help="folder of the lists, or the one above")
+    parser.add_argument("csv_dir", type=INPUT, help="folder of the lists, or the one above")
     parser.add_argument("n_classes", choices=("400", "600", "700"), help="which Kinetics")
     parser.add_argument(
-        "frames_dir", type=Path, help="frames, as FRAMES_DIR/LABEL/VIDEO or train/VIDEO"
+        "frames_dir", type=INPUT, help="frames, as FRAMES_DIR/LABEL/VIDEO or train/VIDEO"
     )
     parser.add_argument("file_type", choices=tuple(FIRST_NUMBER), help="form of the frames")
-    parser.add_argument("dst_json", type=Path, help="the index to write")
+    parser.add_argument("dst_json", type=OutputPath(INDEX), help="the index to write")
     options = parser.parse_args(argv)
     lists = find_lists(options.csv_dir, options.n_classes)
     labels, videos = read_lists(lists, Places(options.frames_dir, options.file_type))

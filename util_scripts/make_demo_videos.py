@@ -6,21 +6,23 @@ None turns into another in a mirror, since training flips clips.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
 from errors import UserError
-from opts import Parser
+from runtime.files import written_whole
+from runtime.outputs import DEMO_LIST
 from runtime.threads import thread_pool
-from util_scripts.cli import run
+from util_scripts.cli import OUTPUT_FOLDER, Parser, run
 from util_scripts.ffmpeg import Ffmpeg
 
 WIDTH, HEIGHT, RATE, SECONDS = 96, 72, 25, 2
 SMALLEST, LARGEST = 14, 30  # side of the square, pixels
 N_BACKGROUNDS = 100
 N_GROUPS, CLIPS_PER_GROUP = 24, 2  # a group shares background and colour, as in UCF-101
-GROUPS_PER_TEST = N_GROUPS // 3
+SPLITS, SIDES = (1, 2, 3), ("train", "test")
+GROUPS_PER_TEST = N_GROUPS // len(SPLITS)
 
 # Places go from 0 to 1 over what the frame leaves room for. `{u}` runs from 0 to 1 and jumps back;
 # `{v}` runs to 1 and back; `{x}`, `{y}`, `{s}` are fixed draws. All are uniform over a video.
@@ -123,11 +125,10 @@ def draw_set(folder: Path, name: str, *, seed: int) -> int:
 
 def _write_lists(folder: Path, videos: Sequence[Path], labels: Sequence[str]) -> None:
     """classInd.txt and three splits; a third of the groups each is the test sides."""
-    folder.mkdir(parents=True, exist_ok=True)
     numbers = {label: number for number, label in enumerate(labels, start=1)}
     lines = "".join(f"{number} {label}\n" for label, number in numbers.items())
-    (folder / "classInd.txt").write_text(lines, encoding="utf-8")
-    for split in (1, 2, 3):
+    _write_list(folder / "classInd.txt", lines)
+    for split in SPLITS:
         groups = range((split - 1) * GROUPS_PER_TEST + 1, split * GROUPS_PER_TEST + 1)
         tested = {f"_g{group:02d}_" for group in groups}
         train, test = "", ""
@@ -137,14 +138,28 @@ def _write_lists(folder: Path, videos: Sequence[Path], labels: Sequence[str]) ->
                 test += f"{label}/{video.name}\n"
             else:
                 train += f"{label}/{video.name} {numbers[label]}\n"
-        (folder / f"trainlist0{split}.txt").write_text(train, encoding="utf-8")
-        (folder / f"testlist0{split}.txt").write_text(test, encoding="utf-8")
+        _write_list(folder / f"trainlist0{split}.txt", train)
+        _write_list(folder / f"testlist0{split}.txt", test)
+
+
+def _write_list(path: Path, text: str) -> None:
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def lists_below(folder: Path) -> Iterator[Path]:
+    """All lists that main writes below a folder."""
+    for name in MOTIONS:
+        yield folder / name / "lists/classInd.txt"
+        for split in SPLITS:
+            yield from (folder / name / f"lists/{side}list0{split}.txt" for side in SIDES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.make_demo_videos", description=__doc__)
-    parser.add_argument("dst_dir", type=Path, help="gets pretraining/ and finetuning/")
+    parser.add_argument("dst_dir", type=OUTPUT_FOLDER, help="gets pretraining/ and finetuning/")
     parser.add_argument("--seed", type=int, default=1)
+    parser.also_writes(DEMO_LIST, lambda options: lists_below(options.dst_dir))
     options = parser.parse_args(argv)
     for name, motions in MOTIONS.items():
         n_videos = draw_set(options.dst_dir / name, name, seed=options.seed)

@@ -7,16 +7,16 @@ from pathlib import Path, PurePosixPath
 
 from datasets.annotation import UNLABELLED_FOLDER
 from errors import UserError
-from opts import Parser
-from util_scripts.cli import run
+from runtime.outputs import INDEX
+from util_scripts.cli import INPUT, OutputPath, Parser, run
 from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.mit_json", description=__doc__)
-    parser.add_argument("lists_dir", type=Path, help="folder of the lists")
-    parser.add_argument("jpg_dir", type=Path, help="frames, as JPG_DIR/LABEL/VIDEO")
-    parser.add_argument("dst_json", type=Path, help="the index to write")
+    parser.add_argument("lists_dir", type=INPUT, help="folder of the lists")
+    parser.add_argument("jpg_dir", type=INPUT, help="frames, as JPG_DIR/LABEL/VIDEO")
+    parser.add_argument("dst_json", type=OutputPath(INDEX), help="the index to write")
     options = parser.parse_args(argv)
     labels = read_labels(options.lists_dir / "moments_categories.txt")
     videos = [

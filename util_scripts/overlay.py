@@ -1,6 +1,5 @@
 """A copy of a video with the running prediction drawn on it: label, score, bar."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,8 @@ from tqdm import tqdm
 
 from datasets.stream import Frame
 from errors import UserError
+from runtime.files import written_whole
+from runtime.outputs import OVERLAY_MARK
 from runtime.plotting import font_for
 from runtime.reading import shown_name
 from util_scripts.ffmpeg import Ffmpeg, Stream
@@ -26,6 +27,7 @@ AS_SHOWN = "scale=w='max(1,trunc(iw*sar+0.5))':h=ih,setsar=1,format=rgb24"
 # H.264 wants even sides; BT.709 is what players assume of what is untagged, and we tag it too.
 ENCODED = "pad=w='ceil(iw/2)*2':h='ceil(ih/2)*2',scale=out_color_matrix=bt709:out_range=tv"
 TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709")
+MARKED = ("-metadata", f"comment={OVERLAY_MARK}")
 H264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "20")
 CODERS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264}  # elsewhere the format's own
 
@@ -152,7 +154,18 @@ def write_overlay(
 
     The target is there whole or not at all. Raises UserError where it can't be written.
     """
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    with written_whole(target) as part:
+        _encode(ffmpeg, source, part, target, captions, artist)
+
+
+def _encode(
+    ffmpeg: Ffmpeg,
+    source: VideoInput,
+    part: Path,
+    target: Path,
+    captions: Captions,
+    artist: Artist,
+) -> None:
     reader = FrameReader(ffmpeg, source, AS_SHOWN)
     coder: Stream | None = None
     bar = tqdm(
@@ -162,11 +175,10 @@ def write_overlay(
         images = _drawn(running(captions.shown, iter(bar)), artist)
         for image in _at_constant_rate(images, reader):
             if coder is None:
-                coder = ffmpeg.feed(_coding(source, image.size, reader.rate, temporary))
+                coder = ffmpeg.feed(_coding(source, image.size, reader.rate, part))
             coder.pipe.write(image.tobytes())
         assert coder is not None  # there were windows, so there are frames
         _finish(coder, target)
-        os.replace(temporary, target)
     except BrokenPipeError:
         assert coder is not None
         _finish(coder, target)
@@ -174,7 +186,6 @@ def write_overlay(
         reader.stop()
         if coder is not None:
             coder.kill()
-        temporary.unlink(missing_ok=True)
 
 
 def _drawn(
@@ -214,8 +225,8 @@ def _coding(source: VideoInput, size: tuple[int, int], rate: float, target: Path
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate)]
     maps = ["-i", "-", *source.arguments, "-map", "0:v", "-map", "1:a:0?"]
     coder = CODERS.get(target.suffix.lower(), ())
-    output = ["-vf", f"{ENCODED},format=yuv420p", *TAGS, *coder, f"file:{target.absolute()}"]
-    return ["-y", *raw, *maps, *output]
+    output = ["-vf", f"{ENCODED},format=yuv420p", *TAGS, *coder, *MARKED]
+    return ["-y", *raw, *maps, *output, f"file:{target.absolute()}"]
 
 
 def _finish(coder: Stream, target: Path) -> None:

@@ -22,19 +22,28 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from errors import UserError
-from opts import Parser
-from util_scripts.cli import add_classifier_flags, classifier_of, printable, run
+from runtime.outputs import OVERLAY, PREDICTION_TABLE, PREDICTIONS
+from util_scripts.cli import (
+    INPUT,
+    INPUT_VIDEO,
+    OutputPath,
+    Parser,
+    add_classifier_flags,
+    classifier_of,
+    printable,
+    run,
+)
 from util_scripts.ffmpeg import Ffmpeg
 from util_scripts.manifest import LEFT_OUT
 from util_scripts.prediction_output import (
-    CsvWriter,
-    JsonWriter,
     Printer,
     ScoredWindow,
     Sink,
     VideoResult,
     Watch,
     clock,
+    csv_writer,
+    json_writer,
     say,
 )
 from util_scripts.video_inputs import VideoInput, find_inputs
@@ -129,10 +138,7 @@ def _predict(
     scorer = Scorer(classifier, stride or classifier.options.sample_duration)
     with ExitStack() as files:
         sinks = _sinks(options, classifier.labels, scorer.stride, is_live, files)
-        try:
-            return _predict_all(Predictor(scorer, [*sinks, *more_sinks]), inputs)
-        except OSError as error:  # a full disk, a reader of stdout that is gone
-            raise UserError(f"what was found can't be written: {error.strerror}") from None
+        return _predict_all(Predictor(scorer, [*sinks, *more_sinks]), inputs)
 
 
 def _predict_all(predictor: Predictor, inputs: Sequence[VideoInput]) -> int:
@@ -206,10 +212,11 @@ def _sinks(
         sinks.append(Watch(labels, options.alert, threshold, is_live=is_live))
     sinks.append(Printer(labels, options.topk, timeline=timeline, quiet=is_live))
     if options.csv is not None:
-        sinks.append(files.enter_context(CsvWriter(options.csv, labels)))
+        writer = csv_writer(options.csv, labels, at_once=is_live)
+        sinks.append(files.enter_context(writer))
     if options.json is not None:
         about = {"checkpoint": str(options.checkpoint), "stride": stride}
-        sinks.append(files.enter_context(JsonWriter(options.json, labels, options.topk, about)))
+        sinks.append(files.enter_context(json_writer(options.json, labels, options.topk, about)))
     return sinks
 
 
@@ -236,11 +243,6 @@ def _check_overlay(target: Path, inputs: Sequence[VideoInput]) -> None:
         raise UserError(f"--overlay {target}: reads its video twice, which a live stream can't")
     if not target.suffix:
         raise UserError(f"--overlay {target}: the extension tells the format: {target}.mp4")
-    if not target.absolute().parent.is_dir():
-        raise UserError(f"--overlay {target}: no such folder")
-    source = inputs[0].path
-    if source is not None and target.exists() and target.samefile(source):
-        raise UserError(f"--overlay {target}: would replace the video itself")
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -250,7 +252,13 @@ def _make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="VIDEO", help="file, folder, pattern, URL or /dev/video0")
+    add(
+        "inputs",
+        type=INPUT_VIDEO,
+        nargs="+",
+        metavar="VIDEO",
+        help="file, folder, pattern, URL or /dev/video0",
+    )
     add("--topk", type=int, default=5, help="labels per video (5); 0: all")
     add(
         "--stride",
@@ -258,12 +266,24 @@ def _make_parser() -> argparse.ArgumentParser:
         help="frames from window to window (16; live: 8); 0: a window's length",
     )
     add("--timeline", action="store_true", help="print every window, as soon as it is known")
-    add("--json", type=Path, metavar="FILE", help="write all windows and results")
-    add("--csv", type=Path, metavar="FILE", help="write all windows, a row each")
-    add("--overlay", type=Path, metavar="FILE", help="write the one video with scores drawn on it")
+    add(
+        "--json", type=OutputPath(PREDICTIONS), metavar="FILE", help="write all windows and results"
+    )
+    add(
+        "--csv",
+        type=OutputPath(PREDICTION_TABLE),
+        metavar="FILE",
+        help="write all windows, a row each",
+    )
+    add(
+        "--overlay",
+        type=OutputPath(OVERLAY),
+        metavar="FILE",
+        help="write the one video with scores drawn on it",
+    )
     add(
         "--font",
-        type=Path,
+        type=INPUT,
         metavar="FILE",
         help="of the overlay (one that has the labels' letters)",
     )

@@ -4,20 +4,22 @@ None of it grows with the length of a stream, but for the events.
 """
 
 import csv
+import io
 import json
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from errors import UserError
 from results import ranked
+from runtime.files import is_stream, open_stream, written_whole
 from runtime.reading import shown_name
 from util_scripts.cli import printable
 from util_scripts.events import Event, EventFinder
@@ -203,14 +205,53 @@ class Watch:
         return time.strftime("%Y-%m-%dT%H:%M:%S ", moment)
 
 
-class CsvWriter:
-    """A row per window with the scores of all labels, there at once."""
+class TextOutput:
+    """A file that takes text as it comes. Raises UserError where it can't be written."""
 
-    def __init__(self, path: Path, labels: Sequence[str]) -> None:
-        self._file = _opened(path, path)
-        self._rows = csv.writer(self._file)
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._file = path, file
+
+    def write(self, text: str) -> None:
+        try:
+            self._file.write(text.encode("utf-8", "backslashreplace"))
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self._path}: can't be written: {error.strerror}") from None
+
+
+@contextmanager
+def text_output(path: Path, start: str, *, at_once: bool = False) -> Iterator[TextOutput]:
+    """A file that begins with `start`. It replaces an earlier one when all is written, or with
+    `at_once` when its start is; a device or pipe gets everything as it comes."""
+    with ExitStack() as stack:
+        if is_stream(path):
+            output = TextOutput(path, stack.enter_context(open_stream(path)))
+            output.write(start)
+        elif at_once:
+            with written_whole(path) as part:
+                part.write_text(start, encoding="utf-8", errors="backslashreplace")
+            output = TextOutput(path, stack.enter_context(path.open("ab")))
+        else:
+            part = stack.enter_context(written_whole(path))
+            output = TextOutput(path, stack.enter_context(part.open("wb")))
+            output.write(start)
+        yield output
+
+
+@contextmanager
+def csv_writer(path: Path, labels: Sequence[str], *, at_once: bool) -> Iterator["CsvWriter"]:
+    """See text_output."""
+    columns = ["video", "start", "end", "first_frame", "last_frame", *labels]
+    with text_output(path, _csv_line(columns), at_once=at_once) as output:
+        yield CsvWriter(output)
+
+
+class CsvWriter:
+    """A row per window with the scores of all labels."""
+
+    def __init__(self, output: TextOutput) -> None:
+        self._output = output
         self._name = ""
-        self._rows.writerow(["video", "start", "end", "first_frame", "last_frame", *labels])
 
     def begin(self, name: str) -> None:
         self._name = name
@@ -218,34 +259,39 @@ class CsvWriter:
     def window(self, window: ScoredWindow) -> None:
         first, end = window.segment
         place = [f"{window.start:.3f}", f"{window.end:.3f}", first, end - 1]
-        self._rows.writerow([self._name, *place, *_rounded(window.scores)])
-        self._file.flush()
+        self._output.write(_csv_line([self._name, *place, *_rounded(window.scores)]))
 
     def end(self, result: VideoResult) -> None:
         pass
 
-    def __enter__(self) -> "CsvWriter":
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+def _csv_line(values: Sequence[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(values)
+    return line.getvalue()
+
+
+@contextmanager
+def json_writer(
+    path: Path, labels: Sequence[str], topk: int, about: dict[str, Any]
+) -> Iterator["JsonWriter"]:
+    """{"labels": […], …, "videos": [{"video", "windows": […], "results": […], …}, …]}"""
+    header = json.dumps(about | {"labels": list(labels)}, ensure_ascii=False)
+    with text_output(path, header[:-1] + ', "videos": [') as output:
+        yield JsonWriter(output, labels, topk)
+        output.write("]}\n")
 
 
 class JsonWriter:
-    """{"labels": […], …, "videos": [{"video", "windows": […], "results": […], …}, …]}, written
-    beside as it comes and put in its place at the end."""
+    """The elements of "videos"."""
 
-    def __init__(self, path: Path, labels: Sequence[str], topk: int, about: dict[str, Any]) -> None:
-        self._path, self._labels, self._topk = path, labels, topk
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._file = _opened(self._temporary, path)
-        header = json.dumps(about | {"labels": list(labels)}, ensure_ascii=False)
-        self._file.write(header[:-1] + ', "videos": [')
+    def __init__(self, output: TextOutput, labels: Sequence[str], topk: int) -> None:
+        self._output, self._labels, self._topk = output, labels, topk
         self._before_video = self._before_window = "\n"
 
     def begin(self, name: str) -> None:
         name = json.dumps(name)
-        self._file.write(f'{self._before_video}{{"video": {name}, "windows": [')
+        self._output.write(f'{self._before_video}{{"video": {name}, "windows": [')
         self._before_video, self._before_window = ",\n", "\n"
 
     def window(self, window: ScoredWindow) -> None:
@@ -255,7 +301,7 @@ class JsonWriter:
             "end": round(window.end, 3),
             "scores": _rounded(window.scores),
         }
-        self._file.write(f"{self._before_window}  {json.dumps(content)}")
+        self._output.write(f"{self._before_window}  {json.dumps(content)}")
         self._before_window = ",\n"
 
     def end(self, result: VideoResult) -> None:
@@ -268,26 +314,8 @@ class JsonWriter:
             "events": [vars(event) for event in result.events],
             "problem": result.problem or None,
         }
-        self._file.write(f"], {json.dumps(content, ensure_ascii=False)[1:]}")
-
-    def __enter__(self) -> "JsonWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._file.write("]}\n")
-        self._file.close()
-        if kind is None:
-            os.replace(self._temporary, self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+        self._output.write(f"], {json.dumps(content, ensure_ascii=False)[1:]}")
 
 
 def _rounded(scores: np.ndarray) -> list[float]:
     return [round(score, DIGITS) for score in scores.tolist()]
-
-
-def _opened(path: Path, shown: Path) -> IO[str]:
-    try:
-        return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-    except OSError as error:
-        raise UserError(f"{shown}: can't be written: {error.strerror}") from None

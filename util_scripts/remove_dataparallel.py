@@ -1,15 +1,14 @@
 """Strips `module.`, which DataParallel puts before every name, from a checkpoint's weights."""
 
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from errors import UserError
-from opts import Parser
 from runtime.checkpoint import WRAPPER_PREFIX, read_content, save_checkpoint, weights_of
-from util_scripts.cli import run
+from runtime.files import are_same, back_up
+from runtime.outputs import STRIPPED, STRIPPED_MARK
+from util_scripts.cli import INPUT, OutputPath, Parser, run
 
 
 def strip(source: Path, destination: Path) -> int:
@@ -24,35 +23,24 @@ def strip(source: Path, destination: Path) -> int:
     if len(stripped) < len(weights):
         raise UserError(f"{source}: holds names both with and without {WRAPPER_PREFIX!r}")
     n_changed = len(weights.keys() - stripped.keys())
-    in_place = destination.exists() and os.path.samefile(source, destination)
-    if in_place and n_changed == 0:
+    is_in_place = are_same(source, destination)
+    if is_in_place and n_changed == 0:
         return 0
-    if in_place:
-        _back_up(source)
+    if is_in_place:
+        print(f"the file as it was: {back_up(source)}")
     whole = stripped if weights is content else content | {"state_dict": stripped}
-    save_checkpoint(destination, whole)
+    save_checkpoint(destination, whole, mark=STRIPPED_MARK)
     return n_changed
-
-
-def _back_up(path: Path) -> None:
-    """Copy to FILE.bak, or FILE.bak2 … where that exists."""
-    number, backup = 1, path.with_name(f"{path.name}.bak")
-    while backup.exists():
-        number += 1
-        backup = path.with_name(f"{path.name}.bak{number}")
-    try:
-        shutil.copy2(path, backup)
-    except OSError as error:
-        backup.unlink(missing_ok=True)
-        raise UserError(f"{backup}: can't be written: {error.strerror}; nothing changed") from None
-    print(f"the file as it was: {backup}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.remove_dataparallel", description=__doc__)
-    parser.add_argument("file_path", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("file_path", type=INPUT, metavar="CHECKPOINT")
     parser.add_argument(
-        "--dst_file_path", type=Path, metavar="OUT", help="where to write; default: in place"
+        "--dst_file_path",
+        type=OutputPath(STRIPPED, in_place="file_path"),
+        metavar="OUT",
+        help="where to write; default: in place, leaving CHECKPOINT.bak",
     )
     options = parser.parse_args(argv)
     destination = options.dst_file_path or options.file_path

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
-from opts import Parser
-from reporting.facts import Facts, read_facts
-from util_scripts.cli import run
+from reporting.facts import REPORT_NAME, Facts, read_facts
+from runtime.outputs import REPORT
+from util_scripts.cli import INPUT, OutputPath, Parser, run
 
 SUBSETS = ("train", "val", "test")
 N_STRIPS = 6
@@ -22,29 +22,36 @@ N_STRIPS = 6
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.report", description=__doc__)
-    parser.add_argument("results_dir", type=Path, metavar="RESULTS_DIR")
+    parser.add_argument("results_dir", type=INPUT, metavar="RESULTS_DIR")
     parser.add_argument("--subset", default="val", choices=SUBSETS, help="which result (val)")
-    parser.add_argument("--out", type=Path, help="file to write (RESULTS_DIR/report.html)")
-    parser.add_argument("--index", type=Path, help="index JSON, if not the one the run used")
-    parser.add_argument("--frames", type=Path, help="frames, if not where the run read them")
-    parser.add_argument("--checkpoint", type=Path, help="weights, if not those the run used")
+    parser.add_argument(
+        "--out", type=OutputPath(REPORT), help="file to write (RESULTS_DIR/report.html)"
+    )
+    parser.add_argument("--index", type=INPUT, help="index JSON, if not the one the run used")
+    parser.add_argument("--frames", type=INPUT, help="frames, if not where the run read them")
+    parser.add_argument("--checkpoint", type=INPUT, help="weights, if not those the run used")
     parser.add_argument("--positive", help="of two classes, the one that is looked for")
     parser.add_argument(
         "--strips", type=int, default=N_STRIPS, help=f"mistakes and unsure videos each ({N_STRIPS})"
     )
     parser.add_argument("--layer", help="module that Grad-CAM looks at (the last fine enough one)")
     parser.add_argument("--no_cuda", action="store_true", help="run the model on the CPU")
+    parser.also_writes(REPORT, lambda options: [] if options.out else [_page_of(options)])
     options = parser.parse_args(argv)
     if options.strips < 0:
         raise UserError(f"--strips {options.strips}: must not be negative")
     facts = read_facts(options.results_dir, options.subset, index_path=options.index)
     strips = _strips(facts, options)
-    from reporting.writing import NAME, write_report
+    from reporting.writing import write_report
 
-    out = options.out or options.results_dir / NAME
+    out = options.out or _page_of(options)
     write_report(out, facts, strips=strips, positive=options.positive)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def _page_of(options: argparse.Namespace) -> Path:
+    return options.results_dir / REPORT_NAME
 
 
 def _strips(facts: Facts, options: argparse.Namespace) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """The indexes of UCF-101's splits, or of any lists in its form, from classInd.txt and
 trainlistNN.txt, testlistNN.txt: ucf101_NN.json for every NN there is."""
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from errors import UserError
-from opts import Parser
-from util_scripts.cli import run
+from runtime.outputs import INDEX
+from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, run
 from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
 
 # "LABEL/VIDEO.avi 1", or without the number in test lists; it repeats the label, so only the
@@ -19,24 +20,40 @@ SUBSET_OF_LIST = {"trainlist": "training", "testlist": "validation"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.ucf101_json", description=__doc__)
-    parser.add_argument("lists_dir", type=Path, help="folder ucfTrainTestlist")
-    parser.add_argument("jpg_dir", type=Path, help="frames, as JPG_DIR/LABEL/VIDEO/image_00001.jpg")
-    parser.add_argument("dst_dir", type=Path, help="where ucf101_01.json … go; made if missing")
+    parser.add_argument("lists_dir", type=INPUT, help="folder ucfTrainTestlist")
+    parser.add_argument(
+        "jpg_dir", type=INPUT, help="frames, as JPG_DIR/LABEL/VIDEO/image_00001.jpg"
+    )
+    parser.add_argument(
+        "dst_dir", type=OUTPUT_FOLDER, help="where ucf101_01.json … go; made if missing"
+    )
+    parser.also_writes(
+        INDEX, lambda options: [index_of(options, n) for n in find_numbers(options.lists_dir)]
+    )
     options = parser.parse_args(argv)
     labels = read_labels(options.lists_dir / "classInd.txt")
-    numbers = sorted(
-        match[1]
-        for path in options.lists_dir.iterdir()
-        if (match := re.fullmatch(r"trainlist(\d+)\.txt", path.name))
-    )
+    numbers = find_numbers(options.lists_dir)
     if not numbers:
         raise UserError(f"{options.lists_dir}: no trainlist01.txt or the like")
     splits = {
-        options.dst_dir / f"ucf101_{number}.json": read_split(options.lists_dir, number, labels)
+        index_of(options, number): read_split(options.lists_dir, number, labels)
         for number in numbers
     }
     write_splits(splits, options.jpg_dir)
     return 0
+
+
+def find_numbers(lists_dir: Path) -> list[str]:
+    """The numbers of the splits whose lists are there."""
+    return sorted(
+        match[1]
+        for path in lists_dir.glob("*.txt")
+        if (match := re.fullmatch(r"trainlist(\d+)\.txt", path.name))
+    )
+
+
+def index_of(options: argparse.Namespace, number: str) -> Path:
+    return options.dst_dir / f"ucf101_{number}.json"
 
 
 def read_labels(path: Path) -> list[str]:

@@ -1,0 +1,332 @@
+"""What commands may write to, tried for every output of every command: the commands' own parsers
+say which these are."""
+
+import argparse
+import importlib
+import itertools
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from errors import UserError
+from runtime.files import back_up, written_whole
+from runtime.outputs import INDEX, Input, Output, check_outputs
+from tests.commands import ROOT, run_util
+from tests.runs import limit_file_size, make_dataset, small_run
+from util_scripts import cli
+
+COMMANDS = [
+    path.stem
+    for path in sorted((ROOT / "util_scripts").glob("*.py"))
+    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+]
+# Arguments that take a text which is no name of a file.
+TEXTS = {"dataset", "layer", "alert", "positive", "group_by", "precision", "model"}
+
+
+class Caught(Exception):
+    pass
+
+
+def parser_of(command):
+    """The parser that a command has made when it is about to parse."""
+
+    def catch(parser, argv=None):
+        raise Caught(parser)
+
+    module = importlib.import_module(f"util_scripts.{command}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli.Parser, "parse_args", catch)
+        with pytest.raises(Caught) as caught:
+            module.main([])
+    return caught.value.args[0]
+
+
+PARSERS = {command: parser_of(command) for command in COMMANDS}
+
+
+def actions_of(command, kind):
+    return [action for action in PARSERS[command]._actions if isinstance(action.type, kind)]
+
+
+def word_for(action, root):
+    """A value that an argument takes: of an input, a file that is there."""
+    if isinstance(action.type, cli.InputPath):
+        path = root / f"input_{action.dest}"
+        path.write_bytes(b"input of " + action.dest.encode())
+        return str(path)
+    if isinstance(action.type, cli.OutputPath | cli.OutputFolder):
+        return str(root / f"new_{action.dest}")
+    return str(next(iter(action.choices))) if action.choices else "1"
+
+
+def command_line(command, root, given):
+    """All required arguments and those given, {action: value}."""
+    words = {
+        action: given.get(action) or word_for(action, root)
+        for action in PARSERS[command]._actions
+        if action in given or action.required or (not action.option_strings and action.nargs != "?")
+    }
+    flags = [
+        w for a, value in words.items() if a.option_strings for w in (a.option_strings[0], value)
+    ]
+    return [*(value for a, value in words.items() if not a.option_strings), *flags]
+
+
+PAIRS = [
+    pytest.param(command, output, source, id=f"{command}-{output.dest}-{source.dest}")
+    for command in COMMANDS
+    for output in actions_of(command, cli.OutputPath)
+    for source in actions_of(command, cli.InputPath)
+]
+
+
+def ways_to(path, root):
+    """Names of one file: its own, relative, through a symbolic link, a hard link, a folder."""
+    (root / "symbolic").symlink_to(path)
+    (root / "hard").hardlink_to(path)
+    (root / "folder").symlink_to(root)
+    own = (path, Path(os.path.relpath(path)), root / "symbolic", root / "hard")
+    return (*own, root / "folder" / path.name, root / "x" / ".." / path.name)
+
+
+@pytest.mark.parametrize(("command", "output", "source"), PAIRS)
+def test_no_output_replaces_an_input(command, output, source, tmp_path):
+    path = Path(word_for(source, tmp_path))
+    content = path.read_bytes()
+    (tmp_path / "x").mkdir()
+    for way in ways_to(path, tmp_path):
+        argv = command_line(command, tmp_path, {output: str(way), source: str(path)})
+        if output.type.in_place == source.dest:
+            PARSERS[command].parse_args(argv)  # the command keeps it as FILE.bak
+            continue
+        for more in ([], ["--overwrite"]):
+            with pytest.raises(UserError, match="is the input"):
+                PARSERS[command].parse_args([*argv, *more])
+    assert path.read_bytes() == content
+
+
+OUTPUTS = [
+    pytest.param(command, output, id=f"{command}-{output.dest}")
+    for command in COMMANDS
+    for output in actions_of(command, cli.OutputPath)
+]
+
+
+@pytest.mark.parametrize(("command", "output"), OUTPUTS)
+def test_an_output_replaces_another_file_only_with_overwrite(command, output, tmp_path):
+    parse = PARSERS[command].parse_args
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+    argv = command_line(command, tmp_path, {output: str(other)})
+    with pytest.raises(UserError, match="exists, and is not .* written by this program; .*--over"):
+        parse(argv)
+    assert parse([*argv, "--overwrite"]).overwrite
+    other.write_text("")  # nothing to lose
+    parse(argv)
+    with pytest.raises(UserError, match="is a folder; name a file"):
+        parse(command_line(command, tmp_path, {output: str(tmp_path)}))
+    with pytest.raises(UserError, match="notes.txt is not a folder"):
+        parse(command_line(command, tmp_path, {output: str(other / "a")}))
+    parse(command_line(command, tmp_path, {output: "/dev/null"}))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_two_outputs_are_two_files(command, tmp_path):
+    for pair in itertools.combinations(actions_of(command, cli.OutputPath), 2):
+        argv = command_line(command, tmp_path, {output: str(tmp_path / "one") for output in pair})
+        with pytest.raises(UserError, match="is the same file as"):
+            PARSERS[command].parse_args(argv)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_output_folder_is_no_file(command, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for output in actions_of(command, cli.OutputFolder):
+        argv = command_line(command, tmp_path, {output: str(tmp_path / "file")})
+        with pytest.raises(UserError, match="file: is not a folder"):
+            PARSERS[command].parse_args(argv)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_argument_that_names_a_file_says_whether_it_is_read_or_written(command):
+    undeclared = {
+        action.dest
+        for action in PARSERS[command]._actions
+        if action.nargs != 0 and action.type in (None, str, Path) and action.choices is None
+    }
+    assert undeclared <= TEXTS
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """index.json, and val.json with results on its validation videos."""
+    index = make_dataset(tmp_path)
+    results = {v: [{"label": "a", "score": 1.0}] for v in index["database"]}
+    write(tmp_path / "val.json", json.dumps({"results": results}))
+    return tmp_path
+
+
+def test_what_the_issue_names(dataset):
+    """Whole commands, as a user would start them: status 2, one line, nothing changed."""
+    before = {path: path.read_bytes() for path in dataset.glob("*.json")}
+    index, result = dataset / "index.json", dataset / "val.json"
+    for name, arguments in (
+        ("compare", (index, result, "--json", index)),
+        ("compare", (index, result, "--json", result)),
+        ("report", (dataset, "--index", index, "--out", index)),
+        ("folder_json", (dataset / "jpg", result)),
+        ("add_fps_into_activitynet_json", (dataset, index, result)),
+    ):
+        done = run_util(name, *arguments)
+        assert done.status == 2, (name, done.text)
+        assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
+    assert {path: path.read_bytes() for path in dataset.glob("*.json")} == before
+
+
+def test_commands_run_twice(dataset):
+    index, result = dataset / "own.json", dataset / "val.json"
+    for name, arguments in (
+        ("folder_json", (dataset / "jpg", index)),
+        ("eval_accuracy", (dataset / "index.json", result, "--save")),
+        ("compare", (dataset / "index.json", result, "--json", dataset / "figures.json")),
+    ):
+        for _ in range(2):
+            done = run_util(name, *arguments)
+            assert done.status == 0, done.text
+
+
+def test_a_saved_accuracy_replaces_no_notes(dataset):
+    notes = write(dataset / "top1.txt", "mine")
+    done = run_util("eval_accuracy", dataset / "index.json", dataset / "val.json", "--save")
+    assert (done.status, notes.read_text()) == (2, "mine")
+    assert "top1.txt: exists, and is not an accuracy" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["val.json", "opts.json", "val.run.json", "report.html"])
+def test_a_run_replaces_no_index_that_lies_in_its_folder(tmp_path, name, capsys):
+    make_dataset(tmp_path)
+    (tmp_path / "res").mkdir()
+    index = (tmp_path / "index.json").rename(tmp_path / "res" / name)
+    before = index.read_bytes()
+    assert small_run(tmp_path, "--inference", "--annotation_path", f"res/{name}", report=True) == 2
+    error = capsys.readouterr().err
+    assert f"{name}: is the input --annotation_path" in error and len(error.splitlines()) == 1
+    assert index.read_bytes() == before
+    write(tmp_path / "index.json", before.decode())
+    assert small_run(tmp_path, "--inference", report=True) == 2
+    assert f"{name}: exists, and is not" in capsys.readouterr().err
+    assert index.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["save_1.pth", "save_2.pth", "best.pth", "last.pth"])
+def test_a_run_replaces_no_weights_that_it_starts_from(tmp_path, name, capsys):
+    (tmp_path / "res").mkdir()
+    path = write(tmp_path / "res" / name, "weights")
+    flags = ("--pretrain_path", f"res/{name}", "--checkpoint", "1")
+    assert small_run(tmp_path, *flags) == 2
+    assert f"{name}: is the input --pretrain_path" in capsys.readouterr().err
+    assert path.read_text() == "weights"
+
+
+def test_devices_and_pipes_are_written_into(tmp_path):
+    null = tmp_path / "null"
+    os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    with written_whole(null) as part:
+        part.write_text("gone")
+    assert stat.S_ISCHR(null.stat().st_mode)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with written_whole(pipe) as part:
+        part.write_text("through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["null", "pipe"]
+
+
+def test_standard_output_as_a_file(dataset):
+    index, result = dataset / "index.json", dataset / "val.json"
+    done = run_util("compare", index, result, "--json", "/dev/stdout")
+    assert done.status == 0
+    text, _, figures = done.stdout.partition('{"runs"')
+    assert "A 0.5000" in text
+    assert json.loads('{"runs"' + figures)["means"] == [0.5]
+    done = run_util("compare", index, result, "--json", "/dev/full")
+    assert done.status == 2
+    assert done.stderr == "error: /dev/full: can't be written: No space left on device\n"
+
+
+def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path):
+    path = write(tmp_path / "a.json", "earlier")
+    message = "a.json: can't be written: File too large; the earlier file is whole"
+    with limit_file_size(100), pytest.raises(UserError, match=message):
+        with written_whole(path) as part:
+            part.write_bytes(b"x" * 1000)
+    assert path.read_text() == "earlier"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    path = tmp_path / ("ä" * 125 + ".json")
+    with written_whole(path) as part:
+        part.write_text("x")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    too_long = Output("", tmp_path / ("ä" * 128), INDEX)
+    with pytest.raises(UserError, match="File name too long"):
+        check_outputs([too_long], [])
+
+
+def test_a_link_is_replaced_and_never_what_it_leads_to(tmp_path):
+    kept, link = write(tmp_path / "save_1.pth", "weights"), tmp_path / "best.pth"
+    link.symlink_to(kept.name)
+    with written_whole(link) as part:
+        part.write_text("better")
+    assert (kept.read_text(), link.read_text()) == ("weights", "better")
+
+
+def test_backups_are_numbered_and_never_replaced(tmp_path):
+    path = write(tmp_path / "a", "one")
+    assert back_up(path).name == "a.bak"
+    assert back_up(path).name == "a.bak"  # it is there already
+    write(path, "two")
+    assert back_up(path).name == "a.bak2"
+    (tmp_path / "a.bak3").mkdir()
+    (tmp_path / "a.bak4").symlink_to("nowhere")
+    write(path, "three")
+    assert back_up(path).name == "a.bak5"
+    kept = {name: (tmp_path / name).read_text() for name in ("a.bak", "a.bak2", "a.bak5")}
+    assert kept == {"a.bak": "one", "a.bak2": "two", "a.bak5": "three"}
+
+
+def test_a_file_below_an_input_folder_is_kept_even_with_overwrite(tmp_path):
+    clip = write(tmp_path / "clip.mp4", "video")
+    own = write(tmp_path / "index.json", '{"labels": [], "database": {}}')
+    folder = [Input("", tmp_path)]
+    check_outputs([Output("", own, INDEX)], folder)
+    with pytest.raises(UserError, match="clip.mp4: lies in the input .* and is not an index"):
+        check_outputs([Output("", clip, INDEX)], folder, overwrite=True)
+
+
+def test_check_dataset_fixed_twice_keeps_the_first_index(dataset):
+    index = dataset / "index.json"
+    versions = []
+    for number in (20, 19):
+        versions.append(index.read_bytes())
+        for folder in (dataset / "jpg").glob("*/*"):
+            (folder / f"image_{number:05d}.jpg").unlink()
+        run_util("check_dataset", index, dataset / "jpg", "--fix")
+    assert [(dataset / f"index.json.bak{n}").read_bytes() for n in ("", "2")] == versions
+
+
+def test_options_of_argparse_are_as_the_tests_take_them():
+    assert any(isinstance(a, argparse._StoreAction) for a in PARSERS["compare"]._actions)
+    assert len(PAIRS) > 20 and len(OUTPUTS) > 10
