@@ -1,6 +1,7 @@
 # make demo    from nothing to a trained classifier and its accuracy, in ./demo
 # make demo VIDEOS=folder    the same with a folder of class folders
 # make test    the tests;  make lint    ruff and mypy;  make test-slow    those that take minutes
+# make fuzz    20,000 damaged files and hostile command lines (FUZZ_CASES, FUZZ_SEED)
 # make bench   speed against the original's way of working, some minutes
 # Each sets up its own environment in .venv first (torch is some 5 GB with its GPU libraries).
 
@@ -12,7 +13,7 @@ VIDEOS ?=
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow fuzz lint bench clean
 
 demo: $(VENV)/ready
 	PYTHON=$(BIN)/python sh demo.sh "$(VIDEOS)"
@@ -22,6 +23,9 @@ test: $(VENV)/ready-dev
 
 test-slow: $(VENV)/ready-dev
 	$(PYTEST) -m slow
+
+fuzz: $(VENV)/ready-dev
+	FUZZ_CASES=$${FUZZ_CASES:-20000} $(PYTEST) --dist load tests/test_fuzz.py
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks --json benchmarks.json

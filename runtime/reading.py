@@ -114,6 +114,8 @@ def typed(content: Any, kind: type[T], place: str) -> T:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise UserError(f"{place}: {_fault(str(error))}") from None
+    except UnicodeEncodeError:
+        raise UserError(f"{place}: a key holds a surrogate that is no character") from None
 
 
 def _fault(message: str) -> str:

@@ -9,13 +9,16 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 from errors import UserError
+from runtime.reading import Finite, bad_name
 from util_scripts.ffmpeg import FfmpegRun
 from util_scripts.shard import WHOLE, Shard, hash_of
 
@@ -24,6 +27,8 @@ GONE = "gone"  # extracted once; the video is no longer in its folder
 STATUSES = (DONE, PARTIAL, FAILED, LEFT_OUT, GONE)
 WITH_FRAMES = (DONE, PARTIAL)
 FILES = "manifest*.jsonl"
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
 
 
 class Arguments(NamedTuple):
@@ -40,20 +45,20 @@ class Row:
     """What became of one video. Width and height are the frames', rate and seconds the source's."""
 
     source: str  # below VIDEO_DIR
-    n_bytes: int
-    mtime_ns: int
+    n_bytes: Count
+    mtime_ns: Integer
     arguments: Arguments
     status: str
     reason: str = ""  # what is wrong with it, in our words or ffmpeg's
     complaint: str = ""  # ffmpeg's last error line
-    frames: int = 0
-    width: int | None = None
-    height: int | None = None
-    rate: float | None = None
-    seconds: float | None = None
+    frames: Count = 0
+    width: Count | None = None
+    height: Count | None = None
+    rate: Finite | None = None
+    seconds: Finite | None = None
     ffmpeg: str | None = None  # None: these frames were there before the manifest
     video_dir: str = ""  # absolute; "": not known, rows of earlier versions
-    time: float = field(default_factory=lambda: round(time.time(), 3))
+    time: Finite = field(default_factory=lambda: round(time.time(), 3))
 
     @property
     def target(self) -> str:
@@ -90,9 +95,6 @@ class Row:
         """One line of ASCII; names that are no text keep their bytes as surrogates."""
         content = asdict(self) | {"arguments": self.arguments._asdict()}
         return json.dumps(content).encode("ascii") + b"\n"
-
-
-FIELDS = frozenset(item.name for item in fields(Row))
 
 
 def target_of(source: str) -> str:
@@ -237,10 +239,9 @@ def _parse(line: bytes) -> Row | None:
     """None for what is no row."""
     try:
         content: dict[str, Any] = json.loads(line)
-        values = {name: content[name] for name in FIELDS & content.keys()}
-        values |= {"arguments": Arguments(**values["arguments"]), "time": float(values["time"])}
-        row = Row(**values)
-        is_row = row.status in STATUSES and isinstance(row.source, str) and row.frames >= 0
-        return row if is_row else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+        arguments = list(Arguments(**content["arguments"]))  # msgspec takes a tuple as an array
+        row = msgspec.convert(content | {"arguments": arguments}, Row)
+    except (ValueError, KeyError, TypeError, RecursionError, msgspec.MsgspecError):
         return None
+    is_name = bad_name(row.source, is_path=True) is None
+    return row if is_name and row.status in STATUSES and "time" in content else None
