@@ -24,6 +24,7 @@ from datasets.hdf5 import HDF5_SUFFIX, count_hdf5
 from datasets.segments import FIRST_NUMBER
 from datasets.video_files import count_video
 from errors import UserError
+from runtime.reading import bad_name, read_text, shown
 from runtime.threads import thread_pool
 from util_scripts.cli import printable
 from util_scripts.ffmpeg import Ffmpeg
@@ -243,10 +244,7 @@ def write_splits(splits: Mapping[Path, Split], jpg_dir: Path) -> None:
 
 def read_lines(path: Path) -> list[tuple[str, str]]:
     """The lines of a list that are not blank, as (place for messages, stripped text)."""
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror}") from None
+    text = read_text(path, "list", errors="surrogateescape")
     lines = enumerate(re.split(r"\r\n|\n|\r", text), 1)
     return [(f"{path}: line {number}", line.strip()) for number, line in lines if line.strip()]
 
@@ -257,6 +255,8 @@ def unique_videos(videos: Iterable[tuple[str, Video]]) -> list[Video]:
     found: dict[str, Video] = {}
     others: dict[str, str] = {}
     for place, video in videos:
+        if (fault := bad_name(video.path)) is not None:
+            raise UserError(f"{place}: video {shown(video.path)} {fault}")
         first = found.setdefault(video.path, video)
         if first.subset != video.subset:
             raise UserError(f"{place}: {video.path} is a {first.subset} video already")

@@ -27,8 +27,8 @@ GONE = "gone"  # extracted once; the video is no longer in its folder
 STATUSES = (DONE, PARTIAL, FAILED, LEFT_OUT, GONE)
 WITH_FRAMES = (DONE, PARTIAL)
 FILES = "manifest*.jsonl"
-Integer = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)]
-Count = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Arguments(NamedTuple):
