@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from datasets.video_dataset import ClipLoader, WindowBatches, in_batches_of
 from errors import UserError
 from results import ranked
+from runtime.bars import Bar
 from runtime.device import Device, Scorer
 from runtime.distributed import ALONE, World
 
@@ -40,10 +40,10 @@ def over_windows(
 ) -> Iterator[WindowValues]:
     """What `compute` makes of every window, in the loader's order; WINDOWS at a time, whatever
     videos they are from, where the loader allows it."""
-    bar = tqdm(loader, desc=task, leave=False, disable=True if is_silent else None)
+    bar = Bar(task, loader.batches.n_windows, "clip", is_silent=is_silent)
 
     def computed() -> Iterator[tuple[Windows, Tensor]]:
-        batches = device.sent(bar)
+        batches = device.sent(loader)
         if loader.batches.may_mix:
             batches = in_batches_of(WINDOWS[device.device.type], batches)
         for batch in device.paced(batches):
@@ -51,12 +51,14 @@ def over_windows(
                 continue
             rows = compute(batch.clips)  # (B, C, T, H, W) -> (B, K)
             yield (batch.videos.tolist(), batch.segments), rows
+            bar.update(len(batch.labels))
             if on_batch is not None:
                 on_batch()
 
-    for (videos, segments), rows in device.fetched(computed()):
-        for video, segment, row in zip(videos, segments, rows.numpy(), strict=True):
-            yield WindowValues(video, segment, row)
+    with bar:
+        for (videos, segments), rows in device.fetched(computed()):
+            for video, segment, row in zip(videos, segments, rows.numpy(), strict=True):
+                yield WindowValues(video, segment, row)
 
 
 def by_video(windows: Iterable[WindowValues]) -> Iterator[WindowValues]:

@@ -6,11 +6,11 @@ from functools import partial
 
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from tqdm import tqdm
 
 from datasets.video_dataset import TrainLoader, ValLoader
 from errors import UserError
 from progress import Late, Position, Step, Stopwatch
+from runtime.bars import Bar, duration
 from runtime.device import Device, Scorer
 from runtime.distributed import ALONE, World
 from runtime.keeper import CheckpointKeeper
@@ -38,6 +38,7 @@ def fit(
 
     Raises Interrupted between two batches after a signal, with all that is done saved.
     """
+    run, left = Stopwatch(), None
     for epoch in range(start.epoch, n_epochs + 1):
         rate, watch = trainer.learning_rate(), Stopwatch()
         begin = start if epoch == start.epoch else Position(epoch)
@@ -50,8 +51,11 @@ def fit(
             on_batch=on_batch,
             pauses=keeper,
             watch=watch,
+            title=f"epoch {epoch} of {n_epochs}" + _in_words(left),
         )
-        _log_epoch(position, n_epochs, rate, watch, run_log)
+        if left is not None:
+            left = max(0.0, left - watch.seconds)
+        _log_epoch(position, n_epochs, rate, run_log, f"{watch}{_in_words(left)}")
         seconds = {"train": watch.seconds, "waiting": watch.waited}
         seconds["clips_per_second"] = (position.n_clips - begin.n_clips) / watch.seconds
         evaluation, watch = None, Stopwatch()
@@ -73,16 +77,22 @@ def fit(
         run_log.write("time", {"epoch": epoch} | rounded)
         _step_schedule(trainer.scheduler, evaluation)
         is_best = _note_best(trainer, epoch, evaluation)
-        keeper.at_end_of_epoch(trainer.state, epoch, is_last=epoch == n_epochs, is_best=is_best)
+        is_first, is_last = left is None, epoch == n_epochs
+        left = run.seconds / (epoch - start.epoch + 1) * (n_epochs - epoch)
+        if is_first and not is_last:
+            log.info("about %s for the other %d epochs", duration(left), n_epochs - epoch)
+        keeper.at_end_of_epoch(trainer.state, epoch, is_last=is_last, is_best=is_best)
 
 
-def _log_epoch(
-    position: Position, n_epochs: int, rate: float, watch: Stopwatch, run_log: RunLog
-) -> None:
+def _in_words(left: float | None) -> str:
+    return "" if left is None else f", about {duration(left)} left"
+
+
+def _log_epoch(position: Position, n_epochs: int, rate: float, run_log: RunLog, time: str) -> None:
     loss, accuracy = position.loss_sum / position.n_clips, position.n_hits / position.n_clips
     run_log.write("train", {"epoch": position.epoch, "loss": loss, "acc": accuracy, "lr": rate})
     text = "epoch %d of %d: train loss %.4f, clip accuracy %.4f, rate %g, %s"
-    log.info(text, position.epoch, n_epochs, loss, accuracy, rate, watch)
+    log.info(text, position.epoch, n_epochs, loss, accuracy, rate, time)
 
 
 def _log_step(step: Step, rate: float, run_log: RunLog) -> None:
@@ -102,6 +112,7 @@ def train_one_epoch(
     on_batch: Callable[[], None] | None = None,
     pauses: CheckpointKeeper | None = None,
     watch: Stopwatch | None = None,
+    title: str = "",
 ) -> Position:
     """One pass over the training clips, or what is left of it after `position`.
 
@@ -115,31 +126,34 @@ def train_one_epoch(
     batches.begin(epoch, after=position.batches)
     is_wanted = (lambda: False) if pauses is None else pauses.is_wanted
     late = Late(trainer, loader, n_batches, on_step)
-    bar = tqdm(
-        trainer.device.ahead((watch or Stopwatch()).waiting(loader)),
-        desc=f"epoch {epoch}",
-        initial=position.batches,
-        total=n_batches,
-        leave=False,
-        disable=None if world.is_first else True,
-    )
-    for number, batch in enumerate(bar, start=position.batches):
-        # A process that wants a pause tells so along with its clips, a step ahead: one word to all.
-        n_clips, n_wanting = world.sums([len(batch.labels), is_wanted()])
-        ends = (number + 1) % accumulate == 0 or number + 1 == n_batches
-        sums = None
-        if n_clips or (ends and trainer.is_within_step):
-            in_step = n_clips if accumulate == 1 else batches.clips_around(number, accumulate)
-            sums = trainer.step(batch, n_clips=in_step, ends=ends)
-        late.add(sums, batch.videos, int(n_clips))
-        if late.is_full or number + 1 == n_batches:
-            position = late.told(position)
-            bar.set_postfix(late.summary(position))
-        if on_batch is not None:
-            on_batch()
-        if pauses is not None and ends and (n_wanting or (world.size == 1 and is_wanted())):
-            position = late.told(position)
-            pauses.inside_epoch(trainer.state, position._asdict())
+    done = min(position.batches * batches.batch_size, batches.n_videos)
+    with Bar(
+        title or f"epoch {epoch}",
+        batches.n_videos,
+        "clip",
+        initial=done,
+        is_silent=not world.is_first,
+    ) as bar:
+        watched = (watch or Stopwatch()).waiting(loader)
+        for number, batch in enumerate(trainer.device.ahead(watched), start=position.batches):
+            # A process that wants a pause says so along with its clips, a step ahead of the pause.
+            n_clips, n_wanting = world.sums([len(batch.labels), is_wanted()])
+            ends = (number + 1) % accumulate == 0 or number + 1 == n_batches
+            sums = None
+            if n_clips or (ends and trainer.is_within_step):
+                in_step = n_clips if accumulate == 1 else batches.clips_around(number, accumulate)
+                sums = trainer.step(batch, n_clips=in_step, ends=ends)
+            late.add(sums, batch.videos, int(n_clips))
+            notes = {}
+            if late.is_full or number + 1 == n_batches:
+                position = late.told(position)
+                notes = late.summary(position)
+            bar.update(batches.clips_around(number, 1), **notes)
+            if on_batch is not None:
+                on_batch()
+            if pauses is not None and ends and (n_wanting or (world.size == 1 and is_wanted())):
+                position = late.told(position)
+                pauses.inside_epoch(trainer.state, position._asdict())
     if position.n_clips == 0:
         raise UserError(f"epoch {epoch}: every training sample was left out as unreadable")
     _warn_of_skipped(loader, f"epoch {epoch}")

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from datasets.video_dataset import ValLoader
 from errors import UserError
 from metrics import topk_hits
+from runtime.bars import Bar
 from runtime.device import Device, Scorer
 from runtime.distributed import ALONE, World
 
@@ -59,10 +59,10 @@ def evaluate(
     """
     score = (scorer or device.scorer)(model)
     clips: list[ClipScores] = []
-    bar = tqdm(loader, desc=title, leave=False, disable=None if world.is_first else True)
+    bar = Bar(title, loader.n_videos, "video", is_silent=not world.is_first)
 
     def scored() -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
-        for batch in device.ahead(bar):
+        for batch in device.ahead(loader):
             if on_batch is not None:
                 on_batch()
             if len(batch.labels):
@@ -71,10 +71,12 @@ def evaluate(
                 losses = F.cross_entropy(logits, targets, reduction="none")
                 columns = torch.cat([losses[:, None], logits.softmax(dim=1)], dim=1)
                 yield (batch.labels, batch.videos), columns
+            bar.update(batch.n_videos)
 
-    for (labels, videos), columns in device.fetched(scored()):
-        losses, scores = columns[:, 0].numpy(), columns[:, 1:].numpy()
-        clips.append(ClipScores(losses, scores, labels.numpy(), videos.numpy()))
+    with bar:
+        for (labels, videos), columns in device.fetched(scored()):
+            losses, scores = columns[:, 0].numpy(), columns[:, 1:].numpy()
+            clips.append(ClipScores(losses, scores, labels.numpy(), videos.numpy()))
     together = [part for parts in world.gather(clips) for part in parts]
     if not together:
         raise UserError("validation: every sample was left out as unreadable")

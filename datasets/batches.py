@@ -58,6 +58,10 @@ class OrderedBatches:
     def __init__(self, videos: range, batch_size: int) -> None:
         self.videos, self.batch_size = videos, batch_size
 
+    @property
+    def n_videos(self) -> int:
+        return len(self.videos)
+
     def __len__(self) -> int:
         return -(-len(self.videos) // self.batch_size)
 
@@ -67,14 +71,22 @@ class OrderedBatches:
 
 
 class WindowBatches:
-    """Batches of the windows of inference, in order: at most `n_videos` videos and MAX_WINDOWS
+    """Batches of the windows of inference, in order: at most `per_batch` videos and MAX_WINDOWS
     windows in one, so that a long video takes several. `may_mix` tells whether a forward pass may
     take clips of several batches."""
 
     def __init__(
-        self, window_counts: Mapping[int, int], n_videos: int, *, may_mix: bool = True
+        self, window_counts: Mapping[int, int], per_batch: int, *, may_mix: bool = True
     ) -> None:
-        self.window_counts, self.n_videos, self.may_mix = window_counts, n_videos, may_mix
+        self.window_counts, self.per_batch, self.may_mix = window_counts, per_batch, may_mix
+
+    @property
+    def n_videos(self) -> int:
+        return len(self.window_counts)
+
+    @property
+    def n_windows(self) -> int:
+        return sum(self.window_counts.values())
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         batch: list[SampleKey] = []
@@ -86,7 +98,7 @@ class WindowBatches:
                 batch.append(SampleKey(0, video, (start, stop)))
                 room -= stop - start
                 start = stop
-                if room == 0 or len(batch) == self.n_videos:
+                if room == 0 or len(batch) == self.per_batch:
                     yield batch
                     batch, room = [], MAX_WINDOWS
         if batch:

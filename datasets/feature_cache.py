@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from datasets.video_dataset import (
     ClipBatch,
@@ -17,14 +16,17 @@ from datasets.video_dataset import (
     SampleKey,
     ShuffledBatches,
 )
+from runtime.bars import Bar
 
 Trunk = Callable[[Tensor], Tensor]  # uint8 clips (B, C, T, H, W) -> features (B, D)
 
 
 def _features(loader: ClipLoader, trunk: Trunk, title: str) -> Iterator[ClipBatch]:
-    for batch in tqdm(loader, desc=title, leave=False, disable=None):
-        if len(batch.labels):
-            yield batch._replace(clips=trunk(batch.clips).cpu())
+    with Bar(title, loader.n_videos, "video") as bar:
+        for batch in loader:
+            if len(batch.labels):
+                yield batch._replace(clips=trunk(batch.clips).cpu())
+            bar.update(batch.n_videos)
 
 
 class CachedTraining:
@@ -46,6 +48,10 @@ class CachedTraining:
     def __len__(self) -> int:
         return len(self.batches)
 
+    @property
+    def n_videos(self) -> int:
+        return self.batches.n_videos
+
     def __iter__(self) -> Iterator[ClipBatch]:
         return map(self._batch, self.batches)
 
@@ -63,7 +69,7 @@ class CachedValidation:
     """The features of all validation clips, batch by batch."""
 
     def __init__(self, loader: ClipLoader[OrderedBatches], trunk: Trunk) -> None:
-        self.video_id = loader.video_id
+        self.video_id, self.n_videos = loader.video_id, loader.n_videos
         self._batches = list(_features(loader, trunk, "features of validation"))
         self.skipped = loader.skipped
 

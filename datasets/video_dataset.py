@@ -50,6 +50,11 @@ class ClipBatch(NamedTuple):
     segments: list[tuple[int, int]]
     bad: list[BadSample]
 
+    @property
+    def n_videos(self) -> int:
+        """Those it is made of, unreadable ones included."""
+        return len({*self.videos.tolist()}) + len(self.bad)
+
 
 class SpatialTransform(Protocol):
     def draw(self, height: int, width: int, rng: Random) -> View: ...
@@ -206,6 +211,9 @@ class ValLoader(Protocol):
 
     skipped: list[str]
 
+    @property
+    def n_videos(self) -> int: ...
+
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[ClipBatch]: ...
@@ -243,6 +251,11 @@ class ClipLoader(Generic[Batches]):
 
     def __len__(self) -> int:
         return len(self.batches)
+
+    @property
+    def n_videos(self) -> int:
+        """Those of one pass of this process."""
+        return self.batches.n_videos
 
     def video_id(self, video: int) -> str:
         return self.dataset.records[video].video_id

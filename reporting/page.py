@@ -22,6 +22,7 @@ from reporting.tables import (
     two_classes,
 )
 from results import caution, describe, some
+from runtime.bars import duration
 from runtime.outputs import REPORT_MARK
 from runtime.provenance import versions
 
@@ -187,15 +188,6 @@ def _time(facts: Facts) -> dict[str, Any] | None:
         "clips_per_second": float(table["clips_per_second"].mean()),
         "n_epochs": len(table["epoch"]),
     }
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: 75 -> 1 min 15 s."""
-    for size, unit, smaller, small in ((3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            rest = int(seconds % size // smaller)
-            return f"{int(seconds // size)} {unit} {rest} {small}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 def _made_by(facts: Facts) -> list[tuple[str, str]]:

@@ -2,7 +2,9 @@
 
 import argparse
 import glob
+import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,9 +152,13 @@ def _flat(value: Any) -> Iterator[Any]:
 
 def run(main: Callable[[Sequence[str] | None], int]) -> int:
     """Run a command on sys.argv and return its exit status: see run_program. SIGTERM and a terminal
-    that is closed end it as Ctrl-C does: it leaves nothing half done, and no process."""
+    that is closed end it as Ctrl-C does: it leaves nothing half done, and no process. Lines on the
+    progress go to standard error."""
 
     def watched() -> int:
+        progress = logging.getLogger("progress")
+        progress.addHandler(logging.StreamHandler(sys.stderr))
+        progress.setLevel(logging.INFO)
         with Interruption().watching():
             return main(None)
 

@@ -20,9 +20,8 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from tqdm import tqdm
-
 from errors import UserError
+from runtime.bars import Bar
 from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, printable, run
 from util_scripts.extraction import (
     ALIAS,
@@ -188,10 +187,11 @@ def _extract(options: argparse.Namespace, extraction: Extraction) -> Report:
     n_jobs = options.n_jobs if options.n_jobs > 0 else os.cpu_count() or 1
     with Manifest(options.jpg_dir, options.shard) as manifest:
         suffix = extraction.form.suffix
-        jobs = plan(options.video_dir, options.jpg_dir, options.shard, suffix=suffix)
-        outcomes = extract_all(jobs, extraction, manifest, n_jobs)
-        for outcome in tqdm(outcomes, unit="video", disable=None):
-            report.add(outcome)
+        jobs = partial(plan, options.video_dir, options.jpg_dir, options.shard, suffix=suffix)
+        with Bar("extraction", sum(1 for _ in jobs()), "video") as bar:
+            for outcome in extract_all(jobs(), extraction, manifest, n_jobs):
+                report.add(outcome)
+                bar.update(1)
         manifest.write_moved(str(extraction.video_dir))
         note_gone(manifest, keep=options.keep_gone)
     return report

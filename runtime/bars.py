@@ -1,0 +1,84 @@
+"""How far a phase is: a bar on a terminal, elsewhere a line in the log now and then."""
+
+import logging
+import threading
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+REDRAWN = 1.0  # seconds after which a bar's clock goes on, however long a batch takes
+LOGGED = 60.0  # seconds between lines where there is no terminal
+
+log = logging.getLogger("progress")
+
+
+class Bar:
+    """Counts what is done of `total` clips or videos; use it in a `with` block."""
+
+    def __init__(
+        self, title: str, total: int, unit: str, *, initial: int = 0, is_silent: bool = False
+    ) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self._initial = self._done = initial
+        self._is_silent = is_silent
+        self._started = self._logged = time.monotonic()
+        self._ended = threading.Event()
+        self._redrawing = threading.Thread(target=self._redraw, daemon=True)
+
+    def __enter__(self) -> "Bar":
+        self._tqdm = tqdm(
+            desc=self.title,
+            total=self.total,
+            unit=f" {self.unit}s",
+            initial=self._initial,
+            leave=False,
+            disable=True if self._is_silent else None,
+            dynamic_ncols=True,
+        )
+        if not self._tqdm.disable:
+            self._redrawing.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        if not self._tqdm.disable:
+            self._redrawing.join()
+        self._tqdm.close()
+
+    def update(self, n: int, **notes: str) -> None:
+        """`n` more are done; `notes` are shown behind the bar."""
+        self._done += n
+        if notes:
+            self._tqdm.set_postfix(notes, refresh=False)
+        self._tqdm.update(n)
+        now = time.monotonic()
+        if self._tqdm.disable and not self._is_silent and now - self._logged >= LOGGED:
+            self._logged = now
+            log.info("%s", str(self))  # now, whenever it is formatted
+
+    def _redraw(self) -> None:
+        while not self._ended.wait(REDRAWN):
+            self._tqdm.refresh()
+
+    def __str__(self) -> str:
+        seconds, done = time.monotonic() - self._started, self._done - self._initial
+        left = ""
+        if done:
+            left = f", about {duration(seconds / done * (self.total - self._done))} left"
+        count = f"{self._done} of {self.total} {self.unit}s"
+        return f"{self.title}: {count} in {duration(seconds)}{left}"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 75 -> 1 min 15 s."""
+    for size, unit, smaller, small in ((3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            rest = int(seconds % size // smaller)
+            return f"{int(seconds // size)} {unit} {rest} {small}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
