@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
                 arguments = sys.argv[1:] if argv is None else argv
                 return launch(arguments, n_processes, node=node, dist_url=options.dist_url)
-            with _joined(options) as world:
+            with _joined(options) as world, _memory_explained():
                 run(options, interruption, world)
     except UserError as error:
         for line in str(error).splitlines():
@@ -112,6 +112,22 @@ def _joined(options: Options) -> "Iterator[World]":
     log.info("%d processes%s", world.size, machines)
     yield world
     leave(world)
+
+
+@contextmanager
+def _memory_explained() -> Iterator[None]:
+    """Turn a lack of memory, wherever it shows, into a UserError."""
+    from runtime.device import is_out_of_memory
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            raise
+        raise UserError(
+            "out of memory: a smaller model, --batch_size, --sample_size or --sample_duration "
+            "needs less"
+        ) from None
 
 
 def run(options: Options, interruption: Interruption, world: "World") -> None:

@@ -4,6 +4,7 @@ They are started by torchrun, SLURM or Open MPI, or by `launch` on the GPUs of o
 """
 
 import atexit
+import logging
 import os
 import signal
 import sys
@@ -19,7 +20,12 @@ from errors import UserError
 # How long one process waits for the others, e.g. for the last of their videos. One that ends is
 # noticed at once.
 PATIENCE = timedelta(hours=6)
+# How long they may take to meet at the start, and to add up the gradients of a step, which all of
+# them have begun.
+MEETING = timedelta(minutes=15)
 LOST = ("by peer", "Broken pipe")  # of gloo's words for a process that is gone
+
+log = logging.getLogger("main")
 
 _has_met = False  # whether gloo's threads run in this process
 
@@ -152,19 +158,24 @@ def join(dist_url: str, *, use_cuda: bool) -> World:
             )
         torch.cuda.set_device(world.local_rank)
     place = "env://" if launcher == "torchrun" else _meeting_place(dist_url, os.environ)
+    if world.is_first:
+        log.info("waiting for the other %d processes at %s", world.size - 1, place)
     try:
         dist.init_process_group(
             "nccl" if use_cuda else "gloo",
             init_method=place,
             rank=world.rank,
             world_size=world.size,
-            timeout=None if use_cuda else PATIENCE,
+            timeout=MEETING,
         )
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"--dist_url {place}: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"--dist_url {place}: the {world.size} processes that {launcher} announces could not "
+            f"meet: {str(error).splitlines()[0]}"
+        ) from None
     global _has_met
     _has_met = True
-    control = dist.new_group(backend="gloo", timeout=PATIENCE) if use_cuda else None
+    control = dist.new_group(backend="gloo", timeout=PATIENCE)
     world = replace(world, control=control)
     [n_nodes] = world.sums([world.local_rank == 0])
     return replace(world, n_nodes=int(n_nodes))

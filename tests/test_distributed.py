@@ -5,13 +5,14 @@ import os
 import signal
 import socket
 from contextlib import ExitStack
+from datetime import timedelta
 
 import pytest
 import torch
 
 import main
 from errors import UserError
-from runtime.distributed import ALONE, World, find_launcher
+from runtime.distributed import ALONE, World, find_launcher, join
 from tests.commands import Command
 from tests.runs import make_dataset, read_table
 
@@ -307,3 +308,14 @@ end(7)
         Command("-c", code, environ=environ | {"SLURM_PROCID": "1"}) as other,
     ):
         assert [one.finish().status, other.finish().status] == [7, 7]
+
+
+def test_processes_that_nobody_started_are_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr("runtime.distributed.MEETING", timedelta(seconds=2))
+    for name, value in {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(UserError, match="the 2 processes that SLURM announces could not meet"):
+        join(url, use_cuda=False)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import main
+from tests.commands import run_command
 from tests.runs import make_dataset, make_frames, read_table, small_flags, small_run
 
 
@@ -334,3 +335,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys):
     assert small_run(data, *flags, result=str(tmp_path)) == 2
     message = capsys.readouterr().err
     assert "the loss is" in message and "batch" in message and "a_" in message
+
+
+LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+import torch
+import main, phases, model
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (400 << 20),) * 2)
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def test_a_model_that_memory_does_not_hold_is_one_line(tmp_path):
+    make_dataset(tmp_path)
+    flags = small_flags(tmp_path, "--resnet_widen_factor", "8", "--model_depth", "34")
+    done = run_command("-c", LITTLE_MEMORY, *flags)
+    assert done.status == 2, done.text
+    assert done.stderr.startswith("error: out of memory: ") and done.stderr.count("\n") == 1
