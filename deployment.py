@@ -125,7 +125,7 @@ def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any])
 
 
 def _as_json(description: Mapping[str, Any]) -> str:
-    return as_utf8(json.dumps(description, ensure_ascii=False))
+    return as_utf8(json.dumps(description, ensure_ascii=False, allow_nan=False))
 
 
 def require_onnx() -> None:

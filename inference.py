@@ -39,7 +39,7 @@ def over_windows(
     task: str = "inference",
 ) -> Iterator[WindowValues]:
     """What `compute` makes of every window, in the loader's order; WINDOWS at a time, whatever
-    videos they are from, where the loader allows it."""
+    videos they are from, where the loader allows it. Raises UserError on values like NaN."""
     bar = Bar(task, loader.batches.n_windows, "clip", is_silent=is_silent)
 
     def computed() -> Iterator[tuple[Windows, Tensor]]:
@@ -58,7 +58,17 @@ def over_windows(
     with bar:
         for (videos, segments), rows in device.fetched(computed()):
             for video, segment, row in zip(videos, segments, rows.numpy(), strict=True):
+                check_finite(row, loader.video_id(video))
                 yield WindowValues(video, segment, row)
+
+
+def check_finite(values: np.ndarray, video: str) -> None:
+    """Raises UserError that names the video where a model gave NaN or infinity for it."""
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"{video}: the model gives NaN or infinity: its training has diverged, or its numbers "
+            "are too large for --precision fp16; try fp32"
+        )
 
 
 def by_video(windows: Iterable[WindowValues]) -> Iterator[WindowValues]:

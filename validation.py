@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from datasets.video_dataset import ValLoader
 from errors import UserError
+from inference import check_finite
 from metrics import topk_hits
 from runtime.bars import Bar
 from runtime.device import Device, Scorer
@@ -50,7 +51,7 @@ def evaluate(
     scorer: Callable[[nn.Module], Scorer] | None = None,
     on_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a model as it is now. Raises UserError if no clip is left.
+    """Evaluate a model as it is now. Raises UserError if no clip is left, and on a NaN loss.
 
     `scorer` makes of the model what turns a batch's clips into logits; it is the device's own
     unless the loader yields something other than clips. Of several processes each evaluates its
@@ -75,6 +76,8 @@ def evaluate(
 
     with bar:
         for (labels, videos), columns in device.fetched(scored()):
+            for video, row in zip(videos.tolist(), columns.numpy(), strict=True):
+                check_finite(row, f"{title}: {loader.video_id(video)}")
             losses, scores = columns[:, 0].numpy(), columns[:, 1:].numpy()
             clips.append(ClipScores(losses, scores, labels.numpy(), videos.numpy()))
     together = [part for parts in world.gather(clips) for part in parts]

@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{row.name:68} {figures} {row.unit}", flush=True)
     if options.json:
         content = {"machine": machine, "rows": rows}
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(
+            json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
     return 0
 
 

@@ -31,7 +31,7 @@ def index_of(frames: Path, work: Path, *, most: int | None = None) -> Path:
     if most is not None:
         content = json.loads(path.read_text(encoding="utf-8"))
         content["database"] = _thinned(content["database"], most)
-        path.write_text(json.dumps(content), encoding="utf-8")
+        path.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
     return path
 
 

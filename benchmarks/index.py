@@ -53,7 +53,7 @@ def _make(folder: Path, n_videos: int) -> None:
         database[video] = {"subset": subset, "annotations": annotation}
         os.makedirs(folder / "jpg" / label / video)
     content = {"labels": labels, "database": database}
-    (folder / "index.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "index.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
 
 
 def _apart(work: Callable[[Path], dict[str, float]], folder: Path) -> dict[str, float]:

@@ -116,5 +116,5 @@ def infer(model: nn.Module, videos: PlainVideos, path: Path, *, n_workers: int =
             pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
             results[name] = [{"label": videos.labels[i], "score": score} for i, score in pairs]
             n_windows += len(clips)
-    path.write_text(json.dumps({"results": results}), encoding="utf-8")
+    path.write_text(json.dumps({"results": results}, allow_nan=False), encoding="utf-8")
     return n_windows

@@ -403,6 +403,6 @@ def write_index(path: Path, labels: Iterable[str], entries: Mapping[str, Any]) -
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON beside `path` and rename it there, making its folder. Raises UserError."""
-    text = json.dumps(content)  # ASCII, so that names that are not valid UTF-8 survive
+    text = json.dumps(content, allow_nan=False)  # ASCII: names that are not UTF-8 survive
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from runtime.checkpoint import SAVED, Checkpoint, load_checkpoint, read_content,
 from runtime.distributed import ALONE, World
 from runtime.files import LEFTOVERS
 from runtime.interruption import Interrupted, Interruption
+from runtime.weights import first_not_finite
 
 BEST = "best.pth"
 State = Callable[[], dict[str, Any]]
@@ -104,8 +105,14 @@ class CheckpointKeeper:
         return max(self.world.gather(self.interruption.asked or 0))
 
     def _save(self, name: str, content: dict[str, Any]) -> None:
-        if self.world.is_first:
-            save_checkpoint(self.folder / name, content)
+        if not self.world.is_first:
+            return
+        if (weight := first_not_finite(content["state_dict"])) is not None:
+            raise UserError(
+                f"{self.folder / name}: not saved: {weight} holds NaN or infinity; try a lower "
+                "--learning_rate"
+            )
+        save_checkpoint(self.folder / name, content)
 
     def _is_due(self) -> bool:
         return self.minutes > 0 and time.monotonic() - self._last_saved >= self.minutes * 60

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from errors import UserError
 from runtime.reading import LARGEST, Finite, typed
+from runtime.weights import fault_of_form, is_finite
 
 MOMENTUM = "momentum_buffer"  # all that SGD keeps of a parameter
 
@@ -89,7 +90,7 @@ def _momenta(
         if fault := _fault(value, parameter):
             raise UserError(f"{place}: the momentum of {name} {fault}")
         copied = torch.empty_like(parameter).copy_(value.detach())
-        if not copied.isfinite().all():
+        if not is_finite(copied):
             raise UserError(f"{place}: the momentum of {name} holds NaN or infinity")
         yield number, {MOMENTUM: copied}
 
@@ -97,12 +98,10 @@ def _momenta(
 def _fault(value: Any, parameter: Tensor) -> str | None:
     if not isinstance(value, Tensor):
         return f"is a {type(value).__name__}, not a tensor"
-    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-        return f"is not a dense tensor ({value.layout}, {value.dtype}, {value.device})"
+    if fault := fault_of_form(value):
+        return fault
     if not value.is_floating_point():
         return f"holds {value.dtype}, not floating-point numbers"
     if value.shape != parameter.shape:
         return f"is of shape {tuple(value.shape)}, the tensor of {tuple(parameter.shape)}"
-    if any(n > 1 and step == 0 for n, step in zip(value.shape, value.stride(), strict=True)):
-        return "repeats a few values instead of holding all"
     return None

@@ -97,7 +97,7 @@ class RunLog:
         if not self._is_evaluation:
             self._move_earlier_run()
         if not self._is_guest:
-            text = json.dumps(self._options, indent=1, ensure_ascii=False)
+            text = json.dumps(self._options, indent=1, ensure_ascii=False, allow_nan=False)
             _replace(self.folder / "opts.json", text + "\n")
         if self._tensorboard:
             from runtime.board import Board

@@ -150,7 +150,10 @@ def _write(
         raise UserError("every video was left out as unreadable")
     width = len(first.values)
     write = write_npz if options.out.suffix == ".npz" else write_hdf5
-    rest = {"label_names": list(labels), "about": json.dumps(about(classifier, options))}
+    rest = {
+        "label_names": list(labels),
+        "about": json.dumps(about(classifier, options), allow_nan=False),
+    }
     with written_whole(options.out) as part:
         count = write(part, columns_of(n_rows, width), chain([first], rows), loader, rest)
     if loader.skipped:

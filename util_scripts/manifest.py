@@ -94,7 +94,7 @@ class Row:
     def to_line(self) -> bytes:
         """One line of ASCII; names that are no text keep their bytes as surrogates."""
         content = asdict(self) | {"arguments": self.arguments._asdict()}
-        return json.dumps(content).encode("ascii") + b"\n"
+        return json.dumps(content, allow_nan=False).encode("ascii") + b"\n"
 
 
 def target_of(source: str) -> str:

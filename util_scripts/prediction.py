@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from datasets.stream import Frame, Prefetched, Window, form_windows, read_ppm
+from inference import check_finite
 from opts import Options
 from spatial_transforms import EvalView, apply_view
 from util_scripts.extraction import EVERY_FRAME, scaling
@@ -137,7 +138,7 @@ class Scorer:
         self, reader: FrameReader, result: VideoResult, *, is_live: bool
     ) -> Generator[ScoredWindow, None, None]:
         """Score a video's windows in their order, and sum them up in `result`. Raises NoVideo as
-        the reader does."""
+        the reader does, UserError where the model gives NaN."""
         formed = windows_of(reader, self._options, self.stride)
         prefetched = Prefetched(formed, is_live=is_live)
         try:
@@ -145,6 +146,7 @@ class Scorer:
                 clips = torch.stack([window.clip for window in batch])  # (B, 3, T, h, w)
                 scores = self._score(clips).softmax(dim=1).cpu().numpy()  # (B, K)
                 for window, row in zip(batch, scores, strict=True):
+                    check_finite(row, result.name)
                     known = row[: len(self.labels)].astype(np.float64)
                     scored = ScoredWindow(window.segment, window.start, window.end, known)
                     result.add(scored)

@@ -276,7 +276,7 @@ def json_writer(
     path: Path, labels: Sequence[str], topk: int, about: dict[str, Any]
 ) -> Iterator["JsonWriter"]:
     """{"labels": […], …, "videos": [{"video", "windows": […], "results": […], …}, …]}"""
-    header = json.dumps(about | {"labels": list(labels)}, ensure_ascii=False)
+    header = json.dumps(about | {"labels": list(labels)}, ensure_ascii=False, allow_nan=False)
     with text_output(path, header[:-1] + ', "videos": [') as output:
         yield JsonWriter(output, labels, topk)
         output.write("]}\n")
@@ -290,7 +290,7 @@ class JsonWriter:
         self._before_video = self._before_window = "\n"
 
     def begin(self, name: str) -> None:
-        name = json.dumps(name)
+        name = json.dumps(name, allow_nan=False)
         self._output.write(f'{self._before_video}{{"video": {name}, "windows": [')
         self._before_video, self._before_window = ",\n", "\n"
 
@@ -301,7 +301,7 @@ class JsonWriter:
             "end": round(window.end, 3),
             "scores": _rounded(window.scores),
         }
-        self._output.write(f"{self._before_window}  {json.dumps(content)}")
+        self._output.write(f"{self._before_window}  {json.dumps(content, allow_nan=False)}")
         self._before_window = ",\n"
 
     def end(self, result: VideoResult) -> None:
@@ -314,7 +314,7 @@ class JsonWriter:
             "events": [vars(event) for event in result.events],
             "problem": result.problem or None,
         }
-        self._output.write(f"], {json.dumps(content, ensure_ascii=False)[1:]}")
+        self._output.write(f"], {json.dumps(content, ensure_ascii=False, allow_nan=False)[1:]}")
 
 
 def _rounded(scores: np.ndarray) -> list[float]:
