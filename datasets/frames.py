@@ -2,6 +2,8 @@
 
 import io
 import os
+import stat
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +14,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets import hdf5
 from datasets.annotation import count_frames
 from datasets.frame_names import is_picture_name, why_no_frames
+from datasets.pictures import PictureError, jpeg_size
 from datasets.video_files import OpenVideo, VideoError, read_jpegs
 from errors import UserError
 
-JPEG_START = b"\xff\xd8\xff"
-SPARSE = 8  # times as many frames in a run as are wanted: above it, they are read one by one
+# O_NONBLOCK: opening a named pipe must not wait for a writer.
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+MAX_BYTES = 1 << 28  # of a frame: four for every pixel that it may have
+# What decoders raise for a damaged file, Pillow most of them.
+DAMAGED = (OSError, ValueError, SyntaxError, struct.error, EOFError, RuntimeError, MemoryError)
 Decoder = Callable[[bytes], Tensor]  # JPEG bytes -> uint8 (3, H, W)
 
 
@@ -56,7 +63,12 @@ class JpgFolder:
 
     def _read_one(self, path: str) -> Tensor:
         try:
-            with open(path, "rb", buffering=0) as file:
+            with os.fdopen(os.open(path, OPEN_FLAGS), "rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise FrameError(f"{path}: not a regular file")
+                if status.st_size > MAX_BYTES:
+                    raise FrameError(f"{path}: {status.st_size} bytes, too many for a frame")
                 data = file.read()
         except FileNotFoundError:
             raise FrameError(f"{path}: {_why_absent(path)}") from None
@@ -90,34 +102,21 @@ class Hdf5Videos:
     remedy: ClassVar[str] = "extract {} again"
 
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
-        import h5py
-
         try:
-            with h5py.File(path, "r") as file:
-                lacking = [name for name in self.datasets if name not in file]
-                if lacking:
-                    raise FrameError(f"{path}: has no dataset {lacking[0]!r}")
-                planes = [self._planes(file[name], name, numbers, path) for name in self.datasets]
-        except OSError as error:
-            raise FrameError(f"{path}: can't be read: {error}") from None
+            jpegs = hdf5.read_jpegs(path, self.datasets, numbers)
+        except UserError as error:
+            raise FrameError(str(error)) from None
+        planes = [
+            [
+                decode_frame(data, self.decode, f"{path}, {name} {number}")
+                for number, data in zip(numbers, frames, strict=True)
+            ]
+            for name, frames in zip(self.datasets, jpegs, strict=True)
+        ]
         return [
             self._joined(parts, number, path)
             for number, parts in zip(numbers, zip(*planes, strict=True), strict=True)
         ]
-
-    def _planes(self, dataset: Any, name: str, numbers: Sequence[int], path: Path) -> list[Tensor]:
-        wrong = [number for number in numbers if not 0 <= number < len(dataset)]
-        if wrong:
-            raise FrameError(f"{path}: no frame {wrong[0]}, though the index counts it")
-        first, end = min(numbers), max(numbers) + 1
-        # One read of a run of frames costs what one frame costs.
-        is_dense = end - first <= SPARSE * len(numbers)
-        run = dataset[first:end] if is_dense else None
-        planes = []
-        for number in numbers:
-            data = dataset[number] if run is None else run[number - first]
-            planes.append(decode_frame(data.tobytes(), self.decode, f"{path}, {name} {number}"))
-        return planes
 
     def _joined(self, planes: Sequence[Tensor], number: int, path: Path) -> Tensor:
         if len(planes) == 1:
@@ -167,12 +166,14 @@ class VideoFiles:
 
 def decode_frame(data: bytes, decode: Decoder, place: Path | str) -> Tensor:
     """JPEG bytes -> uint8 (3, H, W). Raises FrameError that names `place`."""
-    if not data.startswith(JPEG_START):
-        raise FrameError(f"{place}: {'not a JPEG' if data else 'an empty file'}")
     try:
+        jpeg_size(data)
         return decode(data)
-    except OSError as error:
-        raise FrameError(f"{place}: can't be decoded: {str(error).splitlines()[0]}") from None
+    except PictureError as error:
+        raise FrameError(f"{place}: {error}") from None
+    except DAMAGED as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FrameError(f"{place}: can't be decoded: {cause}") from None
 
 
 def default_decoder() -> Decoder:

@@ -1,12 +1,26 @@
-"""HDF5 files of frames, as far as an index needs them: names and lengths. Free of torch."""
+"""HDF5 files of frames: datasets of JPEG bytes, numbered from 0. The only place that opens such
+files. Free of torch."""
 
+import io
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from datasets import heap
 from errors import UserError
+
+if TYPE_CHECKING:
+    import h5py
 
 HDF5_SUFFIX = ".hdf5"
 PICTURES = "video"
 FLOW = ("video_u", "video_v")
+SPARSE = 8  # times as many frames in a run as are wanted: above it, they are read one by one
 
 
 def require_h5py() -> None:
@@ -17,24 +31,160 @@ def require_h5py() -> None:
         raise UserError("HDF5 files need the package h5py: pip install h5py") from None
 
 
-def count_hdf5(path: Path) -> int:
-    """How many frames a file holds, numbered from 0. Raises UserError."""
+@contextmanager
+def reading_hdf5(path: Path) -> Iterator["h5py.File"]:
+    """An open file; what h5py raises inside, of which there are many kinds, is a UserError."""
     require_h5py()
     import h5py
 
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path}: not a regular file")
         with h5py.File(path, "r") as file:
-            lengths = [len(file[name]) for name in (PICTURES, *FLOW) if name in file]
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {error}") from None
-    if not lengths:
-        raise UserError(f"{path}: has no dataset {PICTURES}, {' or '.join(FLOW)}")
-    return min(lengths)
+            yield file
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"{path}: damaged, or too large for this machine's memory") from None
+    except Exception as error:
+        text = str(error.args[0]) if error.args else ""  # str of a KeyError has quotes
+        cause = text.splitlines()[0] if text else type(error).__name__
+        raise UserError(f"{path}: can't be read: {cause}") from None
+
+
+def open_frames(file: "h5py.File", name: str, path: Path) -> "h5py.Dataset":
+    """A dataset of JPEG bytes that lie in this very file. Raises UserError for any other."""
+    import h5py
+
+    link = file.get(name, getlink=True)
+    if link is None:
+        raise UserError(f"{path}: has no dataset {name!r}")
+    if not isinstance(link, h5py.HardLink):
+        raise UserError(f"{path}: {name!r} is a link, which may lead to other files: not followed")
+    frames = file[name]
+    if not isinstance(frames, h5py.Dataset):
+        raise UserError(f"{path}: {name!r} is a {type(frames).__name__.lower()}, not a dataset")
+    if frames.is_virtual or frames.external:
+        raise UserError(f"{path}: {name!r} takes its data from other files: not followed")
+    if frames.ndim != 1 or h5py.check_vlen_dtype(frames.dtype) != np.uint8:
+        kind = f"{frames.dtype} of shape {frames.shape}"
+        raise UserError(f"{path}: {name!r} holds {kind}, not the bytes of a JPEG per frame")
+    if len(frames) > path.stat().st_size:  # a frame takes more than a byte
+        raise UserError(f"{path}: damaged: {name!r} has more frames than the file has bytes")
+    return frames
+
+
+def read_jpegs(path: Path, names: Sequence[str], numbers: Sequence[int]) -> list[list[bytes]]:
+    """The bytes of frames by number, a list per dataset of `names`. Raises UserError."""
+    with reading_hdf5(path) as file:
+        return [_read_of(open_frames(file, name, path), numbers, path) for name in names]
+
+
+def _read_of(frames: "h5py.Dataset", numbers: Sequence[int], path: Path) -> list[bytes]:
+    n_frames = len(frames)
+    wrong = [number for number in numbers if not 0 <= number < n_frames]
+    if wrong:
+        raise UserError(f"{path}: no frame {wrong[0]}, though the index counts it")
+    if heap.is_plain(frames):
+        return heap.read_strings(frames, numbers)
+    first, end = min(numbers), max(numbers) + 1
+    # One read of a run of frames costs what one frame costs.
+    if end - first <= SPARSE * len(numbers):
+        run = frames[first:end]
+        return [run[number - first].tobytes() for number in numbers]
+    return [frames[number].tobytes() for number in numbers]
+
+
+def count_hdf5(path: Path) -> int:
+    """How many frames a file holds, numbered from 0. Raises UserError."""
+    with reading_hdf5(path) as file:
+        names = [name for name in (PICTURES, *FLOW) if name in file]
+        if not names:
+            raise UserError(f"{path}: has no dataset {PICTURES}, {' or '.join(FLOW)}")
+        return min(len(open_frames(file, name, path)) for name in names)
 
 
 def has_flow(path: Path) -> bool:
-    """Whether a file holds optical flow and no pictures."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
+    """Whether a file holds optical flow and no pictures. Raises UserError."""
+    with reading_hdf5(path) as file:
         return PICTURES not in file and all(name in file for name in FLOW)
+
+
+class _Disk(io.RawIOBase):
+    """A new file as HDF5 writes it. HDF5 crashes when it closes a file after a write has failed
+    (segmentation fault), so a failure is kept for `check` instead of being passed on to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise the OSError of the first write that failed."""
+        if self._error is not None:
+            raise self._error
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int | None:
+        return self._file.readinto(buffer)
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        try:
+            while len(rest) and self._error is None:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._error = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class Hdf5Writer:
+    """Writes a new file in a `with` block. `file` is h5py's; call `check` after every few MB: it
+    raises the OSError of a full disk, as does the end of the block."""
+
+    def __init__(self, path: Path) -> None:
+        require_h5py()
+        import h5py
+
+        self._disk = _Disk(path)
+        self.file = h5py.File(self._disk, "w")
+        self.check = self._disk.check
+
+    def __enter__(self) -> "Hdf5Writer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.file.close()
+        finally:
+            self._disk.close()
+        self.check()
+
+    def create_frames(self, name: str, n_frames: int, **how: Any) -> "h5py.Dataset":
+        """A dataset of one array of bytes per frame; `how` goes to h5py's create_dataset."""
+        import h5py
+
+        kind = h5py.vlen_dtype(np.dtype("uint8"))
+        return self.file.create_dataset(name, (n_frames,), kind, **how)

@@ -1,4 +1,5 @@
 import json
+import resource
 
 import h5py
 import numpy as np
@@ -12,6 +13,7 @@ from models.build import build
 from results import read_results
 from runtime.outputs import FEATURES
 from spatial_transforms import EvalView, apply_view
+from tests.commands import run_util
 from tests.golden.weights import weights_from_names
 from tests.runs import make_dataset, make_frames, small_run
 from util_scripts import extract_features
@@ -142,3 +144,16 @@ def test_videos_that_can_t_be_read_are_left_out_on_request_alone(root, tmp_path,
 def test_a_name_that_tells_no_format_is_refused_at_once(root, tmp_path):
     with pytest.raises(UserError, match="f.csv: its name must end in .npz or .hdf5 or .h5"):
         extract(root, tmp_path / "f.csv", "--checkpoint", "gone.pth")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+def test_a_full_disk_gives_one_line_and_leaves_nothing(root, tmp_path, suffix):
+    model = ("--checkpoint", root / "c.pth", "--labels", root / "names.txt")
+    files = (root / "index.json", root / "jpg", tmp_path / f"f{suffix}")
+    ended = run_util(
+        "extract_features", *files, *model, *FLAGS, *MACHINE,
+        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)),
+    )  # fmt: skip
+    assert ended.status == 2, ended.text
+    assert f"f{suffix}: can't be written: File too large" in ended.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())

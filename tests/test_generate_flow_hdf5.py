@@ -52,7 +52,7 @@ def test_what_fails_is_named_and_nothing_is_left(tmp_path, capsys):
     (jpg / "a/damaged/image_00003.jpg").write_bytes(b"")
     assert main([str(jpg), str(tmp_path / "flow")]) == 1
     out = capsys.readouterr().out
-    assert "a/damaged: image_00002.jpg can't be decoded" in out
+    assert "a/damaged: image_00002.jpg: not a JPEG" in out
     assert "a/gap: frame 2 is missing" in out and "a/short: 1 frames" in out
     assert "1 done, 0 already there, 3 failed" in out
     assert [path.name for path in (tmp_path / "flow/a").iterdir()] == ["good.hdf5"]

@@ -7,6 +7,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -181,8 +182,11 @@ def source_of(videos: Sequence[Video], file_type: str) -> FrameSource:
         return VideoFiles(decode_with_pillow, is_sequential=True)
     if file_type == "jpg":
         return JpgFolder(decode_with_pillow)
-    if videos and has_flow(videos[0].path):
-        return Hdf5Videos(decode_with_pillow, FLOW, channels=1)
+    for video in videos:
+        with suppress(UserError):  # a damaged file is reported when its frames are read
+            if has_flow(video.path):
+                return Hdf5Videos(decode_with_pillow, FLOW, channels=1)
+            break
     return Hdf5Videos(decode_with_pillow)
 
 

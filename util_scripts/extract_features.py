@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datasets.annotation import SUBSETS
-from datasets.hdf5 import require_h5py
+from datasets.hdf5 import Hdf5Writer, require_h5py
 from errors import UserError
 from runtime.files import written_whole
 from runtime.outputs import FEATURES
@@ -93,17 +93,18 @@ def write_hdf5(path: Path, shapes: Mapping[str, Any], rows: "Iterator[WindowValu
     import h5py
 
     text = h5py.string_dtype()
-    with h5py.File(path, "w") as file:
+    with Hdf5Writer(path) as writer:
         # First, so that all names stand at the start of the file, where they show what it is.
         for name, value in rest.items():
-            file.create_dataset(name, data=np.vectorize(os.fsencode)(value), dtype=text)
+            writer.file.create_dataset(name, data=np.vectorize(os.fsencode)(value), dtype=text)
         columns = {
-            name: file.create_dataset(
+            name: writer.file.create_dataset(
                 name, shape, text if dtype is object else dtype, maxshape=shape, chunks=True
             )
             for name, (shape, dtype) in shapes.items()
         }
-        count = fill(columns, rows, loader, os.fsencode)  # names may be no text
+        checked = (row for row in rows if writer.check() is None)  # stop when the disk is full
+        count = fill(columns, checked, loader, os.fsencode)  # names may be no text
         for column in columns.values():
             column.resize(count, axis=0)
     return count

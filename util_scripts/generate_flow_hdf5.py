@@ -17,9 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.annotation import count_frames
-from datasets.hdf5 import FLOW
+from datasets.hdf5 import FLOW, Hdf5Writer
+from datasets.pictures import PictureError, jpeg_size
 from errors import UserError
 from runtime.files import written_whole
+from runtime.reading import read_bytes
 from runtime.threads import thread_pool
 from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, printable, run
 from util_scripts.orphans import find_orphans
@@ -95,10 +97,14 @@ class FlowMaker:
             before = frame
 
     def _grey(self, path: Path) -> np.ndarray:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        frame = self.cv2.imdecode(data, self.cv2.IMREAD_GRAYSCALE) if len(data) else None
+        data = read_bytes(path, "frame")
+        try:
+            jpeg_size(data)
+        except PictureError as error:
+            raise UserError(f"{path.name}: {error}") from None
+        frame = self.cv2.imdecode(np.frombuffer(data, np.uint8), self.cv2.IMREAD_GRAYSCALE)
         if frame is None:
-            raise OSError(f"{path.name} can't be decoded")
+            raise UserError(f"{path.name}: can't be decoded")
         return frame
 
     def _jpeg(self, plane: np.ndarray) -> np.ndarray:
@@ -107,14 +113,12 @@ class FlowMaker:
 
 
 def _write(target: Path, planes: dict[str, list[np.ndarray]]) -> None:
-    import h5py
-
-    with written_whole(target) as part, h5py.File(part, "w") as file:
+    with written_whole(target) as part, Hdf5Writer(part) as writer:
         for name, frames in planes.items():
-            kind = h5py.vlen_dtype(np.dtype("uint8"))
-            dataset = file.create_dataset(name, (len(frames),), kind)
+            dataset = writer.create_frames(name, len(frames))
             for number, frame in enumerate(frames):
                 dataset[number] = frame
+                writer.check()
 
 
 def find_videos(jpg_dir: Path) -> list[Path]:

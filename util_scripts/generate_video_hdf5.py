@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.hdf5 import HDF5_SUFFIX, PICTURES, count_hdf5, require_h5py
+from datasets.hdf5 import (
+    HDF5_SUFFIX,
+    PICTURES,
+    Hdf5Writer,
+    count_hdf5,
+    read_jpegs,
+    require_h5py,
+)
 from datasets.video_files import TO_PIPE, read_parts
 from errors import UserError
 from util_scripts.cli import run
@@ -42,7 +49,7 @@ class Hdf5Files:
             with os.fdopen(reading, "rb") as stream:
                 try:
                     write_frames(frames, read_parts(stream))
-                except BaseException as error:  # told in the thread that waits
+                except BaseException as error:  # raised in the thread that waits
                     failed.append(error)
 
         reader = threading.Thread(target=consume)
@@ -52,8 +59,11 @@ class Hdf5Files:
         finally:
             os.close(writing)
             reader.join()
-        if failed:
-            raise UserError(f"{frames}: can't be written: {failed[0]}")
+        for error in failed:
+            if not isinstance(error, OSError):
+                raise error
+            cause = error.strerror or error
+            raise UserError(f"{work.parent}: can't be written: {cause}; run again to go on")
         return ran, frames
 
     def count(self, frames: Path) -> int:
@@ -69,27 +79,21 @@ class Hdf5Files:
         frames.unlink(missing_ok=True)
 
     def size(self, frames: Path) -> tuple[int, int] | None:
-        import h5py
-
-        with h5py.File(frames, "r") as file:
-            data = file[PICTURES][0].tobytes()
+        ((data,),) = read_jpegs(frames, [PICTURES], [0])
         with Image.open(io.BytesIO(data)) as image:
             return image.size
 
 
 def write_frames(path: Path, frames: Iterator[bytes]) -> None:
-    import h5py
-
-    # Without a lock: an ffmpeg that another thread starts meanwhile inherits the open file for a
-    # moment, and a lock with it, so that the frames could not be counted once they are written.
-    with h5py.File(path, "w", locking=False) as file:
-        kind = h5py.vlen_dtype(np.dtype("uint8"))
-        dataset = file.create_dataset(PICTURES, (0,), kind, maxshape=(None,), chunks=(GROWTH,))
+    """Raises OSError where the disk is full."""
+    with Hdf5Writer(path) as writer:
+        dataset = writer.create_frames(PICTURES, 0, maxshape=(None,), chunks=(GROWTH,))
         number = 0
         for number, data in enumerate(frames, start=1):
             if number > len(dataset):
                 dataset.resize((len(dataset) + GROWTH,))
             dataset[number - 1] = np.frombuffer(data, np.uint8)
+            writer.check()
         dataset.resize((number,))
 
 
