@@ -30,6 +30,7 @@ log = logging.getLogger("main")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the phases that the flags ask for; the exit status is 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its cache of fonts
     interruption = Interruption()
     try:
         with interruption.watching(), losing_output(lambda: interruption.ask(signal.SIGPIPE)):

@@ -99,7 +99,9 @@ class Hdf5Videos:
     decode: Decoder
     datasets: tuple[str, ...] = ("video",)
     channels: int = 3
-    remedy: ClassVar[str] = "extract {} again"
+    remedy: ClassVar[str] = (
+        "make an index of these files (JPGs are counted from 1), or extract {} again"
+    )
 
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
         try:

@@ -85,7 +85,9 @@ def _read_of(frames: "h5py.Dataset", numbers: Sequence[int], path: Path) -> list
     n_frames = len(frames)
     wrong = [number for number in numbers if not 0 <= number < n_frames]
     if wrong:
-        raise UserError(f"{path}: no frame {wrong[0]}, though the index counts it")
+        raise UserError(
+            f"{path}: no frame {wrong[0]}, though the index counts it: there are {n_frames}, from 0"
+        )
     if heap.is_plain(frames):
         return heap.read_strings(frames, numbers)
     first, end = min(numbers), max(numbers) + 1
