@@ -224,7 +224,7 @@ def test_wrong_calls(tmp_path):
         extract(tmp_path / "v", tmp_path / "jpg")
     draw(tmp_path / "v/a.avi")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="can't be written"):
+    with pytest.raises(UserError, match="file: is not a folder"):
         extract(tmp_path / "v", tmp_path / "file")
 
 

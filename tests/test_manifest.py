@@ -6,7 +6,6 @@ import random
 import signal
 import socket
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,9 +14,8 @@ from tests.commands import Command
 from tests.videos import draw, names
 from util_scripts.ffmpeg import find_ffmpeg
 from util_scripts.generate_video_jpgs import main, remove_stale_work
+from util_scripts.manifest import read_rows, target_of
 from util_scripts.shard import Shard, parse_shard
-
-ROOT = Path(__file__).parent.parent
 
 
 def extract(root, *flags, jpg="jpg"):
@@ -191,6 +189,22 @@ def test_a_torn_last_line_is_passed_over(tmp_path, capsys):
     assert extract(tmp_path) == 0
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("status", "fine"), ("frames", -1), ("source", 7), ("time", "now"), ("arguments", [240])],
+)
+def test_a_line_that_is_no_row_is_passed_over(tmp_path, capsys, field, value):
+    draw(tmp_path / "v/A/a.avi")
+    assert extract(tmp_path) == 0
+    path = tmp_path / "jpg/manifest.jsonl"
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps(row | {field: value}) + '\n[]\n\n{}\n"text"\n\xff\n')
+    capsys.readouterr()
+    assert extract(tmp_path) == 0  # the frames are taken over
+    assert "0 done, 1 already there" in capsys.readouterr().out
+    assert len(list(read_rows(tmp_path / "jpg"))) == 1
+
+
 def test_killed_at_random_moments(tmp_path):
     """Twenty kills, every one while videos are extracted: all are changed before each run."""
     videos = [draw(tmp_path / f"v/A/{number}.avi", seconds=6) for number in range(6)]
@@ -242,3 +256,19 @@ def test_names_that_are_no_text(tmp_path, capsys):
         assert extract(tmp_path) == 1
     assert "1 already there" in capsys.readouterr().out
     assert os.listdir(os.fsencode(tmp_path / "jpg/A")) == [b"a\xff"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("A/a.avi", "A/a"),
+        ("A.b/a", "A.b/a"),
+        ("a.b.c", "a.b"),
+        ("A/a.", "A/a."),
+        ("A/.a", "A/.a"),
+        ("A/a..b", "A/a."),
+        ("a", "a"),
+    ],
+)
+def test_where_frames_go(source, target):
+    assert target_of(source) == target

@@ -268,6 +268,19 @@ def test_pruning_goes_on_where_it_was_stopped(tmp_path):
     assert names(tmp_path / "jpg/cat") == ["b"]
 
 
+def test_a_row_that_leads_out_of_the_folder_prunes_nothing(tmp_path):
+    draw(tmp_path / "v/cat/a.avi")
+    assert extract(tmp_path) == 0
+    shutil.copytree(tmp_path / "jpg/cat/a", tmp_path / "elsewhere")
+    manifest = tmp_path / "jpg/manifest.jsonl"
+    row = json.loads(manifest.read_text())
+    for source in ("../elsewhere.avi", f"{tmp_path}/elsewhere.avi", "cat/../../elsewhere.avi"):
+        with manifest.open("a") as file:
+            file.write(json.dumps(row | {"source": source}) + "\n")
+    assert extract(tmp_path, "--prune") == 0
+    assert len(names(tmp_path / "elsewhere")) == 10
+
+
 def test_an_emptied_class_goes_with_its_folder(tmp_path):
     draw(tmp_path / "v/cat/deep/a.avi")
     draw(tmp_path / "v/dog/b.avi")

@@ -4,10 +4,11 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from msgspec.structs import astuple, replace
 from PIL import Image
 
 from datasets.annotation import count_frames
@@ -235,7 +236,7 @@ def frame_arguments(
     """What makes ffmpeg give one image per decoded frame, with the filters `before` in front of
     those that `arguments` ask for, and the option `at_the_end` of the filter fps; rotation is
     applied. An output has to follow."""
-    size, fps, quality, interpolate = arguments
+    size, fps, quality, interpolate = astuple(arguments)
     filters = f"{before}{scaling(size)}"
     if fps is not None:
         resample = "minterpolate=fps" if interpolate and not at_the_end else "fps"

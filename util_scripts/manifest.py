@@ -9,13 +9,13 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec.structs import asdict, astuple, replace
 
 from errors import UserError
 from runtime.reading import Finite, bad_name
@@ -25,13 +25,14 @@ from util_scripts.shard import WHOLE, Shard, hash_of
 DONE, PARTIAL, FAILED, LEFT_OUT = "done", "partial", "failed", "left_out"
 GONE = "gone"  # extracted once; the video is no longer in its folder
 STATUSES = (DONE, PARTIAL, FAILED, LEFT_OUT, GONE)
+Status = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(STATUSES)})$")]
 WITH_FRAMES = (DONE, PARTIAL)
 FILES = "manifest*.jsonl"
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-class Arguments(NamedTuple):
+class Arguments(msgspec.Struct, frozen=True, gc=False):
     """What the frames of a video depend on, besides the video."""
 
     size: int
@@ -40,15 +41,14 @@ class Arguments(NamedTuple):
     interpolate: bool = False
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, gc=False):
     """What became of one video. Width and height are the frames', rate and seconds the source's."""
 
     source: str  # below VIDEO_DIR
     n_bytes: Count
     mtime_ns: Integer
     arguments: Arguments
-    status: str
+    status: Status
     reason: str = ""  # what is wrong with it, in our words or ffmpeg's
     complaint: str = ""  # ffmpeg's last error line
     frames: Count = 0
@@ -58,7 +58,7 @@ class Row:
     seconds: Finite | None = None
     ffmpeg: str | None = None  # None: these frames were there before the manifest
     video_dir: str = ""  # absolute; "": not known, rows of earlier versions
-    time: Finite = field(default_factory=lambda: round(time.time(), 3))
+    time: Finite = msgspec.field(default_factory=lambda: round(time.time(), 3))
 
     @property
     def target(self) -> str:
@@ -93,18 +93,23 @@ class Row:
 
     def to_line(self) -> bytes:
         """One line of ASCII; names that are no text keep their bytes as surrogates."""
-        content = asdict(self) | {"arguments": self.arguments._asdict()}
+        content = asdict(self) | {"arguments": asdict(self.arguments)}
         return json.dumps(content, allow_nan=False).encode("ascii") + b"\n"
 
 
+_DECODER = msgspec.json.Decoder(Row)
+
+
 def target_of(source: str) -> str:
-    """A/a.avi -> A/a, with slashes."""
-    return PurePath(source).with_suffix("").as_posix()
+    """A/a.avi -> A/a, with slashes. Only the last suffix goes, and none of ".a" and "a."."""
+    path = source.replace(os.sep, "/")
+    dot = path.rfind(".")
+    return path[:dot] if path.rfind("/") + 1 < dot < len(path) - 1 else path
 
 
 def key_of(n_bytes: int, mtime_ns: int, arguments: Arguments) -> int:
     """Differs where a video has to be extracted again."""
-    return hash_of(repr((n_bytes, mtime_ns, *arguments)).encode())
+    return hash_of(repr((n_bytes, mtime_ns, *astuple(arguments))).encode())
 
 
 def read_rows(jpg_dir: Path) -> Iterator[Row]:
@@ -238,10 +243,10 @@ def _hash(name: str) -> int:
 def _parse(line: bytes) -> Row | None:
     """None for what is no row."""
     try:
-        content: dict[str, Any] = json.loads(line)
-        arguments = list(Arguments(**content["arguments"]))  # msgspec takes a tuple as an array
-        row = msgspec.convert(content | {"arguments": arguments}, Row)
-    except (ValueError, KeyError, TypeError, RecursionError, msgspec.MsgspecError):
-        return None
-    is_name = bad_name(row.source, is_path=True) is None
-    return row if is_name and row.status in STATUSES and "time" in content else None
+        row = _DECODER.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        try:  # names that are not UTF-8, which the decoder refuses
+            row = msgspec.convert(json.loads(line), Row)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+    return row if b'"time"' in line and bad_name(row.source, is_path=True) is None else None

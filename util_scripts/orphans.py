@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from errors import UserError
+from runtime.reading import bad_name
 from util_scripts.extraction import Form
 from util_scripts.manifest import DONE, GONE, WITH_FRAMES, Manifest, Row, read_rows, target_of
 
@@ -50,7 +51,7 @@ def find_orphans(jpg_dir: Path) -> dict[str, Orphan]:
     owners: dict[str, Row] = {}
     for row in read_rows(jpg_dir) if dead else ():
         target = row.target
-        if row.status in WITH_FRAMES and target in dead:
+        if row.status in WITH_FRAMES and target in dead and bad_name(target) is None:
             if target not in owners or row.time >= owners[target].time:
                 owners[target] = row
     return {

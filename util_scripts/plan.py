@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from util_scripts.extraction import ALIAS, Job, Outcome
-from util_scripts.manifest import FAILED, LEFT_OUT
+from util_scripts.manifest import FAILED, LEFT_OUT, target_of
 from util_scripts.shard import WHOLE, Shard
 from util_scripts.verdicts import Verdict, is_video_name
 from util_scripts.walking import Skipped, Visit, walk
@@ -21,7 +21,7 @@ def plan(
             yield from _outcome(shard, str(below / skipped.name), _verdict_on(skipped))
         places = _places(visit)
         for file in visit.files:
-            name, target = str(below / file), Path(file).with_suffix("").name
+            name, target = str(below / file), target_of(file)
             if file in visit.aliases:
                 other = visit.aliases[file]
                 yield from _outcome(shard, name, Verdict(ALIAS, f"the same file as {other}"))
@@ -47,7 +47,7 @@ def _places(visit: Visit) -> dict[str, str]:
     before files beside them: subtitles, thumbnails, notes."""
     places = {name: "" for name in visit.folders}
     for file in sorted(visit.files, key=is_video_name, reverse=True):
-        places.setdefault(Path(file).with_suffix("").name, file)
+        places.setdefault(target_of(file), file)
     return places
 
 
@@ -56,5 +56,5 @@ def _no_place(file: str, other: str) -> Verdict:
         return Verdict(LEFT_OUT, f"not a video: it has the name of {other or 'a folder'}")
     if other:
         return Verdict(FAILED, f"its frames would go where those of {other} go")
-    target = Path(file).with_suffix("").name
+    target = target_of(file)
     return Verdict(FAILED, f"there is a folder of videos of the same name, {target}")
