@@ -134,6 +134,8 @@ def test_a_folder_that_can_t_be_read():
         try:
             with without_root():
                 files, skipped = walked(root)
+                with pytest.raises(UserError, match="closed: can't be read: Permission denied"):
+                    walked(root / "closed")
         finally:
             for name in ("closed", "no_entry"):
                 (root / name).chmod(0o755)
