@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ log = logging.getLogger(__name__)
 
 
 def build_model(options: Options) -> nn.Module:
-    """A freshly initialised model with a head of --n_classes."""
-    return _build(options, options.n_classes)
+    """A freshly initialised model with a head of --n_classes. Raises UserError where clips of the
+    options' size are too small for it."""
+    model = _build(options, options.n_classes)
+    _check_clips(model, options)
+    return model
 
 
 def build_loaded_model(options: Options, checkpoint: Checkpoint) -> nn.Module:
@@ -46,9 +50,31 @@ def _build_loaded(options: Options, checkpoint: Checkpoint, n_classes: int) -> n
         cause = str(error).splitlines()[0]
         raise UserError(f"{checkpoint.path}: no {options.arch} has its shapes: {cause}") from None
     check_fits(skeleton, checkpoint)
+    _check_clips(skeleton, options)
     model = _build(options, n_classes)
     load_weights(model, checkpoint)
     return model
+
+
+def _check_clips(model: nn.Module, options: Options) -> None:
+    size, duration = options.sample_size, options.sample_duration
+    try:
+        dry_run(model, (2, options.n_input_channels, duration, size, size))
+    except RuntimeError as error:
+        cause = str(error).splitlines()[0]
+        raise UserError(
+            f"--sample_size {size} --sample_duration {duration}: too small for {options.arch}: "
+            f"{cause}"
+        ) from None
+
+
+def dry_run(model: nn.Module, shape: tuple[int, ...]) -> None:
+    """Take clips of a shape (B, C, T, H, W) through a model on the meta device: nothing is computed
+    and nothing changes, but what torch raises on shapes is raised."""
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        torch.func.functional_call(model, shapes, torch.empty(shape, device="meta"))
 
 
 def build_device(options: Options, *, number: int = 0) -> Device:

@@ -129,6 +129,8 @@ def _train(
     trainer = build_trainer(
         options, parts.model, parts.device, checkpoint, parts.world, class_weights=weights
     )
+    if not (options.cache_features or options.batchnorm_sync):
+        _check_lone_clips(options, clips.batches, trainer)
     settings = _settings(options, clips, parts.world.n_nodes)
     start = _start(options, checkpoint, settings)
     keeper = _keeper(parts, interruption, training_videos=settings["training videos"])
@@ -151,6 +153,7 @@ def _train(
             val_loader,
             start=start,
             n_epochs=options.n_epochs,
+            n_classes=options.n_classes,
             run_log=parts.run_log,
             keeper=keeper,
             accumulate=options.accumulate,
@@ -158,6 +161,19 @@ def _train(
             on_batch=on_batch,
         )
     return None if trainer.best is None else dict(trainer.best)  # type: ignore[arg-type]
+
+
+def _check_lone_clips(options: Options, batches: ShuffledBatches, trainer: Trainer) -> None:
+    """Raises UserError where training would come to a batch that batch norm can't take."""
+    if not batches.has_lone_clip or trainer.takes_lone_clips():
+        return
+    per_process = f" for one of {batches.size} processes" if batches.size > 1 else ""
+    raise UserError(
+        f"--batch_size {options.batch_size}: of {batches.n_videos} training videos it makes a "
+        f"batch of one clip{per_process}, which at --sample_size {options.sample_size} and "
+        f"--sample_duration {options.sample_duration} leaves batch norm a single value: choose "
+        "another --batch_size"
+    )
 
 
 def _show_clips(parts: Parts, clips: ClipLoader[ShuffledBatches]) -> None:

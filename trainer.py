@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
 
 from datasets.video_dataset import ClipBatch
 from errors import UserError
-from model import frozen_batch_norms, wrap_for_distributed
+from model import dry_run, frozen_batch_norms, wrap_for_distributed
 from opts import Options
 from runtime.checkpoint import Checkpoint, load_schedule, schedule_of
 from runtime.device import Device, is_out_of_memory
@@ -30,6 +30,7 @@ Scheduler = MultiStepLR | ReduceLROnPlateau
 log = logging.getLogger(__name__)
 
 NOBODY = -100  # the target of a clip that fills a gap
+ONE_VALUE = "more than 1 value per channel"  # of torch's complaint about batch norm
 OUT_OF_MEMORY = (
     "out of memory: half the --batch_size with twice the --accumulate makes the same steps"
 )
@@ -74,6 +75,19 @@ class Trainer:
         self.model.train()
         for module in self.kept_statistics:
             module.eval()
+
+    def takes_lone_clips(self) -> bool:
+        """Whether a batch of one clip can be trained on: not where it leaves a batch norm a single
+        value per channel."""
+        assert self.blank is not None
+        self.begin_epoch()
+        try:
+            dry_run(self.model, (1, *self.blank.shape[1:]))
+        except ValueError as error:
+            if ONE_VALUE not in str(error):
+                raise
+            return False
+        return True
 
     def step(self, batch: ClipBatch, *, n_clips: float, ends: bool = True) -> StepSums:
         """Forward and backward; an update where the step `ends`, as one of no clips must.
@@ -203,11 +217,11 @@ def _explained() -> Iterator[None]:
             raise
         raise UserError(OUT_OF_MEMORY) from None
     except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
+        if ONE_VALUE not in str(error):
             raise
         raise UserError(
-            "a batch of one clip leaves batch norm a single value at this --sample_size and "
-            "--sample_duration: choose a --batch_size that does not leave one clip over"
+            "a batch of one clip, as others could not be read, leaves batch norm a single value "
+            "at this --sample_size and --sample_duration: choose a larger --batch_size"
         ) from None
 
 

@@ -1,6 +1,7 @@
 """The epoch loop: train, validate, step the schedule, save."""
 
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -28,6 +29,7 @@ def fit(
     *,
     start: Position,
     n_epochs: int,
+    n_classes: int,
     run_log: RunLog,
     keeper: CheckpointKeeper,
     accumulate: int = 1,
@@ -56,6 +58,7 @@ def fit(
         if left is not None:
             left = max(0.0, left - watch.seconds)
         _log_epoch(position, n_epochs, rate, run_log, f"{watch}{_in_words(left)}")
+        _warn_of_divergence(position, n_classes, rate)
         seconds = {"train": watch.seconds, "waiting": watch.waited}
         seconds["clips_per_second"] = (position.n_clips - begin.n_clips) / watch.seconds
         evaluation, watch = None, Stopwatch()
@@ -93,6 +96,22 @@ def _log_epoch(position: Position, n_epochs: int, rate: float, run_log: RunLog, 
     run_log.write("train", {"epoch": position.epoch, "loss": loss, "acc": accuracy, "lr": rate})
     text = "epoch %d of %d: train loss %.4f, clip accuracy %.4f, rate %g, %s"
     log.info(text, position.epoch, n_epochs, loss, accuracy, rate, time)
+
+
+def _warn_of_divergence(position: Position, n_classes: int, rate: float) -> None:
+    """The cross entropy of equal scores, ln K, is the worst that a model should come to. One whose
+    weights grow without end is far beyond: twice that and 1 leaves room for noisy first epochs."""
+    loss, guessing = position.loss_sum / position.n_clips, math.log(n_classes)
+    if loss > 2 * guessing + 1:
+        log.warning(
+            "epoch %d: the train loss, %.4g, is far above the %.2f of guessing among %d classes: "
+            "training diverges; start again with a lower --learning_rate (now %g) or --clip_grad 1",
+            position.epoch,
+            loss,
+            guessing,
+            n_classes,
+            rate,
+        )
 
 
 def _log_step(step: Step, rate: float, run_log: RunLog) -> None:

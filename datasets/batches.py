@@ -46,6 +46,13 @@ class ShuffledBatches:
             batch = order[start : start + self.batch_size][self.rank :: self.size]
             yield [SampleKey(self.epoch, int(i)) for i in batch]
 
+    @property
+    def has_lone_clip(self) -> bool:
+        """Whether a batch of an epoch leaves some process a single clip."""
+        n_last = self.n_videos % self.batch_size or self.batch_size
+        sizes = (min(self.n_videos, self.batch_size), min(self.n_videos, n_last))
+        return any(0 < n_clips < 2 * self.size for n_clips in sizes)
+
     def clips_around(self, number: int, group: int) -> int:
         """Clips of all processes in the `group` batches, counted from 0, that hold `number`."""
         start = number // group * group

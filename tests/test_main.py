@@ -317,9 +317,23 @@ def test_validation_alone_runs_once_and_keeps_the_logs(trained, tmp_path):
     assert rows[2] == pytest.approx(rows[1], rel=1e-5)
 
 
-def test_a_batch_too_small_for_batch_norm_is_told(data, tmp_path, capsys):
-    assert small_run(data, "--batch_size", "5", result=str(tmp_path)) == 2  # 5 + 1 clips
-    assert "a batch of one clip" in capsys.readouterr().err
+def test_a_batch_too_small_for_batch_norm_is_told_before_training(data, tmp_path, capsys):
+    result = str(tmp_path / "res")
+    assert small_run(data, "--batch_size", "5", result=result) == 2  # 5 + 1 clips
+    error = capsys.readouterr().err
+    assert "--batch_size 5: of 6 training videos it makes a batch of one clip" in error
+    assert not (tmp_path / "res/train_batch.log").exists()
+    for flags in (["--batch_size", "6"], ["--batch_size", "5", "--freeze_bn"]):
+        assert small_run(data, *flags, "--n_epochs", "1", result=result) == 0
+
+
+def test_clips_too_small_for_the_model_are_told(data, tmp_path, capsys):
+    flags = small_flags(data, "--model", "densenet", result=str(tmp_path / "res"))
+    at = flags.index("--resnet_widen_factor")
+    assert main.main([*flags[:at], *flags[at + 2 :], "--model_depth", "121"]) == 2
+    error = capsys.readouterr().err
+    assert "--sample_size 32 --sample_duration 8: too small for densenet-121: " in error
+    assert len(error.splitlines()) == 1
 
 
 def test_another_order_of_classes_is_an_error(trained, tmp_path, capsys):

@@ -1,14 +1,18 @@
 """The ways to train that leave the arithmetic as it is, and those that change it on purpose."""
 
 import json
+import re
 
 import pytest
 import torch
 
 from datasets.video_dataset import ShuffledBatches
 from errors import UserError
+from models.build import build
+from models.catalog import FAMILIES
+from runtime.device import Normalization, choose_device
 from tests.runs import make_dataset, read_table, small_run
-from trainer import OUT_OF_MEMORY, _explained
+from trainer import OUT_OF_MEMORY, Trainer, _explained
 
 
 def weights(run, epoch=2):
@@ -51,6 +55,59 @@ def test_clips_of_a_group_of_batches():
     batches = ShuffledBatches(10, 2, 1)
     assert [batches.clips_around(number, 2) for number in range(5)] == [4, 4, 4, 4, 2]
     assert batches.clips_around(4, 10) == 10
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_lone_clips_are_foreseen(size):
+    for n_videos in range(1, 14):
+        for batch_size in range(1, 14):
+            ranks = [
+                ShuffledBatches(n_videos, batch_size, 1, rank=rank, size=size)
+                for rank in range(size)
+            ]
+            is_lone = any(len(batch) == 1 for batches in ranks for batch in batches)
+            assert all(batches.has_lone_clip == is_lone for batches in ranks)
+
+
+@pytest.mark.parametrize(("side", "n_frames"), [(32, 8), (32, 16), (32, 17), (33, 8), (64, 1)])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_what_batch_norm_makes_of_a_lone_clip_is_foreseen(family, side, n_frames):
+    model = build(family, min(FAMILIES[family].depths), n_classes=2)
+    trainer = trainer_of(model, side, n_frames)
+    if family == "densenet" and n_frames < 16:
+        pytest.skip("too few frames for a densenet, however many clips")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    foreseen = trainer.takes_lone_clips()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    clip = torch.zeros(1, 3, n_frames, side, side)
+    try:
+        with torch.no_grad():
+            model.train()(clip)
+        is_taken = True
+    except ValueError:
+        is_taken = False
+    assert foreseen == is_taken
+
+
+def trainer_of(model, side, n_frames):
+    normalization = Normalization.of("kinetics")
+    device = choose_device(no_cuda=True, precision="fp32", normalization=normalization)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
+    trainer = Trainer(model, optimizer, schedule, device.grad_scaler(), device)
+    trainer.blank = torch.zeros((2, 3, n_frames, side, side), dtype=torch.uint8)
+    return trainer
+
+
+def test_a_loss_that_explodes_is_told(tmp_path, capsys):
+    make_dataset(tmp_path, train=6, val=1)
+    assert small_run(tmp_path, "--n_epochs", "1", "--learning_rate", "100", "--no_val") == 0
+    warning = (
+        r"epoch 1: the train loss, \S+, is far above the 0\.69 of guessing among 2 classes: .*"
+    )
+    assert re.search(warning + r"lower --learning_rate \(now 100\)", capsys.readouterr().out)
+    assert small_run(tmp_path, "--n_epochs", "1", result="calm") == 0
+    assert "far above" not in capsys.readouterr().out
 
 
 def test_clipped_gradients_move_the_weights_less(tmp_path):
