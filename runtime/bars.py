@@ -3,9 +3,10 @@
 import logging
 import threading
 import time
-from types import TracebackType
+from contextlib import ExitStack
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 REDRAWN = 1.0  # seconds after which a bar's clock goes on, however long a batch takes
 LOGGED = 60.0  # seconds between lines where there is no terminal
@@ -24,32 +25,30 @@ class Bar:
         self._is_silent = is_silent
         self._started = self._logged = time.monotonic()
         self._ended = threading.Event()
-        self._redrawing = threading.Thread(target=self._redraw, daemon=True)
 
     def __enter__(self) -> "Bar":
-        self._tqdm = tqdm(
-            desc=self.title,
-            total=self.total,
-            unit=f" {self.unit}s",
-            initial=self._initial,
-            leave=False,
-            disable=True if self._is_silent else None,
-            dynamic_ncols=True,
+        self._context = ExitStack()
+        self._tqdm = self._context.enter_context(
+            tqdm(
+                desc=self.title,
+                total=self.total,
+                unit=f" {self.unit}s",
+                initial=self._initial,
+                leave=False,
+                disable=True if self._is_silent else None,
+                nrows=20,  # shown also on a terminal that does not tell its size
+            )
         )
         if not self._tqdm.disable:
-            self._redrawing.start()
+            self._context.enter_context(logging_redirect_tqdm())  # above the bar, not behind it
+            redrawing = threading.Thread(target=self._redraw, daemon=True)
+            redrawing.start()
+            self._context.callback(redrawing.join)
+            self._context.callback(self._ended.set)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        if not self._tqdm.disable:
-            self._redrawing.join()
-        self._tqdm.close()
+    def __exit__(self, *error: object) -> None:
+        self._context.close()
 
     def update(self, n: int, **notes: str) -> None:
         """`n` more are done; `notes` are shown behind the bar."""

@@ -1,9 +1,11 @@
 """How far a phase is, on a terminal and in a log."""
 
 import io
+import logging
 import re
+import sys
 import time
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
@@ -51,6 +53,15 @@ def test_a_bar_counts_clips_and_its_clock_runs_while_a_batch_takes_long(monkeypa
         bar.update(40, loss="0.500")
         wait_until(lambda: "40/40" in shown.getvalue() and "loss=0.500" in shown.getvalue())
     assert " clips" in shown.getvalue()
+
+
+def test_what_is_logged_meanwhile_stands_above_the_bar(monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    with terminal() as shown, redirect_stdout(shown):
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+        with Bar("epoch 1", 4, "clip"):
+            logging.info("7 files are moved")
+    assert re.search(r"^\s*7 files are moved$", shown.getvalue().replace("\r", "\n"), re.M)
 
 
 def test_without_a_terminal_a_line_is_logged_now_and_then(monkeypatch, caplog):
