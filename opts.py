@@ -516,7 +516,7 @@ def _contradictions(options: Options) -> Iterator[str]:
         yield (
             f"--ft_begin_module {options.ft_begin_module} freezes the layers before it; "
             "without --pretrain_path or --resume_path those would stay random: leave it out too, "
-            "and train a small network at a low rate (--model_depth 18 --learning_rate 0.01)"
+            "and train a small network at a low rate (--model_depth 10 --learning_rate 0.01)"
         )
 
 

@@ -83,7 +83,7 @@ def fit(
         is_first, is_last = left is None, epoch == n_epochs
         left = run.seconds / (epoch - start.epoch + 1) * (n_epochs - epoch)
         if is_first and not is_last:
-            log.info("about %s for the other %d epochs", duration(left), n_epochs - epoch)
+            log.info("about %s left", duration(left))
         keeper.at_end_of_epoch(trainer.state, epoch, is_last=is_last, is_best=is_best)
 
 

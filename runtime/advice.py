@@ -16,7 +16,7 @@ NAMED = 5  # files that are there, before "and N more"
 MANY_VIDEOS, LARGE_BATCH = 5000, 64  # below either, the default rate is too high from scratch
 WITHOUT_WEIGHTS = (
     "train a small network from random weights, at a low rate: leave out --pretrain_path and "
-    "--ft_begin_module, and give --model_depth 18 --learning_rate 0.01"
+    "--ft_begin_module, and give --model_depth 10 --learning_rate 0.01"
 )
 # Of a training command, what its inference needs too and the checkpoint does not tell.
 CARRIED = (
@@ -74,7 +74,7 @@ def from_scratch(options: Options, *, n_videos: int, n_nodes: int = 1) -> str | 
         f"training starts from random weights at --learning_rate {options.learning_rate:g}, the "
         "default, which is for batches of 128 out of hundreds of thousands of videos: for "
         f"{n_videos} videos in batches of {min(batch, n_videos)} take --learning_rate 0.01 and a "
-        "small network (--model_depth 18 or 10), or pretrained weights (docs/recipes.md)"
+        "small network (--model_depth 10), or pretrained weights (docs/recipes.md)"
     )
 
 

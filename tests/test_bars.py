@@ -125,7 +125,7 @@ def test_the_time_left_for_the_run_is_told_after_each_epoch(tmp_path, capsys):
     with terminal() as shown:
         assert small_run(tmp_path, "--n_epochs", "3") == 0
     out = capsys.readouterr().out
-    assert re.search(r"^epoch 1: val loss .*\nabout \S+ s for the other 2 epochs$", out, re.M)
+    assert re.search(r"^epoch 1: val loss .*\nabout \S+ s left$", out, re.M)
     assert re.search(r"^epoch 2 of 3: .*, about \S+ s left$", out, re.M)
     assert re.search(r"epoch 3 of 3, about \S+ s left:", shown.getvalue())
 
