@@ -1,6 +1,7 @@
 # make demo    from nothing to a trained classifier and its accuracy, in ./demo
 # make demo VIDEOS=folder    the same with a folder of class folders
 # make test    the tests;  make lint    ruff and mypy;  make test-slow    those that take minutes
+# make test-avx2    the numeric tests as a CPU without AVX-512 runs them;  make test-sse41    as the oldest
 # make fuzz    20,000 damaged files and hostile command lines (FUZZ_CASES, FUZZ_SEED)
 # make bench   speed against the original's way of working, some minutes
 # Each sets up its own environment in .venv first (torch is some 5 GB with its GPU libraries).
@@ -13,7 +14,7 @@ VIDEOS ?=
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: demo test test-slow fuzz lint bench clean
+.PHONY: demo test test-slow test-avx2 test-sse41 fuzz lint bench clean
 
 demo: $(VENV)/ready
 	PYTHON=$(BIN)/python sh demo.sh "$(VIDEOS)"
@@ -23,6 +24,13 @@ test: $(VENV)/ready-dev
 
 test-slow: $(VENV)/ready-dev
 	$(PYTEST) -m slow
+
+# torch and its oneDNN keep to fewer instructions where these variables say so.
+test-avx2: $(VENV)/ready-dev
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m "numeric and not slow"
+
+test-sse41: $(VENV)/ready-dev
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -m "numeric and not slow"
 
 fuzz: $(VENV)/ready-dev
 	FUZZ_CASES=$${FUZZ_CASES:-20000} $(PYTEST) --dist load tests/test_fuzz.py

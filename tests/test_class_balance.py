@@ -13,6 +13,8 @@ from runtime.device import Normalization, choose_device
 from tests.runs import make_dataset, small_run
 from trainer import build_trainer
 
+pytestmark = pytest.mark.numeric
+
 PATHS = ["--video_path", "v", "--annotation_path", "a", "--result_path", "r"]
 
 

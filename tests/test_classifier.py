@@ -8,6 +8,8 @@ from errors import UserError
 from models.build import build
 from tests.runs import make_dataset, small_run
 
+pytestmark = pytest.mark.numeric
+
 CLIPS = torch.arange(2 * 3 * 8 * 32 * 32, dtype=torch.int64).remainder(251).to(torch.uint8)
 CLIPS = CLIPS.view(2, 3, 8, 32, 32)
 

@@ -6,6 +6,8 @@ import pytest
 
 from tests.commands import run_command
 
+pytestmark = pytest.mark.numeric
+
 PRECISION = (
     "from runtime.device import Normalization, choose_device;"
     "normalization = Normalization.of('kinetics');"

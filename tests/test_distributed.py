@@ -16,6 +16,8 @@ from runtime.distributed import ALONE, World, find_launcher, join
 from tests.commands import Command
 from tests.runs import make_dataset, read_table
 
+pytestmark = pytest.mark.numeric
+
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 FLAGS = (

@@ -23,6 +23,8 @@ from tests.runs import make_dataset, make_frames
 from tests.videos import draw, draw_sound
 from util_scripts import export_model
 
+pytestmark = pytest.mark.numeric
+
 DOCS = Path(__file__).parent.parent / "docs/using-models.md"
 NAMES = ["run", "walk", "läuft"]
 

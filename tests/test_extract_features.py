@@ -18,6 +18,8 @@ from tests.golden.weights import weights_from_names
 from tests.runs import make_dataset, make_frames, small_run
 from util_scripts import extract_features
 
+pytestmark = pytest.mark.numeric
+
 FLAGS = ["--sample_size", "32", "--sample_duration", "8", "--inference_stride", "8"]
 MACHINE = ["--no_cuda", "--precision", "fp32", "--n_threads", "0"]
 

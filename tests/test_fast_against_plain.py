@@ -23,6 +23,8 @@ from tests.runs import make_dataset, read_results, small_run
 from trainer import Trainer
 from util_scripts.ffmpeg import Ffmpeg
 
+pytestmark = pytest.mark.numeric
+
 KINETICS = Normalization.of("kinetics")
 
 

@@ -8,6 +8,8 @@ import torch
 
 from tests.runs import GOLDEN, as_of_the_original, read_table, run_golden
 
+pytestmark = pytest.mark.numeric
+
 FIGHT = Path(__file__).parent.parent.parent / "shared/golden/fight"
 
 

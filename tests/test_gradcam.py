@@ -15,6 +15,8 @@ from models.gradcam import finest_useful_layer, grad_cam, in_float32
 from util_scripts.ffmpeg import Ffmpeg
 from util_scripts.make_demo_videos import HEIGHT, MOTIONS, RATE, WIDTH, course, filter_graph
 
+pytestmark = pytest.mark.numeric
+
 CLIPS = torch.randn((2, 3, 8, 32, 32), generator=torch.Generator().manual_seed(0))
 CLASSES = torch.tensor([1, 0])
 SMALL = {"resnet_widen_factor": 0.25}

@@ -10,6 +10,8 @@ from runtime.memory import GLIBC_VARIABLES, Bounded
 from tests.commands import run_command
 from tests.runs import make_dataset, small_run
 
+pytestmark = pytest.mark.numeric
+
 FAULTS = """
 import resource, sys
 from runtime.device import Normalization, choose_device

@@ -18,6 +18,8 @@ from runtime.device import onednn_has_bf16
 from tests.golden.weights import model_input, weights_from_names
 from tests.runs import GOLDEN
 
+pytestmark = pytest.mark.numeric
+
 CASES = json.loads(gzip.decompress((GOLDEN / "models.json.gz").read_bytes()))
 ALL_DEPTHS = [(family, depth) for family, entry in FAMILIES.items() for depth in entry.depths]
 SMALLEST = {(family, min(entry.depths)) for family, entry in FAMILIES.items()}

@@ -12,6 +12,8 @@ from tests.commands import run_util
 from tests.runs import make_dataset, small_run
 from tests.videos import draw
 
+pytestmark = pytest.mark.numeric
+
 ROOT = Path(__file__).parent.parent
 HOW = ("--no_cuda", "--precision", "fp32")
 

@@ -12,6 +12,8 @@ from runtime.optimizer_state import load_optimizer
 from tests.runs import as_of_the_original, make_dataset, small_run
 from trainer import Trainer
 
+pytestmark = pytest.mark.numeric
+
 SHAPE = (4, 3, 2, 2, 2)
 LAYOUTS = {
     "contiguous": lambda t: t.contiguous(),

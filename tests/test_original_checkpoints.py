@@ -7,6 +7,8 @@ import main
 from runtime.checkpoint import load_checkpoint
 from tests.runs import make_dataset
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize(
     "model",

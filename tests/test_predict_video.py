@@ -23,6 +23,8 @@ from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 from util_scripts.predict_video import main as predict_video
 from util_scripts.video_inputs import find_inputs
 
+pytestmark = pytest.mark.numeric
+
 LABELS = ("a", "b", "c")
 SAME = 0.02  # what JPEG may change of a score
 CPU = ("--no_cuda", "--precision", "fp32")

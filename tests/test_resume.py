@@ -12,6 +12,8 @@ from runtime.checkpoint import load_checkpoint
 from tests.commands import run_command
 from tests.runs import make_dataset, read_table, small_run
 
+pytestmark = pytest.mark.numeric
+
 
 def weights_of(path):
     return torch.load(path, weights_only=True)["state_dict"]

@@ -7,6 +7,8 @@ from PIL import Image
 
 from spatial_transforms import CORNER_SCALES, EvalView, TrainView, apply_view
 
+pytestmark = pytest.mark.numeric
+
 
 def noise(height, width, seed=0):
     """A picture with detail at all scales, uint8 (3, H, W), as a decoder lays it out."""

@@ -14,6 +14,8 @@ from runtime.device import Normalization, choose_device
 from tests.runs import make_dataset, read_table, small_run
 from trainer import OUT_OF_MEMORY, Trainer, _explained
 
+pytestmark = pytest.mark.numeric
+
 
 def weights(run, epoch=2):
     return torch.load(run / f"save_{epoch}.pth", weights_only=True)["state_dict"]
