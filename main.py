@@ -61,6 +61,8 @@ def _check_outputs(options: Options) -> None:
 
     folder = options.result_path
     assert folder is not None
+    if not folder.is_dir():
+        return  # to be made, and what else is wrong with it is found out then
     outputs = []
     if not options.no_train:
         outputs += files_of_training(folder, options.n_epochs, options.checkpoint)

@@ -246,13 +246,15 @@ BAD_DATA = {
 @pytest.mark.parametrize("spoil", BAD_DATA, ids=lambda spoil: spoil.__name__)
 def test_bad_data_is_one_line_and_nothing_is_overwritten(own, capsys, spoil, n_threads):
     (own / "res").mkdir()
-    for name in ("train.log", "val.log", "opts.json", "save_1.pth", "val.json"):
-        (own / "res" / name).write_text("earlier")
+    earlier = dict.fromkeys(("train.log", "val.log", "save_1.pth"), "earlier")
+    earlier |= {"opts.json": '{"root_path": null}', "val.json": '{"results": {}}'}
+    for name, text in earlier.items():
+        (own / "res" / name).write_text(text)
     spoil(own)
     assert small_run(own, "--n_threads", n_threads, "--inference", "--train_t_crop", "center") == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 1 and BAD_DATA[spoil] in errors[0]
-    assert {p.read_text() for p in (own / "res").iterdir()} == {"earlier"}
+    assert {p.name: p.read_text() for p in (own / "res").iterdir()} == earlier
 
 
 def test_unreadable_samples_can_be_left_out(own, capsys):
