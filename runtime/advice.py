@@ -45,15 +45,16 @@ def no_such_checkpoint(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"{path}: no such checkpoint: there is no folder {folder}"
+    where = "the working directory" if folder == Path() else str(folder)
     try:
         names = [file.name for file in folder.iterdir() if file.suffix in CHECKPOINTS]
     except OSError as error:
-        return f"{path}: no such checkpoint; {folder} can't be listed: {error.strerror}"
+        return f"{path}: no such checkpoint; {where} can't be listed: {error.strerror}"
     if not names:
-        return f"{path}: no such checkpoint, and no other in {folder}"
+        return f"{path}: no such checkpoint, and no other in {where}"
     closest = difflib.get_close_matches(path.name, sorted(names), n=len(names), cutoff=0)
     more = f" and {len(closest) - NAMED} more" if len(closest) > NAMED else ""
-    return f"{path}: no such checkpoint; {folder} holds {', '.join(closest[:NAMED])}{more}"
+    return f"{path}: no such checkpoint; {where} holds {', '.join(closest[:NAMED])}{more}"
 
 
 def no_such_weights(path: Path) -> str:
