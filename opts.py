@@ -269,6 +269,22 @@ class Options:
 
 
 FLAGS = tuple(field for field in fields(Options) if field.metadata)
+# What a file of the original does not tell, and how to compute.
+CLASSIFIER_FLAGS = (
+    "model",
+    "model_depth",
+    "conv1_t_stride",
+    "no_max_pool",
+    "sample_size",
+    "sample_duration",
+    "sample_t_stride",
+    "mean_dataset",
+    "no_mean_norm",
+    "no_std_norm",
+    "value_scale",
+    "precision",
+    "no_cuda",
+)
 
 
 def parse_opts(argv: Sequence[str] | None = None) -> Options:

@@ -95,8 +95,7 @@ def run_phases(parts: Parts, checkpoint: Checkpoint | None, interruption: Interr
                 interruption.end_if_asked()
                 scores = _infer(parts, inference_loader, checkpoint, on_batch)
             results |= _tell_results(parts, inference_loader, scores)
-            weights, _ = _weights(options, checkpoint)
-            log.info("other videos are scored by\n    %s", prediction_command(options, weights))
+            _tell_how_to_predict(options, checkpoint)
     if results and parts.run_log.board is not None:
         parts.run_log.board.outcome(options.as_plain(), results)
 
@@ -338,6 +337,16 @@ def _weights(options: Options, checkpoint: Checkpoint | None) -> tuple[Path, int
         return checkpoint.path, checkpoint.epoch
     assert options.result_path is not None
     return options.result_path / f"save_{options.n_epochs}.pth", options.n_epochs
+
+
+def _tell_how_to_predict(options: Options, checkpoint: Checkpoint | None) -> None:
+    if options.input_type != "rgb":
+        return  # which predict_video reads alone
+    weights, _ = _weights(options, checkpoint)
+    file = None if checkpoint is None or checkpoint.path != weights else checkpoint
+    has_names = file is None or file.class_names is not None
+    command = prediction_command(options, weights, has_names=has_names)
+    log.info("other videos are scored by\n    %s", command)
 
 
 def _tell_results(

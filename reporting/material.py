@@ -11,11 +11,10 @@ from datasets.annotation import canonical_subset
 from datasets.build import build_window_dataset
 from datasets.video_dataset import VideoDataset
 from errors import UserError
-from opts import options_of
+from opts import CLASSIFIER_FLAGS, options_of
 from reporting.facts import Facts
 from reporting.strips import Viewer
 from runtime.checkpoint import check_class_names
-from util_scripts.cli import CLASSIFIER_FLAGS
 
 # What decides which pixels the model sees.
 CLIP_FLAGS = ("sample_size", "sample_duration", "sample_t_stride", "input_type")

@@ -5,10 +5,10 @@ import difflib
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from opts import FLAGS, Options
+from opts import CLASSIFIER_FLAGS, FLAGS, Options
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
@@ -104,25 +104,30 @@ def inference_command(options: Options) -> str:
     words: list[object] = [_python(), _here(ROOT / "main.py")]
     for name in ("video_path", "annotation_path", "result_path"):
         words += [f"--{name}", getattr(options, name)]
-    for field in FLAGS:
-        if field.name not in CARRIED or field.name not in options.given:
-            continue
-        value = getattr(options, field.name)
-        words += [f"--{field.name}"] if value is True else [f"--{field.name}", value]
+    words += _given(options, CARRIED)
     words += ["--resume_path", _weights_to_use(options), "--no_train", "--no_val", "--inference"]
     return shlex.join(map(str, words))
 
 
-def prediction_command(options: Options, weights: Path) -> str:
-    """A command line that takes the place of inference for any other video."""
+def prediction_command(options: Options, weights: Path, *, has_names: bool) -> str:
+    """The same for any other video. A file of `weights` that this run did not write may lack the
+    names of its classes, and needs the flags that it was given here."""
     words: list[object] = [_python(), "-m", "util_scripts.predict_video", "VIDEO.mp4"]
     words += ["--checkpoint", weights]
-    for name in ("no_cuda", "precision"):
-        value = getattr(options, name)
-        if name in options.given:
-            words += [f"--{name}"] if value is True else [f"--{name}", value]
+    words += [] if has_names else ["--labels", options.annotation_path]
+    words += _given(options, CLASSIFIER_FLAGS if options.no_train else ("no_cuda", "precision"))
     here = "" if Path.cwd() == ROOT else f"PYTHONPATH={shlex.quote(str(ROOT))} "
     return here + shlex.join(map(str, words))
+
+
+def _given(options: Options, names: Collection[str]) -> Iterator[object]:
+    """Those flags of `names` that were on the command line, with their values."""
+    for field in FLAGS:
+        if field.name in names and field.name in options.given:
+            value = getattr(options, field.name)
+            yield f"--{field.name}"
+            if value is not True:
+                yield value
 
 
 def _python() -> str:

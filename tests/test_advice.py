@@ -3,6 +3,7 @@
 import shlex
 
 import pytest
+import torch
 
 import main
 from errors import UserError
@@ -34,10 +35,27 @@ def test_training_ends_with_the_best_epoch_and_the_command_to_go_on_with(data, t
     assert script == "main.py" and main.main(flags) == 0
     assert len(read_results(result)) == 4
     # And from there to any video.
-    [[_, *words]] = commands(capsys.readouterr().out)
-    words[words.index("VIDEO.mp4")] = draw(tmp_path / "a.mp4")
+    assert_predicts(capsys.readouterr().out, draw(tmp_path / "a.mp4"))
+
+
+def assert_predicts(text, video):
+    """The command that a log offers works on a video."""
+    [[_, *words]] = commands(text)
+    words[words.index("VIDEO.mp4")] = video
     done = run_command(*words)
-    assert done.status == 0 and "a.mp4" in done.stdout, done.text
+    assert done.status == 0 and f"{video}: 10 frames" in done.stdout, done.text
+
+
+def test_of_a_file_without_names_the_command_says_what_is_missing(data, tmp_path, capsys):
+    assert small_run(data, "--n_epochs", "1", result=str(tmp_path)) == 0
+    state = torch.load(tmp_path / "save_1.pth", weights_only=True)["state_dict"]
+    torch.save({"state_dict": state}, tmp_path / "bare.pth")
+    capsys.readouterr()
+    flags = ["--resume_path", str(tmp_path / "bare.pth"), "--no_train", "--no_val", "--inference"]
+    assert small_run(data, *flags, result=str(tmp_path / "res")) == 0
+    out = capsys.readouterr().out
+    assert f" --labels '{data}/index.json' " in out and " --sample_size 32 " in out
+    assert_predicts(out, draw(tmp_path / "a.mp4"))
 
 
 def test_the_command_carries_what_the_checkpoint_does_not_tell(data, tmp_path, capsys):

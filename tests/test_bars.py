@@ -11,6 +11,7 @@ import pytest
 
 from runtime import bars
 from runtime.bars import Bar, duration
+from tests.commands import run_command
 from tests.runs import make_dataset, small_run
 from tests.videos import draw
 from util_scripts import generate_video_jpgs
@@ -137,6 +138,18 @@ def test_extraction_knows_its_total(tmp_path):
     with terminal() as shown:
         assert generate_video_jpgs.main(folders) == 0
     assert "extraction:   0%" in shown.getvalue() and "/3 [" in shown.getvalue()
+
+
+def test_scripts_log_to_standard_error(tmp_path):
+    draw(tmp_path / "videos/a/1.mp4", seconds=0.5)
+    code = (
+        "import sys; from runtime import bars; from util_scripts import cli, generate_video_jpgs; "
+        "bars.LOGGED = 0; sys.argv[1:] = ['videos', 'jpg', 'own']; "
+        "sys.exit(cli.run(generate_video_jpgs.main))"
+    )
+    done = run_command("-c", code, cwd=tmp_path)
+    assert done.status == 0 and done.stdout.startswith("1 done, ")
+    assert re.fullmatch(r"extraction: 1 of 1 videos in \S+ s, about 0.0 s left\n", done.stderr)
 
 
 def test_durations():

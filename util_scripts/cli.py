@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import opts
 from datasets.annotation import SUBSETS, Index
 from errors import UserError
-from opts import add_flags
+from opts import CLASSIFIER_FLAGS, add_flags
 from runtime.interruption import Interruption
 from runtime.outputs import Input, Kind, Output, check_outputs
 from runtime.program import run_program
@@ -22,22 +22,6 @@ if TYPE_CHECKING:
     from classifier import Classifier
     from datasets.video_dataset import ClipLoader, WindowBatches
 
-# What a file of the original does not tell, and how to compute.
-CLASSIFIER_FLAGS = (
-    "model",
-    "model_depth",
-    "conv1_t_stride",
-    "no_max_pool",
-    "sample_size",
-    "sample_duration",
-    "sample_t_stride",
-    "mean_dataset",
-    "no_mean_norm",
-    "no_std_norm",
-    "value_scale",
-    "precision",
-    "no_cuda",
-)
 # Of main.py --inference: which windows of which frames.
 CLIP_FLAGS = (
     "file_type",
