@@ -145,7 +145,8 @@ def _train(
                 train_loader, val_loader, scorer = _cached(parts, trainer, clips, val_clips)
     if options.tensorboard and start == Position(1):
         _show_clips(parts, clips)
-    with interruption.deferred():
+    at_once = "stopped at once; --resume_path auto goes on from what was saved before"
+    with going_on(at_once), interruption.deferred():
         fit(
             trainer,
             train_loader,

@@ -55,7 +55,7 @@ def run_program(main: Callable[[], int]) -> int:
     finally:
         if out is not None:
             out.on_lost = _ignore  # Python flushes once more when it ends
-    if out.lost is None:
+    if out.lost is None or status == 128 + signal.SIGHUP:  # with its terminal the output goes, too
         return status
     if out.lost.errno == errno.EPIPE:
         return 128 + signal.SIGPIPE

@@ -55,10 +55,8 @@ def finished(root, arguments, status=0, **how):
 
 
 RUNS = {
-    "training": (*TRAIN, "--accumulate", "2"),
     "tensorboard": (*TRAIN, "--tensorboard", "--inference"),
-    "validation": (*RESUMED, "--n_threads", "2"),
-    "inference": (*RESUMED, "--no_val", "--n_threads", "2", "--inference"),
+    "validation": (*RESUMED, "--n_threads", "2", "--inference"),
     "cached": (*TRAIN, *TUNED, "--cache_features", "2"),
 }
 
@@ -109,9 +107,9 @@ def endless(root, result, *flags, **how):
     return Command(*main_py(root, result, *many), environ=environ_of(root), **how)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_processes_saves(root, number):
-    """As a batch system sends SIGTERM, a closed terminal SIGHUP, Ctrl-C SIGINT."""
+    """As a batch system sends SIGTERM, and a closed terminal SIGHUP."""
     result = f"res_{number.name}"
     with endless(root, result, "--accumulate", "2") as command:
         command.wait_until(has_rows(root, result))
@@ -130,6 +128,7 @@ def test_ctrl_c_twice(root):
             time.sleep(0.05)  # two at once would be one
         done = command.finish()
     assert done.status == 130 and "Traceback" not in done.text, done.text
+    assert "--resume_path auto" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_under_nohup_a_closed_terminal_does_not_matter(root):
@@ -178,13 +177,20 @@ def test_no_shared_memory_at_all(root):
     assert len(done.stderr.splitlines()) == 1
 
 
+def limit_files(soft, hard):
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_the_limit_of_open_files_is_raised():
+    code = (
+        "import resource; from runtime.program import run_program;"
+        "run_program(lambda: print(resource.getrlimit(resource.RLIMIT_NOFILE)))"
+    )
+    done = run_command("-c", code, before=limit_files(64, 1024))
+    assert done.stdout == "(1024, 1024)\n", done.text
+
+
 def test_few_open_files(root):
-    """The soft limit is raised; where the hard one is too low, there are fewer workers."""
-
-    def limit(soft, hard):
-        return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-    raised = finished(root, main_py(root, "res_files", *TRAIN), before=limit(64, 1024))
-    assert "open files" not in raised.text
-    done = finished(root, main_py(root, "res_files", *TRAIN), before=limit(100, 100))
+    arguments = main_py(root, "res_files", *TRAIN)
+    done = finished(root, arguments, before=limit_files(100, 100))
     assert "0 loader processes instead of 2: the limit of 100 open files" in done.stdout

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -149,3 +150,30 @@ def test_a_reader_that_leaves_during_training_stops_it_at_a_safe_point(chinese):
     assert (chinese / "left/last.pth").exists()
     more = train(chinese, "left", "--n_epochs", "3", "--no_val", "--resume_path", "auto")
     assert "is at epoch" in more.stderr or more.status == 0
+
+
+CLOSED_TERMINAL = """
+import os, pty, signal, sys, time
+from pathlib import Path
+from util_scripts import cli
+
+terminal, ours = pty.openpty()
+os.dup2(ours, 1)
+
+def main(argv):
+    try:
+        os.close(terminal)
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(60)
+    finally:
+        print("the results until then", flush=True)
+        Path(sys.argv[1]).touch()
+
+sys.exit(cli.run(main))
+"""
+
+
+def test_what_a_command_does_at_its_end_is_done_without_a_terminal(tmp_path):
+    done = run_command("-c", CLOSED_TERMINAL, tmp_path / "results")
+    assert (done.status, done.stderr) == (128 + signal.SIGHUP, "")
+    assert (tmp_path / "results").exists()

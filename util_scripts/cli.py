@@ -4,6 +4,7 @@ import argparse
 import glob
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from errors import UserError
 from opts import CLASSIFIER_FLAGS, add_flags
 from runtime.interruption import Interruption
 from runtime.outputs import Input, Kind, Output, check_outputs
-from runtime.program import run_program
+from runtime.program import losing_output, run_program
 
 if TYPE_CHECKING:
     from classifier import Classifier
@@ -138,12 +139,13 @@ def run(main: Callable[[Sequence[str] | None], int]) -> int:
     """Run a command on sys.argv and return its exit status: see run_program. SIGTERM and a terminal
     that is closed end it as Ctrl-C does: it leaves nothing half done, and no process. Lines on the
     progress go to standard error."""
+    interruption = Interruption()
 
     def watched() -> int:
         progress = logging.getLogger("progress")
         progress.addHandler(logging.StreamHandler(sys.stderr))
         progress.setLevel(logging.INFO)
-        with Interruption().watching():
+        with interruption.watching(), losing_output(lambda: interruption.ask(signal.SIGPIPE)):
             return main(None)
 
     return run_program(watched)
