@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from errors import UserError
 from opts import AUTO, Options, parse_opts
-from runtime.interruption import Interrupted, Interruption
+from runtime.interruption import SIGPIPE, Interrupted, Interruption
 from runtime.program import losing_output, run_program
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its cache of fonts
     interruption = Interruption()
     try:
-        with interruption.watching(), losing_output(lambda: interruption.ask(signal.SIGPIPE)):
+        with interruption.watching(), losing_output(lambda: interruption.ask(SIGPIPE)):
             options = parse_opts(argv)
             _check_outputs(options)
             n_processes, node = _processes_to_start(options)
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {line}", file=sys.stderr)
         return 2
     except Interrupted as interrupted:
-        if interrupted.hint or interrupted.number != signal.SIGPIPE:
+        if interrupted.hint or interrupted.number != SIGPIPE:
             print(f"interrupted: {interrupted}", file=sys.stderr)
         return interrupted.exit_status
     return 0

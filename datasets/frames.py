@@ -20,9 +20,8 @@ from datasets.frame_names import is_picture_name, why_no_frames
 from datasets.pictures import PictureError, jpeg_size
 from datasets.video_files import OpenVideo, VideoError, read_jpegs
 from errors import UserError
+from runtime.reading import OPEN_FLAGS
 
-# O_NONBLOCK: opening a named pipe must not wait for a writer.
-OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
 MAX_BYTES = 1 << 28  # of a frame: four for every pixel that it may have
 # What decoders raise for a damaged file, Pillow most of them.
 DAMAGED = (OSError, ValueError, SyntaxError, struct.error, EOFError, RuntimeError, MemoryError)

@@ -11,7 +11,6 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
-from multiprocessing.reduction import DupFd
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -31,6 +30,8 @@ class Parcel(Generic[T]):
 
     def __init__(self, unpack: Callable[..., T], parts: list[Tensor], *rest: Any) -> None:
         self.unpack = unpack
+        from multiprocessing.reduction import DupFd  # Windows has none
+
         n_items = sum(len(part) for part in parts)
         self.shape = (n_items, *parts[0].shape[1:]) if parts else (0,)
         text = pickle.dumps(rest, protocol=pickle.HIGHEST_PROTOCOL)

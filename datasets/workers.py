@@ -5,8 +5,8 @@ import logging
 import multiprocessing.connection
 import multiprocessing.util
 import os
-import resource
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +21,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from errors import UserError
 from runtime.interruption import SIGNALS
+from runtime.limits import most_open_files
 from runtime.memory import give_back
 
 Key = TypeVar("Key")
@@ -29,14 +30,14 @@ Batch = TypeVar("Batch")
 PER_CORE = 16  # workers of which each core has that many wait for a disk or a network, if anything
 FILES_EACH = 8  # that the main process holds open for a worker of training and one of validation
 OTHER_FILES = 128  # that a process may hold open beside those: libraries, devices, pictures
-HELD = (*SIGNALS, signal.SIGCHLD)  # while workers are started
+HELD = [*SIGNALS] if sys.platform == "win32" else [*SIGNALS, signal.SIGCHLD]  # of new workers
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 OUT_OF_FILES_TEXTS = ("Too many open files", "received 0 items of ancdata")
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "Cannot allocate memory")
 GO_ON = "checkpoints saved before are whole, --resume_path auto goes on from them"
-CAUSES: Mapping[int, str] = {
-    signal.SIGKILL: "memory ran out, most likely: lower --n_threads or the batch size",
-    signal.SIGBUS: "a file it read was cut short, or /dev/shm is full (docker run --shm-size=8g)",
+CAUSES: Mapping[str, str] = {
+    "SIGKILL": "memory ran out, most likely: lower --n_threads or the batch size",
+    "SIGBUS": "a file it read was cut short, or /dev/shm is full (docker run --shm-size=8g)",
 }
 
 log = logging.getLogger(__name__)
@@ -45,9 +46,9 @@ log = logging.getLogger(__name__)
 @cache
 def usable_workers(n_wanted: int) -> int:
     """At most as many workers as this machine can start; a warning tells where that is fewer."""
-    n_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n_files = most_open_files()
     bounds = {f"{PER_CORE} for each core": PER_CORE * (os.cpu_count() or 1)}
-    if n_files != resource.RLIM_INFINITY:
+    if n_files is not None:
         room = f"the limit of {n_files} open files (ulimit -n)"
         bounds[room] = max(0, n_files - OTHER_FILES) // FILES_EACH
     reason, most = min(bounds.items(), key=lambda bound: bound[1])
@@ -181,8 +182,9 @@ def _lost(codes: Sequence[int]) -> Exception:
     if not others:
         return Terminated()
     code = others[0]
-    cause = CAUSES.get(-code, "--n_threads 0 shows at which video")
-    told = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+    name = signal.Signals(-code).name if code < 0 else ""
+    cause = CAUSES.get(name, "--n_threads 0 shows at which video")
+    told = f"was killed by {name}" if name else f"ended with {code}"
     return UserError(f"a loader process {told}: {cause}; {GO_ON}")
 
 
@@ -208,8 +210,8 @@ def _signals_held() -> Iterator[None]:
     process is just then, inside a step or while it saves; without it the pass of the batches does,
     five seconds after they stop coming.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals go to another thread
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield  # Windows can't; or signals go to another thread
         return
     noted: list[int] = []
     before = {held: signal.getsignal(held) for held in HELD}
@@ -233,4 +235,5 @@ def begin_worker(worker: int) -> None:
     for number in SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)

@@ -6,7 +6,6 @@ They are started by torchrun, SLURM or Open MPI, or by `launch` on the GPUs of o
 import atexit
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from errors import UserError
+from runtime.interruption import is_under_nohup
 
 # How long one process waits for the others, e.g. for the last of their videos. One that ends is
 # noticed at once.
@@ -230,7 +230,7 @@ def launch(
 
     script = str(Path(__file__).parent.parent / "main.py")
     meeting = _torchrun_flags(node, dist_url)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup(1), which torchrun would undo
+    if is_under_nohup():  # which torchrun would undo
         os.environ.setdefault("PET_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
     command = ["--nproc_per_node", str(n_processes), script, *argv, "--distributed"]
     try:

@@ -61,7 +61,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def _bring_to_disk(path: Path) -> None:
     """Or a power cut could leave an empty file under a name that has been replaced."""
-    with path.open("rb") as file:
+    with path.open("rb+") as file:  # Windows needs it open for writing
         os.fsync(file.fileno())
 
 

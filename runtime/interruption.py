@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Windows has neither.
+SIGHUP, SIGPIPE = getattr(signal, "SIGHUP", None), int(getattr(signal, "SIGPIPE", 13))
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if SIGHUP is None else [SIGHUP]))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -17,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, number: int, hint: str = "") -> None:
-        super().__init__(hint or signal.Signals(number).name)
+        super().__init__(hint or ("SIGPIPE" if number == SIGPIPE else signal.Signals(number).name))
         self.number = number
         self.hint = hint
 
@@ -42,8 +44,7 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield  # signals go to the main thread, which is not ours
             return
-        is_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        handled = [number for number in SIGNALS if not (is_nohup and number == signal.SIGHUP)]
+        handled = [number for number in SIGNALS if not (number == SIGHUP and is_under_nohup())]
         before: dict[int, Any] = {number: signal.signal(number, self._note) for number in handled}
         try:
             yield
@@ -75,6 +76,11 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.ask(number)
+
+
+def is_under_nohup() -> bool:
+    """Whether nohup(1) started this process, which a closed terminal then leaves alone."""
+    return SIGHUP is not None and signal.getsignal(SIGHUP) is signal.SIG_IGN
 
 
 @contextmanager

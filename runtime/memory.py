@@ -63,6 +63,8 @@ def _glibc() -> ctypes.CDLL | None:
 
 def _resident() -> int:
     """Bytes of this process in memory; 0 where the system does not tell."""
+    if sys.platform != "linux":
+        return 0
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:

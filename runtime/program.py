@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from errors import UserError
-from runtime.interruption import Interrupted
+from runtime.interruption import SIGPIPE, Interrupted
 from runtime.limits import allow_more_open_files
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -58,7 +58,7 @@ def run_program(main: Callable[[], int]) -> int:
     if out.lost is None or status == 128 + signal.SIGHUP:  # with its terminal the output goes, too
         return status
     if out.lost.errno == errno.EPIPE:
-        return 128 + signal.SIGPIPE
+        return 128 + SIGPIPE
     _print_error(f"standard output: can't be written: {out.lost.strerror}")
     return 2
 

@@ -13,6 +13,9 @@ import msgspec
 
 from errors import UserError
 
+BINARY = getattr(os, "O_BINARY", 0)  # without it Windows changes line ends
+# O_NONBLOCK: opening a named pipe must not wait for a writer.
+OPEN_FLAGS = os.O_RDONLY | BINARY | getattr(os, "O_NONBLOCK", 0)
 LARGEST = 1e300  # beyond it sums overflow
 Finite = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 LONGEST_NAME = 4096  # characters of a label or an id
@@ -28,8 +31,7 @@ T = TypeVar("T")
 def read_bytes(path: Path, what: str) -> bytes:
     """The content of a regular file. Raises UserError that calls the file `what`."""
     try:
-        # O_NONBLOCK: opening a named pipe must not wait for a writer.
-        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        with os.fdopen(os.open(path, OPEN_FLAGS), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise UserError(f"{path}: the {what} can't be read: not a regular file")
             return file.read()

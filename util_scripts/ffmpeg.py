@@ -1,6 +1,5 @@
 """ffmpeg: where it is, and how it is run. The only place that starts a process."""
 
-import fcntl
 import io
 import os
 import queue
@@ -8,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -167,7 +167,9 @@ class Stream:
         pipe = process.stdout or process.stdin
         assert pipe is not None
         self.pipe: IO[bytes] = pipe
-        if hasattr(fcntl, "F_SETPIPE_SZ"):
+        if sys.platform == "linux":
+            import fcntl
+
             with suppress(OSError):  # a user's share of pipes may be used up: slower, no worse
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self.log = Log()
@@ -219,7 +221,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a process and what it started; one that is over and reaped is left alone."""
     if process.poll() is None:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 class Log:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import asdict, astuple, replace
 
 from errors import UserError
-from runtime.reading import Finite, bad_name
+from runtime.reading import BINARY, Finite, bad_name
 from util_scripts.ffmpeg import FfmpegRun
 from util_scripts.shard import WHOLE, Shard, hash_of
 
@@ -155,7 +155,7 @@ class Manifest:
                 self._remember(row)
         self._unseen, self._moved = set(self._known), set[int]()
         try:
-            self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+            self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | BINARY, 0o666)
             self._end_torn_line()
         except OSError as error:
             raise UserError(f"{error.filename}: can't be used: {error.strerror}") from None
@@ -232,7 +232,10 @@ class Manifest:
 
     def _end_torn_line(self) -> None:
         size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
+        if not size:
+            return
+        os.lseek(self._file, size - 1, os.SEEK_SET)
+        if os.read(self._file, 1) != b"\n":
             os.write(self._file, b"\n")
 
 
