@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import io
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -120,8 +121,10 @@ def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]
 def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
     """Write torch.export's archive, whole or not at all. Raises UserError."""
     extra = {f"{ABOUT}.json": _as_json(description)}
+    archive = io.BytesIO()  # torch's own writing to a file aborts the process on a full disk
+    torch.export.save(program, archive, extra_files=extra)
     with written_whole(path) as part:
-        torch.export.save(program, part, extra_files=extra)
+        part.write_bytes(archive.getbuffer())
 
 
 def _as_json(description: Mapping[str, Any]) -> str:

@@ -17,6 +17,12 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 UTF8_MODE = "PYTHONUTF8"  # environment variable: "1" for UTF-8 whatever the locale
 
 
+class OutputLost(KeyboardInterrupt):
+    """Standard output can't be written any more."""
+
+    exit_status = 128 + SIGPIPE
+
+
 class GuardedFile(io.FileIO):
     """Standard output or error. The first write that fails is kept as `lost` and calls `on_lost`;
     what is written after it goes nowhere."""
@@ -40,7 +46,7 @@ def run_program(main: Callable[[], int]) -> int:
     """Run `main` and return the exit status: 2 after a UserError, whose lines go to standard error,
     130 after Ctrl-C, 128 and its signal's number after an Interrupted, and 141 where the reader of
     standard output has gone, as for any program that a shell finds ended by SIGPIPE. To `main` that
-    is a KeyboardInterrupt, see losing_output."""
+    is an OutputLost, see losing_output."""
     _decode_file_names_as_utf8()
     allow_more_open_files()
     _open_closed_streams()
@@ -58,15 +64,15 @@ def run_program(main: Callable[[], int]) -> int:
     if out.lost is None or status == 128 + signal.SIGHUP:  # with its terminal the output goes, too
         return status
     if out.lost.errno == errno.EPIPE:
-        return 128 + SIGPIPE
+        return OutputLost.exit_status
     _print_error(f"standard output: can't be written: {out.lost.strerror}")
     return 2
 
 
 @contextmanager
 def losing_output(on_lost: Callable[[], None]) -> Iterator[None]:
-    """Inside, `on_lost` is called when standard output can't be written any more, in place of a
-    KeyboardInterrupt."""
+    """Inside, `on_lost` is called when standard output can't be written any more, in place of
+    raising OutputLost."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if not isinstance(raw, GuardedFile):
         yield  # not a program of ours
@@ -144,7 +150,7 @@ def _guard(name: str, on_lost: Callable[[], None]) -> GuardedFile | None:
 
 
 def _interrupt() -> None:
-    raise KeyboardInterrupt
+    raise OutputLost
 
 
 def _ignore() -> None:

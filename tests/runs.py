@@ -61,12 +61,19 @@ def small_run(root, *flags, result="res", report=False):
     return main.main(small_flags(root, *flags, result=result, report=report))
 
 
+def limit_file_size_here(size):
+    """The same from now on, for a process of its own."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+
+
 @contextmanager
 def limit_file_size(size):
     """Inside, writes past `size` bytes of a file fail as on a full disk."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    handler = signal.getsignal(signal.SIGXFSZ)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    limit_file_size_here(size)
     try:
         yield
     finally:

@@ -18,8 +18,9 @@ from errors import UserError
 from models.build import build
 from runtime.outputs import ONNX, PT2
 from spatial_transforms import MEAN, EvalView, apply_view
+from tests.commands import run_util
 from tests.golden.weights import weights_from_names
-from tests.runs import make_dataset, make_frames
+from tests.runs import limit_file_size_here, make_dataset, make_frames
 from tests.videos import draw, draw_sound
 from util_scripts import export_model
 
@@ -143,6 +144,17 @@ def test_what_is_not_the_checkpoint_any_more_ends_with_status_1(tmp_path, monkey
     assert status == 1
     assert f"DISAGREES with {checkpoint} (--tolerance 0.001)" in printed
     assert "2 clips of seeded noise" in printed
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.pt2"])
+def test_a_full_disk_is_one_line(tmp_path, name):
+    checkpoint = write_checkpoint(tmp_path / "c.pth", "resnet", 10, resnet_widen_factor=0.25)
+    flag = "--" + name.partition(".")[2]
+    arguments = ["--checkpoint", checkpoint, "--no_cuda", flag, tmp_path / name]
+    done = run_util("export_model", *arguments, before=lambda: limit_file_size_here(100_000))
+    assert (done.status, len(done.stderr.splitlines())) == (2, 1)
+    assert f"{name}: can't be written: File too large" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pth"]
 
 
 def test_float_input_is_normalised_outside_and_clips_of_videos_are_compared(tmp_path):

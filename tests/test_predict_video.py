@@ -17,6 +17,7 @@ from models.build import build
 from opts import options_of
 from tests.commands import run_util
 from tests.runs import limit_file_size
+from tests.test_program import standard_output
 from tests.videos import SHARED, draw, draw_sound
 from util_scripts.ffmpeg import Ffmpeg, input_of
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
@@ -306,6 +307,20 @@ def test_a_full_disk_leaves_the_earlier_output_whole(checkpoint, tmp_path, name)
     assert "\n" not in str(caught.value)
     assert (tmp_path / name).read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, "videos"]
+
+
+@pytest.mark.parametrize("more", [[], ["--timeline"], ["--threshold", "0.0001"]])
+def test_files_hold_what_was_found_until_nobody_read_on(checkpoint, tmp_path, more):
+    for name in ("a.mp4", "b.mp4"):
+        draw(tmp_path / "videos" / name, seconds=3)
+    files = ["--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json"]
+    arguments = [tmp_path / "videos", "--checkpoint", checkpoint, *CPU, *files, *more]
+    with standard_output("closed") as before:
+        done = run_util("predict_video", *arguments, before=before)
+    assert (done.status, done.stderr) == (141, "")
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 2
+    (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
+    assert video["video"].endswith("a.mp4") and len(video["windows"]) == 1
 
 
 def test_a_table_into_a_pipe_comes_row_by_row(checkpoint, tmp_path):

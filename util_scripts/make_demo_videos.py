@@ -108,14 +108,12 @@ def draw_set(folder: Path, name: str, *, seed: int) -> int:
     def draw(path: Path, graph: str) -> None:
         if path.exists():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}")
         coding = ["-c:v", "mpeg4", "-q:v", "3", "-f", "avi", "-threads", "1"]
         arguments = ["-filter_complex", graph, "-t", str(SECONDS), *coding]
-        ran = ffmpeg.run(["-y", *arguments, str(part.absolute())])
-        if ran.returncode:
-            raise UserError(f"{path}: ffmpeg: {(ran.complaints or ['failed'])[0]}")
-        part.rename(path)
+        with written_whole(path) as part:
+            ran = ffmpeg.run(["-y", *arguments, str(part.absolute())])
+            if ran.returncode:
+                raise UserError(f"{path}: ffmpeg: {(ran.complaints or ['failed'])[0]}")
 
     with thread_pool() as pool, Ffmpeg() as ffmpeg:
         list(pool.map(lambda job: draw(*job), jobs))

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from errors import UserError
 from runtime.outputs import OVERLAY, PREDICTION_TABLE, PREDICTIONS
+from runtime.program import OutputLost
 from util_scripts.cli import (
     INPUT,
     INPUT_VIDEO,
@@ -80,14 +81,22 @@ class Predictor:
         for sink in self.sinks:
             sink.begin(source.name)
         try:
-            self._score(source, result, on_window)
-        except KeyboardInterrupt as asked:
-            result.problem = "interrupted"
+            try:
+                self._score(source, result, on_window)
+            except KeyboardInterrupt:
+                result.problem = "interrupted"
+                raise
+            finally:
+                self._end(result)
+        except KeyboardInterrupt as asked:  # also where the reader of what is printed has gone
             raise Ended(getattr(asked, "exit_status", 130)) from None
-        finally:
-            for sink in self.sinks:
-                sink.end(result)
         return result
+
+    def _end(self, result: VideoResult) -> None:
+        """End all sinks in their order, also where one of them raises."""
+        with ExitStack() as ends:
+            for sink in reversed(self.sinks):
+                ends.callback(sink.end, result)
 
     def _score(
         self, source: VideoInput, result: VideoResult, on_window: Callable[[ScoredWindow], None]
@@ -154,7 +163,8 @@ def _predict_all(predictor: Predictor, inputs: Sequence[VideoInput]) -> int:
 
                 predictor.run(source, show)
     except Ended as ended:
-        say("interrupted: these are the results until then", error=True)
+        if ended.status != OutputLost.exit_status:
+            say("interrupted: these are the results until then", error=True)
         return 0 if is_live else ended.status
     finally:
         predictor.ffmpeg.stop()
@@ -210,13 +220,14 @@ def _sinks(
             _check_label(label, labels)
         threshold = THRESHOLD if options.threshold is None else options.threshold
         sinks.append(Watch(labels, options.alert, threshold, is_live=is_live))
-    sinks.append(Printer(labels, options.topk, timeline=timeline, quiet=is_live))
     if options.csv is not None:
         writer = csv_writer(options.csv, labels, at_once=is_live)
         sinks.append(files.enter_context(writer))
     if options.json is not None:
         about = {"checkpoint": str(options.checkpoint), "stride": stride}
         sinks.append(files.enter_context(json_writer(options.json, labels, options.topk, about)))
+    # Last, so that the files have every window that it could not print.
+    sinks.append(Printer(labels, options.topk, timeline=timeline, quiet=is_live))
     return sinks
 
 
