@@ -145,9 +145,7 @@ class Options:
     n_epochs: int = _flag("training", 200, "last epoch; epochs count from 1", range=COUNT)
     checkpoint: int = _flag("training", 10, "epochs between save_{epoch}.pth", range=COUNT)
     optimizer: str = _flag("training", "sgd", "optimiser", choices=("sgd",))
-    learning_rate: float = _flag(
-        "training", 0.1, "initial learning rate", range=Range(1e-30, 1e30)
-    )
+    learning_rate: float = _flag("training", 0.1, "initial learning rate", range=Range(1e-30, 1e30))
     momentum: float = _flag("training", 0.9, "momentum", range=FACTOR)
     dampening: float = _flag("training", 0.0, "dampening of the momentum", range=FACTOR)
     clip_grad: float = _flag("training", 0.0, "largest norm of the gradient; 0: any", range=FACTOR)
