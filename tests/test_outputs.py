@@ -161,6 +161,28 @@ def test_every_argument_that_names_a_file_says_whether_it_is_read_or_written(com
     assert undeclared <= TEXTS
 
 
+@pytest.mark.parametrize(
+    ("command", "lists", "made"),
+    [
+        ("ucf101_json", "trainlist02.txt", "ucf101_02.json"),
+        ("hmdb51_json", "wave_test_split3.txt", "hmdb51_3.json"),
+        ("make_demo_videos", "", "finetuning/lists/trainlist03.txt"),
+        ("report", "", "report.html"),
+    ],
+)
+def test_files_that_no_argument_names_are_checked_too(command, lists, made, tmp_path):
+    other = tmp_path / "folder" / made
+    other.parent.mkdir(parents=True)
+    (tmp_path / "folder" / (lists or "empty")).write_text("")
+    given = {action: str(tmp_path / "folder") for action in PARSERS[command]._actions[1:4]
+             if action.required}  # fmt: skip
+    argv = command_line(command, tmp_path, given)
+    PARSERS[command].parse_args(argv)
+    write(other, "mine")
+    with pytest.raises(UserError, match=f"{made}: (exists|lies in the input .*), and is not"):
+        PARSERS[command].parse_args(argv)
+
+
 def write(path, text):
     path.write_text(text)
     return path
