@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from datasets.annotation import SUBSETS, canonical_subset
 from datasets.index_checks import by_kind, check_sides, first_few
 from errors import UserError
 from metrics import calibration
+from opts import ROOTED_PATHS
 from reporting import charts
 from reporting.facts import Facts
+from reporting.short_paths import ShortPaths
 from reporting.tables import (
     SHOWN_CLASSES,
     class_rows,
@@ -48,7 +51,7 @@ def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = No
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_literal,
+        finalize=partial(_literal, _short_paths(facts)),
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -70,10 +73,19 @@ def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = No
     )
 
 
-def _literal(value: Any) -> Any:
-    """Text without the characters that a browser drops, or that turn the text after them round."""
-    is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return UNSHOWN.sub(lambda match: ascii(match[0])[1:-1], value) if is_text else value
+def _short_paths(facts: Facts) -> ShortPaths:
+    made = facts.provenance
+    told = [made.options[name] for name in ROOTED_PATHS if made.options.get(name) is not None]
+    others = (made.checkpoint, facts.index.path if facts.index is not None else None)
+    return ShortPaths(facts.folder, map(Path, [*told, *filter(None, others)]))
+
+
+def _literal(shorten: ShortPaths, value: Any) -> Any:
+    """Text with short paths, without the characters that a browser drops, or that turn the text
+    after them round."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return UNSHOWN.sub(lambda match: ascii(match[0])[1:-1], shorten(value))
 
 
 def percent(share: float) -> str:

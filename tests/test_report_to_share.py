@@ -1,0 +1,71 @@
+"""What a report tells of the machine it was made on and of the people it shows."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from reporting.short_paths import ShortPaths
+from tests.commands import run_command, run_util
+from tests.runs import make_dataset, small_flags
+from tests.test_report import Page
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A run whose frames, index and results lie in folders that name a user and a client."""
+    root = tmp_path_factory.mktemp("home") / "alice/client"
+    make_dataset(root)
+    flags = small_flags(root, "--inference", "--n_epochs", "1", report=True)
+    finished = run_command("main.py", *flags, environ={"HOME": str(root.parent)})
+    assert finished.status == 0, finished.text
+    return root
+
+
+def test_no_path_of_this_machine_is_in_it(root):
+    page = (root / "res/report.html").read_text(encoding="utf-8")
+    assert str(root.parent) not in page and "alice" not in page
+    text = Page(root / "res/report.html").text
+    assert "index.json" in text and "res/save_1.pth, epoch 1" in text
+    assert "pictures of them" in text and "--strips 0" in text
+
+
+def test_nor_where_things_lie_elsewhere_or_are_missing(root, tmp_path):
+    results = root / "res"
+    told = json.loads((results / "val.run.json").read_text(encoding="utf-8"))
+    elsewhere = tmp_path / "bob/secret"
+    elsewhere.mkdir(parents=True)
+    told["options"]["video_path"] = str(elsewhere / "frames/jpg")
+    told["checkpoint"] = str(elsewhere / "runs/gone.pth")
+    (results / "val.run.json").write_text(json.dumps(told), encoding="utf-8")
+    out = tmp_path / "page.html"
+    assert run_util("report", results, "--out", out, "--no_cuda").status == 0
+    page = out.read_text(encoding="utf-8")
+    assert "secret" not in page and "bob" not in page
+    assert "…/runs/gone.pth: no such checkpoint" in page and "…/frames/jpg" in page
+
+
+def test_without_strips_it_names_and_shows_no_video(root, tmp_path):
+    out = tmp_path / "page.html"
+    assert run_util("report", root / "res", "--out", out, "--strips", "0").status == 0
+    page = out.read_text(encoding="utf-8")
+    assert "data:image/jpeg" not in page and "a_3" not in page
+    assert "pictures of them" not in page
+
+
+def test_paths_are_shortened_by_what_they_begin_with(monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/alice"))
+    paths = [Path("/data/ucf/jpg"), Path("/x"), Path("/home/alice/a/b/c.pth")]
+    shorten = ShortPaths(Path("/work/project/results"), paths)
+    for path, short in {
+        "/work/project/results/val.json": "results/val.json",
+        "/work/project": "/work/project",
+        "/data/ucf/jpg": "…/ucf/jpg",
+        "/data/ucf/list.json: no such index": "…/ucf/list.json: no such index",
+        "/home/alice/a/b/c.pth, epoch 3": "…/b/c.pth, epoch 3",
+        "/home/alice/other": "~/other",
+        "/x": "/x",
+        "a/b": "a/b",
+    }.items():
+        assert shorten(path.replace("/", os.sep)) == short.replace("/", os.sep)
