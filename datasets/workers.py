@@ -7,6 +7,7 @@ import multiprocessing.util
 import os
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -195,6 +196,10 @@ def _problem_of(error: Exception, *, has_started: bool) -> str | None:
         return "too many open files: raise the limit (ulimit -n) or lower --n_threads"
     if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY_TEXTS):
         return f"a loader process found no memory: lower --n_threads or the batch size; {GO_ON}"
+    if "AF_UNIX path too long" in text:
+        return (
+            f"TMPDIR {tempfile.gettempdir()}: too long for the name of a socket; set a shorter one"
+        )
     if isinstance(error, OSError | RuntimeError) and not has_started:
         cause = getattr(error, "strerror", None) or error
         return f"loader processes can't be started: {cause}; lower --n_threads (0: none)"

@@ -142,6 +142,20 @@ def test_what_a_worker_raises_is_raised_here():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch's own
+@pytest.mark.skipif(not CAN_SHARE, reason="memory of its own is Linux's")
+def test_a_temporary_folder_of_too_long_a_name(tmp_path, monkeypatch):
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    process = multiprocessing.current_process()  # knows the folder once it has been asked for
+    config = {name: value for name, value in process._config.items() if name != "tempdir"}
+    monkeypatch.setattr(process, "_config", config)
+    loader = Workers(Pictures(), KEYS, torch.cat, n_workers=1, send=pack)
+    with pytest.raises(UserError, match="too long for the name of a socket"):
+        list(loader)
+    loader.close()
+
+
 def test_workers_that_can_t_be_started(monkeypatch):
     fork, begun = os.fork, []
 
@@ -179,16 +193,17 @@ def pack(parts):
     return Parcel(pair, parts, "text", 7)
 
 
+class Pictures(Dataset):
+    def __getitem__(self, key):
+        return torch.full((1, 3, 4), key, dtype=torch.uint8)
+
+
 def pair(tensor, *rest):
     return tensor, rest
 
 
 @pytest.mark.skipif(not CAN_SHARE, reason="memory of its own is Linux's")
 def test_parcels_arrive_whole_and_leave_no_file_open():
-    class Pictures(Dataset):
-        def __getitem__(self, key):
-            return torch.full((1, 3, 4), key, dtype=torch.uint8)
-
     loader = Workers(Pictures(), KEYS, torch.cat, n_workers=2, send=pack)
     list(loader)
     before = os.listdir("/proc/self/fd")
