@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from tests.videos import SHARED, draw
-from util_scripts.ffmpeg import Ffmpeg, input_of
+from util_scripts.ffmpeg import Ffmpeg
+from util_scripts.ffmpeg_inputs import input_of
 from util_scripts.generate_video_jpgs import main
 
 REAL = SHARED / "fight/val/fight"

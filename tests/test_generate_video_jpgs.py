@@ -80,9 +80,7 @@ def test_what_is_no_video_is_named(tmp_path, capsys):
     assert "1 done, 0 already there, 0 partial, 5 left out, 2 failed" in out
     assert "A/picture.png: a picture" in out and "A/photo.jpg: a picture" in out
     assert "A/notes.txt: text" in out and "A/list.m3u8: text" in out
-    assert (
-        "A/empty.avi: an empty file" in out and "A/sound.wav: not a video: no video stream" in out
-    )
+    assert "A/empty.avi: an empty file" in out and "A/sound.wav: not a video, but sound" in out
     assert names(tmp_path / "jpg/A") == ["good"]
 
 

@@ -14,7 +14,8 @@ from errors import UserError
 from tests.commands import run_command
 from tests.runs import small_run
 from tests.videos import SHARED, draw, draw_sound
-from util_scripts.ffmpeg import Ffmpeg, input_of
+from util_scripts.ffmpeg import Ffmpeg
+from util_scripts.ffmpeg_inputs import input_of
 from util_scripts.folder_json import main as folder_json
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 

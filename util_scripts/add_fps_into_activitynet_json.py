@@ -15,7 +15,8 @@ from runtime.outputs import INDEX_WITH_FPS
 from runtime.reading import read_json, typed
 from runtime.threads import thread_pool
 from util_scripts.cli import INPUT, OutputPath, Parser, run
-from util_scripts.ffmpeg import Ffmpeg, input_of
+from util_scripts.ffmpeg import Ffmpeg
+from util_scripts.ffmpeg_inputs import input_of
 
 NAMED = 20  # videos without a rate that are named before "and N more"
 

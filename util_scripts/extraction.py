@@ -12,7 +12,8 @@ from msgspec.structs import astuple, replace
 from PIL import Image
 
 from datasets.annotation import count_frames
-from util_scripts.ffmpeg import Ffmpeg, FfmpegRun, input_of
+from util_scripts.ffmpeg import Ffmpeg, FfmpegRun
+from util_scripts.ffmpeg_inputs import input_of
 from util_scripts.frame_folders import Overtaken, replace_frames
 from util_scripts.manifest import (
     DONE,

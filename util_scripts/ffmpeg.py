@@ -9,16 +9,20 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from errors import UserError
+from util_scripts.ffmpeg_inputs import Argument, Piped, redacted, secrets_in
 
 # With -loglevel level+…: "[h264 @ 0x55d0] [error] message", "[error] message"
 COMPLAINT = re.compile(r"^(?:\[[^\]]*\] )?\[(?:error|fatal|panic)\] (.*)$")
+NOT_ALLOWED = re.compile(r"^\[([^ #]*).*\] \[error\] Format not on whitelist")
+WRAPPED = re.compile(r"^(?:pipe:\d+|Error opening input): ")  # a cause repeated for a playlist
 FACTS = {  # of the line that tells each; the first such line counts
     "version": re.compile(r"^\[info\] ffmpeg version (\S+)"),
     "input_format": re.compile(r"^(?:\[[^\]]*\] )*Input #0, (.+), from "),
@@ -33,12 +37,6 @@ FRAME_TIME = re.compile(r" n: *\d+ pts: *\S+ pts_time:(\S+)")  # the filter show
 KEPT = 100  # complaints of one run: a damaged film has millions
 PIPE_BYTES = 1 << 20  # as much as Linux gives to anyone; a frame is 230 kB
 QUIET = ("-nostdin", "-nostats", "-loglevel", "repeat+level+info")
-# What a URL may lead to, a playlist's entries included: the network, never a file of this machine.
-NETWORK = (
-    "crypto,data,hls,http,httpproxy,https,rtmp,rtmpe,rtmps,rtmpt,rtmpte,rtmpts,rtp,rtsp,srt,srtp,"
-    "tcp,tls,udp"
-)
-NETWORK_TIMEOUT = 15_000_000  # microseconds without a byte, after which a source counts as gone
 
 
 class Stopped(Exception):
@@ -56,6 +54,7 @@ class FfmpegRun(NamedTuple):
     seconds: float | None = None  # the input's duration
     rate: float | None = None  # frames per second of the stream that was read
     n_frames: int = 0  # written
+    silent_for: float = 0  # seconds without output, after which it was ended
 
 
 class Ffmpeg:
@@ -76,7 +75,7 @@ class Ffmpeg:
 
     def run(
         self,
-        arguments: Sequence[str],
+        arguments: Sequence[Argument],
         *,
         cwd: Path | None = None,
         timeout: float = 0,
@@ -98,7 +97,7 @@ class Ffmpeg:
         if timeout:
             timer.start()
         try:
-            log = Log()
+            log = Log(secrets_in(arguments))
             with _lines(process) as lines:
                 for line in lines:
                     log.add(line)
@@ -113,33 +112,48 @@ class Ffmpeg:
             raise Stopped
         return log.told(process.returncode)._replace(timed_out=late.is_set())
 
-    def stream(self, arguments: Sequence[str]) -> "Stream":
-        """Start ffmpeg on `arguments`, whose output goes to a pipe that the caller reads."""
-        return Stream(self._start(arguments, None, subprocess.PIPE), self._forget)
+    def stream(self, arguments: Sequence[Argument], *, patience: float = 0) -> "Stream":
+        """Start ffmpeg on `arguments`, whose output goes to a pipe that the caller reads.
 
-    def feed(self, arguments: Sequence[str]) -> "Stream":
+        A read that waits longer than `patience` seconds (0: no limit) ends it.
+        """
+        process = self._start(arguments, None, subprocess.PIPE)
+        return Stream(process, self._forget, secrets_in(arguments), patience)
+
+    def feed(self, arguments: Sequence[Argument]) -> "Stream":
         """Start ffmpeg on `arguments`, whose input is a pipe that the caller writes."""
         process = self._start(arguments, None, subprocess.DEVNULL, stdin=subprocess.PIPE)
-        return Stream(process, self._forget)
+        return Stream(process, self._forget, secrets_in(arguments))
 
     def _start(
         self,
-        arguments: Sequence[str],
+        arguments: Sequence[Argument],
         cwd: Path | None,
         stdout: int,
         *,
         stdin: int = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
-        with self._lock:
+        with self._lock, ExitStack() as pipes:
             if self._stopped:
                 raise Stopped
+            given, descriptors = [], []
+            for argument in arguments:
+                if isinstance(argument, str):
+                    given.append(argument)
+                elif stdin == subprocess.DEVNULL:
+                    stdin = _pipe_of(argument, pipes)
+                    given.append("pipe:0")
+                else:
+                    descriptors.append(_pipe_of(argument, pipes))
+                    given.append(f"pipe:{descriptors[-1]}")
             process = subprocess.Popen(
-                [self.binary, *QUIET, *arguments],
+                [self.binary, *QUIET, *given],
                 cwd=cwd,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end it
+                pass_fds=descriptors,  # not on Windows
             )
             self._running.add(process)
         return process
@@ -161,18 +175,25 @@ class Stream:
     ffmpeg never waits for us."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], forget: Callable[[subprocess.Popen[bytes]], None]
+        self,
+        process: subprocess.Popen[bytes],
+        forget: Callable[[subprocess.Popen[bytes]], None],
+        secrets: Sequence[str] = (),
+        patience: float = 0,
     ) -> None:
         self._process, self._forget = process, forget
+        self._patience, self._is_late = patience, False
         pipe = process.stdout or process.stdin
         assert pipe is not None
         self.pipe: IO[bytes] = pipe
+        if patience:
+            self.pipe = io.BufferedReader(_PatientPipe(pipe, patience, self._give_up))
         if sys.platform == "linux":
             import fcntl
 
             with suppress(OSError):  # a user's share of pipes may be used up: slower, no worse
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self.log = Log()
+        self.log = Log(secrets)
         self._times: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -198,11 +219,61 @@ class Stream:
         self._process.wait()
         self._thread.join()
         self._forget(self._process)
-        return self.log.told(self._process.returncode)
+        ran = self.log.told(self._process.returncode)
+        return ran._replace(silent_for=self._patience if self._is_late else 0)
+
+    def _give_up(self) -> None:
+        self._is_late = True
+        self.kill()
 
     def kill(self) -> None:
         """End ffmpeg now, from any thread; whoever has the pipe comes to its end and finishes."""
         _kill(self._process)
+
+
+class _PatientPipe(io.RawIOBase):
+    """A pipe to read; `give_up`, which has to end it, is called from a thread where a read waits
+    longer than `patience` seconds."""
+
+    def __init__(self, pipe: IO[bytes], patience: float, give_up: Callable[[], None]) -> None:
+        self._pipe, self._patience, self._give_up = pipe, patience, give_up
+        self._waits_since: float | None = None
+        self._is_closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._is_closed.wait(min(1, self._patience / 4)):
+            since = self._waits_since
+            if since is not None and time.monotonic() - since > self._patience:
+                self._give_up()
+                return
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._pipe.fileno()
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._waits_since = time.monotonic()
+        try:
+            return self._pipe.raw.readinto(buffer)  # type: ignore[attr-defined]
+        finally:
+            self._waits_since = None
+
+    def close(self) -> None:
+        self._is_closed.set()
+        self._pipe.close()
+        super().close()
+
+
+def _pipe_of(argument: Piped, pipes: ExitStack) -> int:
+    """The descriptor of a pipe that holds an argument's content; closed by `pipes`."""
+    reading, writing = os.pipe()
+    pipes.callback(os.close, reading)
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(argument.content.encode())  # no more than fits in a pipe
+    return reading
 
 
 def _number(text: str) -> float | None:
@@ -230,7 +301,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 class Log:
     """What ffmpeg's log tells, line by line."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Sequence[str] = ()) -> None:
+        self._secrets = secrets  # of the arguments: no complaint holds them
         self._complaints: list[str] = []
         self._facts: dict[str, str] = {}
         self._rates: dict[str, str] = {}  # of the input's video streams
@@ -238,7 +310,12 @@ class Log:
 
     def add(self, line: str) -> None:
         if match := COMPLAINT.match(line):
-            self._complaints.append(match[1].strip())
+            complaint = WRAPPED.sub("", match[1].strip())
+            if refused := NOT_ALLOWED.match(line):
+                kind = f" ({refused[1]})" if refused[1] != "in" else ""
+                complaint = f"not a video, but sound, a picture, a playlist or a script{kind}"
+            if not complaint.startswith("Impossible to open '"):  # its cause is the next one
+                self._complaints.append(redacted(complaint, self._secrets))
             if len(self._complaints) > KEPT:
                 del self._complaints[KEPT // 2]
             return
@@ -291,23 +368,3 @@ def find_ffmpeg() -> str:
     if found is None:
         raise UserError("no ffmpeg: pip install imageio-ffmpeg, or name one in $FFMPEG")
     return found
-
-
-def input_of(path: Path) -> list[str]:
-    """The arguments that open a file and nothing else, whatever its name holds."""
-    return ["-protocol_whitelist", "file", "-threads", "1", "-i", f"file:{path.absolute()}"]
-
-
-def input_of_url(url: str) -> list[str]:
-    """The arguments that open a source on the network; it leads to no file of this machine."""
-    scheme = url.partition("://")[0].lower()
-    timeout = "-timeout" if scheme in ("rtsp", "rtsps") else "-rw_timeout"
-    arguments = ["-protocol_whitelist", f"{NETWORK},{scheme}", timeout, str(NETWORK_TIMEOUT)]
-    if scheme in ("rtsp", "rtsps"):
-        arguments += ["-rtsp_flags", "prefer_tcp"]  # UDP passes few firewalls, and loses packets
-    return [*arguments, "-threads", "1", "-i", url]
-
-
-def input_of_device(path: Path) -> list[str]:
-    """The arguments that open a camera of this machine (video4linux2)."""
-    return ["-f", "v4l2", "-threads", "1", "-i", str(path.absolute())]

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from errors import UserError
 from runtime.outputs import OVERLAY, PREDICTION_TABLE, PREDICTIONS
+from runtime.process_list import hide_in_process_list
 from runtime.program import OutputLost
 from util_scripts.cli import (
     INPUT,
@@ -35,6 +36,7 @@ from util_scripts.cli import (
     run,
 )
 from util_scripts.ffmpeg import Ffmpeg
+from util_scripts.ffmpeg_inputs import secrets_of
 from util_scripts.manifest import LEFT_OUT
 from util_scripts.prediction_output import (
     Printer,
@@ -124,6 +126,7 @@ class Predictor:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _make_parser().parse_args(argv)
+    hide_in_process_list(secret for text in options.inputs for secret in secrets_of(text))
     inputs = find_inputs(options.inputs, live=options.live)
     _check(options, inputs)
     classifier = classifier_of(options)
@@ -252,6 +255,8 @@ def _check_overlay(target: Path, inputs: Sequence[VideoInput]) -> None:
         raise UserError(f"--overlay {target}: draws on one video, not {len(inputs)}")
     if inputs[0].is_live:
         raise UserError(f"--overlay {target}: reads its video twice, which a live stream can't")
+    if inputs[0].path is None and sys.platform == "win32":
+        raise UserError(f"--overlay {target}: of a URL, it can't be written on Windows")
     if not target.suffix:
         raise UserError(f"--overlay {target}: the extension tells the format: {target}.mp4")
 

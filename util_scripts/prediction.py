@@ -34,6 +34,7 @@ AS_JPG = (
 FOR_MODEL = f"{scaling(SIZE)},{AS_JPG}"
 SHOWINFO = "showinfo=checksum=0"  # each frame's time, for Stream.next_time
 PICTURES = ("-f", "image2pipe", "-c:v", "ppm", "-")  # each tells its size, which may change
+PATIENCE = 60  # seconds without a frame, after which a URL, a pipe or a camera counts as gone
 LOW_DELAY = ("-flags", "low_delay")
 
 
@@ -61,7 +62,9 @@ class FrameReader:
         delay = LOW_DELAY if source.is_live else ()
         output = [*EVERY_FRAME, "-vf", f"{filters},{SHOWINFO}", *PICTURES]
         self._source = source
-        self._stream: Stream = ffmpeg.stream([*delay, *source.arguments, *output])
+        self._stream: Stream = ffmpeg.stream(
+            [*delay, *source.arguments, *output], patience=0 if source.is_file else PATIENCE
+        )
         self.n_frames = 0
         self.seconds = 0.0  # up to the end of the last frame
         self.verdict = Verdict(DONE)
@@ -102,7 +105,6 @@ class FrameReader:
         self._stream.kill()
 
     def _checked(self, verdict: Verdict) -> Verdict:
-        verdict = verdict._replace(reason=self._source.told(verdict.reason))
         if verdict.status in (FAILED, LEFT_OUT):
             raise NoVideo(verdict)
         return verdict

@@ -55,6 +55,13 @@ def judge(ran: FfmpegRun, *, n_frames: int, timeout: float = 0, name: str = "") 
         raise UserError(f"the disk is full ({full[0]}); run again to go on when there is room")
     if ran.timed_out:
         return Verdict(FAILED, f"took longer than --timeout {timeout:g}")
+    if ran.silent_for:
+        reason = f"no frame came for {ran.silent_for:g} s"
+        return (
+            Verdict(PARTIAL, f"{n_frames} frames; {reason}")
+            if n_frames
+            else Verdict(FAILED, reason)
+        )
     if ran.input_format is not None and _is_picture(ran.input_format):
         return weighed(name, PICTURE)
     if ran.input_format is not None and "tty" in ran.input_format.split(","):

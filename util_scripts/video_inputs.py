@@ -4,14 +4,21 @@ import glob
 import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from errors import UserError
 from util_scripts.cli import printable
-from util_scripts.ffmpeg import input_of, input_of_device, input_of_url
+from util_scripts.ffmpeg_inputs import (
+    Argument,
+    input_of,
+    input_of_device,
+    input_of_url,
+    redacted,
+    shown_url,
+)
 from util_scripts.walking import walk
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -23,19 +30,14 @@ class VideoInput:
     """One video. `name` is how the user knows it, without passwords; `path` is None for a URL."""
 
     name: str
-    arguments: tuple[str, ...]  # that open it
+    arguments: tuple[Argument, ...]  # that open it
     path: Path | None = None
-    url: str = ""
     is_live: bool = False  # it comes in its own time, and can't be read twice
     is_found: bool = False  # in a folder: what is no video is left out there
 
     @property
     def is_file(self) -> bool:
         return self.path is not None and not self.is_live
-
-    def told(self, reason: str) -> str:
-        """ffmpeg's words without the passwords of the URL."""
-        return reason.replace(self.url, self.name) if self.url else reason
 
 
 def find_inputs(texts: Sequence[str], *, live: bool = False) -> list[VideoInput]:
@@ -44,11 +46,21 @@ def find_inputs(texts: Sequence[str], *, live: bool = False) -> list[VideoInput]
     Raises UserError for what does not exist, and for a live stream beside other videos: it never
     ends.
     """
-    inputs = [found for text in texts for found in _find(text, live)]
+    inputs = list(_numbered([found for text in texts for found in _find(text, live)]))
     if len(inputs) > 1 and any(found.is_live for found in inputs):
         name = next(found.name for found in inputs if found.is_live)
         raise UserError(f"{name}: a live stream has no end: give it alone")
     return inputs
+
+
+def _numbered(inputs: Sequence[VideoInput]) -> Iterator[VideoInput]:
+    """Tell URLs apart that differ only in what their names leave out."""
+    n_called: Counter[str] = Counter()
+    for found in inputs:
+        n_called[found.name] += 1
+        number = n_called[found.name]
+        is_twin = found.path is None and number > 1
+        yield replace(found, name=f"{found.name} ({number})") if is_twin else found
 
 
 def _find(text: str, live: bool) -> Iterator[VideoInput]:
@@ -63,7 +75,7 @@ def _find(text: str, live: bool) -> Iterator[VideoInput]:
     else:
         matches = sorted(glob.glob(str(path), recursive=True))
         if not matches:
-            raise UserError(f"{text}: no such file or folder, and nothing matches it")
+            raise UserError(f"{redacted(text)}: no such file or folder, and nothing matches it")
         for match in map(Path, matches):
             if match.is_dir():
                 yield from _of_folder(match)
@@ -72,10 +84,8 @@ def _find(text: str, live: bool) -> Iterator[VideoInput]:
 
 
 def _of_url(url: str, live: bool) -> VideoInput:
-    parts = urlsplit(url)
-    name = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    is_live = live or parts.scheme.lower() in LIVE_SCHEMES
-    return VideoInput(name, tuple(input_of_url(url)), url=url, is_live=is_live)
+    is_live = live or url.partition("://")[0].lower() in LIVE_SCHEMES
+    return VideoInput(shown_url(url), tuple(input_of_url(url)), is_live=is_live)
 
 
 def _of_path(path: Path, live: bool) -> VideoInput:
