@@ -6,6 +6,7 @@ with what ffmpeg itself decodes, picture by picture.
 
 import json
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -124,12 +125,12 @@ def extract_one(path, root):
 def decoded(path):
     """The brightness of the frames that ffmpeg itself decodes, made small. -> uint8 (N, H, W)"""
     width, height = SMALL
-    raw = path.with_name("raw")
     small = f"scale={width}:{height}:flags=area:out_range=full,format=yuv444p,extractplanes=y"
     output = ["-map", "0:V:0", "-vf", small, "-fps_mode", "passthrough", "-f", "rawvideo"]
-    Ffmpeg().run(["-y", *input_of(path), *output, str(raw)])
-    pixels = np.frombuffer(raw.read_bytes() if raw.exists() else b"", np.uint8)
-    raw.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder:  # the clip's own may be shared
+        raw = Path(folder, "raw")
+        Ffmpeg().run([*input_of(path), *output, str(raw)])
+        pixels = np.frombuffer(raw.read_bytes() if raw.exists() else b"", np.uint8)
     return pixels.reshape(-1, height, width)
 
 
