@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-ARGUMENTS = slice(
-    45, 47
-)  # of /proc/self/stat after the name: where they start and end, see proc(5)
+# Where the arguments start and end, among what /proc/self/stat says after the name: proc(5).
+ARGUMENTS = slice(45, 47)
 
 
 def hide_in_process_list(secrets: Iterable[str]) -> None:
