@@ -84,7 +84,7 @@ def test_predict_video(root):
 
 
 def test_a_run_that_diverges(root):
-    flags = (*TRAIN, "--n_epochs", "9", "--learning_rate", "1e6")
+    flags = (*TRAIN, "--n_epochs", "9", "--learning_rate", "1e30")
     done = finished(root, main_py(root, "res_nan", *flags), 2)
     assert "the loss is" in done.stderr and len(done.stderr.splitlines()) == 1
 
