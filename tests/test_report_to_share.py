@@ -57,10 +57,10 @@ def test_without_strips_it_names_and_shows_no_video(root, tmp_path):
 def test_paths_are_shortened_by_what_they_begin_with(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/alice"))
     paths = [Path("/data/ucf/jpg"), Path("/x"), Path("/home/alice/a/b/c.pth")]
-    shorten = ShortPaths(Path("/work/project/results"), paths)
+    shorten = ShortPaths(Path("/srv/project/results"), paths)
     for path, short in {
-        "/work/project/results/val.json": "results/val.json",
-        "/work/project": "/work/project",
+        "/srv/project/results/val.json": "results/val.json",
+        "/srv/project": "/srv/project",
         "/data/ucf/jpg": "…/ucf/jpg",
         "/data/ucf/list.json: no such index": "…/ucf/list.json: no such index",
         "/home/alice/a/b/c.pth, epoch 3": "…/b/c.pth, epoch 3",
