@@ -9,6 +9,7 @@ import shutil
 import signal
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 import h5py
 import numpy as np
@@ -19,17 +20,21 @@ import main
 from classifier import load_classifier, read_labels
 from datasets.activitynet import UntrimmedIndex, read_any_index, select_parts, select_whole
 from datasets.annotation import select_videos
-from datasets.frames import FrameError, Hdf5Videos, JpgFolder, default_decoder
+from datasets.frames import FrameError, Hdf5Videos, JpgFolder, VideoFiles, default_decoder
 from datasets.hdf5 import count_hdf5, has_flow
 from datasets.index_checks import check_index
+from datasets.video_files import count_video
 from errors import UserError
 from opts import FLAGS
 from reporting.facts import read_facts, read_log
 from results import accuracy_of, averaged, describe, read_results
 from runtime.checkpoint import load_checkpoint
 from runtime.run_log import COLUMNS, RunLog
+from tests import strange_weights
 from tests.fuzzing import NASTY_WORDS, damaged_bytes, damaged_json, damaged_value
+from tests.playlists import concat, dash, hls, sdp
 from tests.runs import make_dataset, make_frames, small_flags, small_run
+from tests.videos import draw as draw_video
 from util_scripts import hmdb51_json, kinetics_json, mit_json, ucf101_json
 from util_scripts.inspect_checkpoint import describe as describe_checkpoint
 from util_scripts.manifest import Manifest
@@ -240,7 +245,8 @@ def checkpoint_bytes(folder):
 
     def attempt(draw):
         path.write_bytes(damaged_bytes(sound, draw))
-        load_classifier(path, flags={"no_cuda": True, "precision": "fp32"})
+        with patch.dict(os.environ, CHECK_CRC=draw.choice("01")):
+            load_classifier(path, flags={"no_cuda": True, "precision": "fp32"})
 
     return attempt
 
@@ -262,6 +268,22 @@ def checkpoint_contents(folder):
             return
         checkpoint = load_checkpoint(path)
         list(describe_checkpoint(checkpoint))
+        load_classifier(path, flags={"no_cuda": True, "precision": "fp32"})
+
+    return attempt
+
+
+def checkpoint_weights(folder):
+    sound = {family: strange_weights.base(family) for family in ("resnet", "resnet2p1d")}
+    path = folder / "c.pth"
+
+    def attempt(draw):
+        weights = strange_weights.mutate(sound[draw.choice(sorted(sound))], draw)
+        try:
+            torch.save({"state_dict": weights}, path)
+        except UnicodeError:  # a name that can't be written
+            return
+        list(describe_checkpoint(load_checkpoint(path)))
         load_classifier(path, flags={"no_cuda": True, "precision": "fp32"})
 
     return attempt
@@ -295,6 +317,33 @@ def frames(folder):
     def attempt(draw):
         path.write_bytes(damaged_bytes(sound, draw))
         source.read(folder, [1])
+
+    return attempt
+
+
+def videos(folder):
+    """Containers and playlists; a playlist that is followed would give the frames of sound.mkv."""
+    coders = {"mp4": "libx264", "ts": "libx264", "avi": "mpeg4", "flv": "flv", "gif": "gif"}
+    sound = {
+        suffix: draw_video(folder / f"sound.{suffix}", extra=["-c:v", coder]).read_bytes()
+        for suffix, coder in coders.items()
+    }
+    other = draw_video(folder / "other.mkv", seconds=5)
+    playlists = [hls, concat, dash, sdp]
+    source = VideoFiles(default_decoder())
+
+    def attempt(draw):
+        path = folder / f"a.{draw.choice([*sound, 'm3u8', 'mpd', 'txt'])}"
+        if is_playlist := draw.random() < 0.3:
+            data = draw.choice(playlists)(draw.choice([other.name, f"file:{other}"])).encode(
+                "latin-1"
+            )
+        else:
+            data = sound[draw.choice(list(sound))]
+        path.write_bytes(damaged_bytes(data, draw))
+        n_frames = count_video(path)
+        assert not is_playlist, path.read_bytes()
+        source.read(path, [1, n_frames])
 
     return attempt
 
@@ -340,12 +389,16 @@ TARGETS = {
     label_lists: 2,
     checkpoint_bytes: 2,
     checkpoint_contents: 2,
+    checkpoint_weights: 2,
     hdf5_files: 3,
     frames: 3,
+    videos: 1,
     command_lines: 1,
 }
 
 
+# torch says so of what its makers may still change.
+@pytest.mark.filterwarnings("ignore:Sparse CSR|torch.quantize|The PyTorch API of nested")
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)
 def test_damage_is_one_line(tmp_path, target, capsys):
     attempt = target(tmp_path)
