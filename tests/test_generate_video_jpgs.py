@@ -279,3 +279,11 @@ def test_two_runs_at_once(tmp_path):
     assert folders(tmp_path / "jpg") == ["A"]
     extract(tmp_path / "v", tmp_path / "undisturbed")
     assert tree(tmp_path / "jpg") == tree(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_frames_into_the_videos_folder_itself_are_refused(tmp_path, monkeypatch, folder):
+    (tmp_path / "videos").mkdir()
+    monkeypatch.chdir(tmp_path / "videos")
+    with pytest.raises(UserError, match="frames need a folder of their own, such as /"):
+        main([folder, folder, "kinetics"])

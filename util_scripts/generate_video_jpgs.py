@@ -261,7 +261,7 @@ def _check_folders(video_dir: Path, jpg_dir: Path) -> None:
     if videos == frames or jpg_dir.exists() and video_dir.samefile(jpg_dir):
         raise UserError(
             f"{jpg_dir}: JPG_DIR is VIDEO_DIR; frames need a folder of their own, such as "
-            f"{video_dir.with_name(f'{video_dir.name}_jpg')}"
+            f"{videos.parent / f'{videos.name}_jpg'}"
         )
     if videos.is_relative_to(frames):
         raise UserError(

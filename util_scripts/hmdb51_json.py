@@ -11,7 +11,14 @@ from pathlib import Path
 from errors import UserError
 from runtime.outputs import INDEX
 from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, run
-from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
+from util_scripts.indexing import (
+    Split,
+    Video,
+    read_lines,
+    unique_videos,
+    without_suffix,
+    write_splits,
+)
 
 SPLIT_FILE = re.compile(r"(.+)_test_split(\d+)\.txt")
 FILE_LINE = re.compile(r"(.+?)\s+([012])")
@@ -68,7 +75,8 @@ def _read_file(path: Path, label: str) -> Iterator[tuple[str, Video]]:
             raise UserError(f"{place}: {line!r} is not a video and 0, 1 or 2")
         subset = SUBSETS[match[2]]
         if subset is not None:
-            yield place, Video(subset, label, f"{label}/{Path(match[1]).stem}")
+            name = Path(without_suffix(place, match[1])).name
+            yield place, Video(subset, label, f"{label}/{name}")
 
 
 if __name__ == "__main__":

@@ -249,6 +249,14 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
     return [(f"{path}: line {number}", line.strip()) for number, line in lines if line.strip()]
 
 
+def without_suffix(place: str, name: str) -> str:
+    """'a/v1.avi' -> 'a/v1'. Raises UserError, which begins with `place`, where no file is named."""
+    path = PurePosixPath(name)
+    if not path.name:
+        raise UserError(f"{place}: {shown(name)} names no video")
+    return str(path.with_suffix(""))
+
+
 def unique_videos(videos: Iterable[tuple[str, Video]]) -> list[Video]:
     """(place, video) -> the videos once each; a second label of one is told and not kept. Raises
     UserError for one in two subsets."""

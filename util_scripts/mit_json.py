@@ -9,7 +9,14 @@ from datasets.annotation import UNLABELLED_FOLDER
 from errors import UserError
 from runtime.outputs import INDEX
 from util_scripts.cli import INPUT, OutputPath, Parser, run
-from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
+from util_scripts.indexing import (
+    Split,
+    Video,
+    read_lines,
+    unique_videos,
+    without_suffix,
+    write_splits,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,12 +60,12 @@ def _labelled(path: Path, subset: str, labels: set[str]) -> Iterator[tuple[str, 
             raise UserError(f"{place}: {line!r} is not label/file.mp4,label")
         if rest[0] not in labels:
             raise UserError(f"{place}: label {rest[0]!r} is not in moments_categories.txt")
-        yield place, Video(subset, rest[0], str(PurePosixPath(name).with_suffix("")))
+        yield place, Video(subset, rest[0], without_suffix(place, name))
 
 
 def _unlabelled(path: Path) -> Iterator[tuple[str, Video]]:
     for place, line in read_lines(path):
-        name = PurePosixPath(line.split(",")[0]).stem
+        name = PurePosixPath(without_suffix(place, line.split(",")[0])).name
         yield place, Video("testing", None, f"{UNLABELLED_FOLDER}/{name}")
 
 

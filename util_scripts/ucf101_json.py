@@ -10,7 +10,14 @@ from pathlib import Path
 from errors import UserError
 from runtime.outputs import INDEX
 from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, run
-from util_scripts.indexing import Split, Video, read_lines, unique_videos, write_splits
+from util_scripts.indexing import (
+    Split,
+    Video,
+    read_lines,
+    unique_videos,
+    without_suffix,
+    write_splits,
+)
 
 # "LABEL/VIDEO.avi 1", or without the number in test lists; it repeats the label, so only the
 # folder's name counts.
@@ -86,8 +93,7 @@ def _read_list(path: Path, subset: str, labels: set[str]) -> Iterator[tuple[str,
             raise UserError(f"{place}: {line!r} is not LABEL/VIDEO")
         if match[1] not in labels:
             raise UserError(f"{place}: label {match[1]!r} is not in classInd.txt")
-        video = Path(match[2])
-        yield place, Video(subset, match[1], f"{match[1]}/{video.with_suffix('').as_posix()}")
+        yield place, Video(subset, match[1], f"{match[1]}/{without_suffix(place, match[2])}")
 
 
 if __name__ == "__main__":
