@@ -8,11 +8,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from datasets.video_dataset import ClipLoader, WindowBatches, in_batches_of
+from engine.device import Device, Scorer
+from engine.distributed import ALONE, World
 from errors import UserError
-from results import ranked
-from runtime.bars import Bar
-from runtime.device import Device, Scorer
-from runtime.distributed import ALONE, World
+from evaluation.results import ranked
+from utils.progress_bar import Bar
 
 # Of one forward pass: bounds its memory. An R3D-50 on a CPU scores as many clips per second 8 at a
 # time as 32, in 0.4 GiB less, and the memory it keeps does not grow.

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from errors import UserError
 from opts import AUTO, Options, parse_opts
-from runtime.interruption import SIGPIPE, Interrupted, Interruption
-from runtime.program import losing_output, run_program
+from utils.interruption import SIGPIPE, Interrupted, Interruption
+from utils.program import losing_output, run_program
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from datasets.annotation import Index
-    from runtime.checkpoint import Checkpoint
-    from runtime.distributed import World
-    from runtime.run_log import RunLog
+    from datasets.index import Index
+    from engine.checkpoint import Checkpoint
+    from engine.distributed import World
+    from engine.run_log import RunLog
 
 log = logging.getLogger("main")
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_outputs(options)
             n_processes, node = _processes_to_start(options)
             if n_processes > 1:
-                from runtime.distributed import launch
+                from engine.distributed import launch
 
                 arguments = sys.argv[1:] if argv is None else argv
                 return launch(arguments, n_processes, node=node, dist_url=options.dist_url)
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_outputs(options: Options) -> None:
     """Raises UserError where the run would replace what it reads, or files of another kind."""
-    from runtime.outputs import Input, check_outputs, files_of_inference, files_of_training
+    from utils.outputs import Input, check_outputs, files_of_inference, files_of_training
 
     folder = options.result_path
     assert folder is not None
@@ -79,7 +79,7 @@ def _check_outputs(options: Options) -> None:
 def _processes_to_start(options: Options) -> "tuple[int, World]":
     """One per visible GPU where nobody has started them yet, else 1, this one; and the place of
     this machine among several, where a launcher started one process on each."""
-    from runtime.distributed import ALONE, find_launcher, is_launched_by_torchrun
+    from engine.distributed import ALONE, find_launcher, is_launched_by_torchrun
 
     if options.no_cuda or options.cache_features or is_launched_by_torchrun(os.environ):
         return 1, ALONE
@@ -99,7 +99,7 @@ def _joined(options: Options) -> "Iterator[World]":
     """Meet the other processes, if there are any; all but the first fall silent."""
     import torch
 
-    from runtime.distributed import ALONE, is_launched_by_torchrun, join, leave
+    from engine.distributed import ALONE, is_launched_by_torchrun, join, leave
 
     use_cuda = torch.cuda.is_available() and not options.no_cuda
     if options.batchnorm_sync and not use_cuda:
@@ -119,7 +119,7 @@ def _joined(options: Options) -> "Iterator[World]":
 @contextmanager
 def _memory_explained() -> Iterator[None]:
     """Turn a lack of memory, wherever it shows, into a UserError."""
-    from runtime.device import is_out_of_memory
+    from engine.device import is_out_of_memory
 
     try:
         yield
@@ -137,11 +137,11 @@ def run(options: Options, interruption: Interruption, world: "World") -> None:
     import torch
 
     from datasets.activitynet import read_any_index
+    from engine.checkpoint import check_class_names
+    from engine.device import describe_device
+    from engine.results_folder import locked
+    from engine.runner import Parts, run_phases
     from model import build_device, settle
-    from phases import Parts, run_phases
-    from runtime.checkpoint import check_class_names
-    from runtime.device import describe_device
-    from runtime.results_folder import locked
 
     assert options.annotation_path is not None and options.result_path is not None
     index = read_any_index(options.annotation_path)
@@ -214,8 +214,8 @@ def _make_writable(folder: Path) -> None:
 
 def _read_checkpoints(options: Options) -> "tuple[Checkpoint | None, Checkpoint | None]":
     """The files of --resume_path and, if there is nothing to resume, of --pretrain_path."""
-    from runtime.advice import no_such_weights
-    from runtime.checkpoint import find_newest, load_checkpoint
+    from engine.advice import no_such_weights
+    from engine.checkpoint import find_newest, load_checkpoint
 
     assert options.result_path is not None
     if options.resume_path is not None and options.resume_path != AUTO:
@@ -257,8 +257,8 @@ def _prepare_model(
 def _open_log(
     options: Options, checkpoint: "Checkpoint | None", world: "World", labels: Sequence[str]
 ) -> "RunLog":
-    from phases import position_of
-    from runtime.run_log import RunLog
+    from engine.run_log import RunLog
+    from engine.runner import position_of
 
     start = position_of(checkpoint)
     assert options.result_path is not None
@@ -283,6 +283,6 @@ def _open_log(
 
 
 if __name__ == "__main__":
-    from runtime.distributed import end
+    from engine.distributed import end
 
     end(run_program(main))

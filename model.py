@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from errors import UserError
-from models.build import build
-from models.catalog import FAMILIES
-from opts import Options, fill_in
-from runtime.checkpoint import (
+from engine.checkpoint import (
     Checkpoint,
     check_class_names,
     check_fits,
     load_weights,
     n_classes_of,
 )
-from runtime.device import Device, Normalization, choose_device
-from runtime.distributed import World
+from engine.device import Device, Normalization, choose_device
+from engine.distributed import World
+from errors import UserError
+from models.build import build
+from models.catalog import FAMILIES
+from opts import Options, fill_in
 
 log = logging.getLogger(__name__)
 

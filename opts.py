@@ -6,9 +6,6 @@ fields. Nothing here imports torch, so that -h and a wrong flag answer at once.
 
 import argparse
 import dataclasses
-import difflib
-import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,7 +13,8 @@ from typing import Any, NamedTuple
 
 from errors import UserError
 from models.catalog import FAMILIES, RESNET_DEPTHS
-from runtime.reading import shown, typed
+from utils.command_line import FlagParser
+from utils.reading import shown, typed
 
 DEPTHS_HELP = f"resnet, resnet2p1d, preresnet: {' '.join(map(str, RESNET_DEPTHS))}; " + "; ".join(
     f"{name}: {' '.join(map(str, FAMILIES[name].depths))}"
@@ -24,7 +22,6 @@ DEPTHS_HELP = f"resnet, resnet2p1d, preresnet: {' '.join(map(str, RESNET_DEPTHS)
 )
 ROOTED_PATHS = ("video_path", "annotation_path", "result_path", "pretrain_path", "resume_path")
 AUTO = Path("auto")
-NEGATIVE_NUMBER = re.compile(r"-\.?\d")
 
 
 class Range(NamedTuple):
@@ -324,40 +321,6 @@ def fill_in(options: Options, found: Mapping[str, Any]) -> Options:
     return filled
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line as a UserError, and names the flag a misspelt one is like."""
-
-    def error(self, message: str) -> Any:
-        raise UserError(f"{message} (-h lists all flags)")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse unknown flags first: argparse would take their values for positional arguments,
-        or report only what is missing because of them."""
-        words = list(sys.argv[1:] if args is None else args)
-        flags = words[: words.index("--")] if "--" in words else words
-        unknown = [word.partition("=")[0] for word in flags if self._is_unknown_flag(word)]
-        if unknown and not {"-h", "--help"} & {*flags}:
-            self.error("unrecognized arguments: " + ", ".join(map(self._with_suggestion, unknown)))
-        return super().parse_known_args(words, namespace)
-
-    def _is_unknown_flag(self, word: str) -> bool:
-        if not word.startswith("-") or word == "-" or " " in word or NEGATIVE_NUMBER.match(word):
-            return False
-        name, known = word.partition("=")[0], self._option_string_actions
-        if word.startswith("--"):  # may be cut short
-            return not any(flag.startswith(name) for flag in known)
-        return name not in known and name[:2] not in known  # -k1 is -k 1
-
-    def _with_suggestion(self, name: str) -> str:
-        plain = {_plain_name(flag): flag for flag in self._option_string_actions}
-        close = difflib.get_close_matches(_plain_name(name), plain, n=1, cutoff=0.7)
-        return f"{name} (did you mean {plain[close[0]]}?)" if close else name
-
-
-def _plain_name(flag: str) -> str:
-    return flag.lstrip("-").replace("-", "_").lower()
-
-
 GROUPS = {
     "files": "files",
     "data": "data",
@@ -370,7 +333,7 @@ GROUPS = {
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = FlagParser(
         prog="main.py",
         description="Train, fine-tune, validate and run 3D ResNets on videos.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=98),

@@ -16,14 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
 
 from datasets.video_dataset import ClipBatch
+from engine.checkpoint import Checkpoint, load_schedule, schedule_of
+from engine.checkpoint_fields import Best
+from engine.device import Device, is_out_of_memory
+from engine.distributed import ALONE, World, noticing_the_lost
+from engine.optimizer_state import load_optimizer
 from errors import UserError
 from model import dry_run, frozen_batch_norms, wrap_for_distributed
 from opts import Options
-from runtime.checkpoint import Checkpoint, load_schedule, schedule_of
-from runtime.device import Device, is_out_of_memory
-from runtime.distributed import ALONE, World, noticing_the_lost
-from runtime.extras import Best
-from runtime.optimizer_state import load_optimizer
 
 Scheduler = MultiStepLR | ReduceLROnPlateau
 

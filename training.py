@@ -9,14 +9,15 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from datasets.video_dataset import TrainLoader, ValLoader
+from engine.checkpoint_manager import CheckpointKeeper
+from engine.device import Device, Scorer
+from engine.distributed import ALONE, World
+from engine.progress import Late, Position, Step, Stopwatch
+from engine.run_log import RunLog
 from errors import UserError
-from progress import Late, Position, Step, Stopwatch
-from runtime.bars import Bar, duration
-from runtime.device import Device, Scorer
-from runtime.distributed import ALONE, World
-from runtime.keeper import CheckpointKeeper
-from runtime.run_log import RunLog
+from evaluation.metrics import confusion_matrix
 from trainer import Scheduler, Trainer
+from utils.progress_bar import Bar, duration
 from validation import Evaluation, evaluate
 
 log = logging.getLogger(__name__)
@@ -198,7 +199,10 @@ def validate(
     row = {"epoch": epoch, "loss": evaluation.loss, "acc": evaluation.clip_accuracy}
     run_log.write("val", row | {"video_acc": evaluation.video_accuracy})
     if run_log.board is not None:
-        run_log.board.confusion(evaluation.targets, evaluation.predictions, epoch)
+        n_named, predictions = len(run_log.board.labels), evaluation.predictions
+        n_classes = max(n_named, int(predictions.max(initial=0)) + 1)
+        matrix = confusion_matrix(evaluation.targets, predictions, n_classes)
+        run_log.board.confusion(matrix, epoch)
     log.info(
         "epoch %d: val loss %.4f, clip accuracy %.4f of %d, video accuracy %.4f of %d",
         epoch,

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datasets.video_dataset import ValLoader
+from engine.device import Device, Scorer
+from engine.distributed import ALONE, World
 from errors import UserError
+from evaluation.metrics import topk_hits
 from inference import check_finite
-from metrics import topk_hits
-from runtime.bars import Bar
-from runtime.device import Device, Scorer
-from runtime.distributed import ALONE, World
+from utils.progress_bar import Bar
 
 
 class Evaluation(NamedTuple):

@@ -11,8 +11,8 @@ import torch
 
 from benchmarks import extraction, finetuning, formats, gpu, index, inference, loading, steps
 from benchmarks.timing import Comparison
-from runtime.device import cpu_has_bf16
-from runtime.program import run_program
+from engine.device import cpu_has_bf16
+from utils.program import run_program
 
 SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
     "extraction": extraction.comparisons,

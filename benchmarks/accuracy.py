@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 
 import main as program
 from benchmarks import plain
-from datasets.annotation import read_index
-from results import accuracy_of, read_results
+from datasets.index import read_index
+from evaluation.results import accuracy_of, read_results
 from temporal_transforms import random_window
 
 DEPTH, WIDTH, BATCH, RATE, DECAY = 10, 0.5, 16, 0.01, 1e-3

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.timing import Comparison, compare
-from util_scripts.ffmpeg import Ffmpeg
+from media.ffmpeg import Ffmpeg
 
 CLASSES, CLIPS = 2, 20
 # As UCF-101's: 320 x 240, 7 seconds, some 500 kB, whose JPGs take some 700 kB.

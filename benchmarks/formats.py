@@ -14,11 +14,11 @@ import torch
 
 from benchmarks.extraction import draw
 from benchmarks.timing import Comparison, compare
-from datasets.annotation import count_frames
 from datasets.compact import CompactRecords, VideoRecord
-from datasets.frames import FrameSource, Hdf5Videos, JpgFolder, VideoFiles, default_decoder
+from datasets.frame_readers import FrameSource, Hdf5Videos, JpgFolder, VideoFiles, default_decoder
 from datasets.hdf5 import HDF5_SUFFIX
 from datasets.video_dataset import Sample, SampleKey, VideoDataset
+from media.frame_names import count_frames
 from spatial_transforms import TrainView
 from temporal_transforms import random_window
 from util_scripts.generate_video_hdf5 import main as generate_video_hdf5

@@ -14,9 +14,9 @@ from benchmarks import loading, plain
 from benchmarks.limits import clips_per_second
 from benchmarks.timing import Comparison, compare, rate
 from datasets.video_dataset import ClipBatch
+from engine.device import Device, Normalization, choose_device
 from model import freeze_before
 from models.build import build
-from runtime.device import Device, Normalization, choose_device
 from trainer import Trainer
 
 FAMILIES = {"resnet": "R3D", "resnet2p1d": "R(2+1)D"}

@@ -63,7 +63,7 @@ def _apart(work: Callable[[Path], dict[str, float]], folder: Path) -> dict[str, 
 
 
 def _ours(folder: Path) -> dict[str, float]:
-    from datasets.annotation import read_index, select_videos
+    from datasets.index import read_index, select_videos
 
     def work() -> list:
         index = read_index(folder / "index.json")

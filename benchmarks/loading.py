@@ -10,10 +10,10 @@ import torch
 from benchmarks import plain
 from benchmarks.frames import frame_folders
 from benchmarks.timing import Comparison, compare, rate
-from datasets.annotation import count_frames
 from datasets.compact import CompactRecords, VideoRecord
-from datasets.frames import JpgFolder, default_decoder
+from datasets.frame_readers import JpgFolder, default_decoder
 from datasets.video_dataset import Sample, SampleKey, SlidingWindows, SpatialTransform, VideoDataset
+from media.frame_names import count_frames
 from spatial_transforms import EvalView, TrainView
 from temporal_transforms import even_windows, random_window
 

@@ -10,9 +10,9 @@ from benchmarks.apart import apart
 from benchmarks.limits import clips_per_second
 from benchmarks.timing import Comparison, compare
 from datasets.video_dataset import ClipBatch
+from engine.device import Device, Normalization, choose_device
 from model import freeze_before
 from models.build import build
-from runtime.device import Device, Normalization, choose_device
 from trainer import Trainer
 
 N_CLASSES = 101

@@ -16,20 +16,19 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from datasets.annotation import (
+from datasets.compact import CompactEntries, CompactRecords, Entry, VideoRecord
+from datasets.index import (
     SUBSETS,
     UNLABELLED,
     Index,
     Selection,
     check_labels,
-    count_frames,
     read_index,
     refuse_empty,
 )
-from datasets.compact import CompactEntries, CompactRecords, Entry, VideoRecord
-from datasets.frame_names import why_no_frames
 from errors import UserError
-from runtime.reading import bad_name, shown, shown_name, typed
+from media.frame_names import count_frames, why_no_frames
+from utils.reading import bad_name, shown, shown_name, typed
 
 SHORTEST = 8  # frames of an annotated part; shorter ones are left out, as in the original
 FOLDER_PREFIX = "v_"

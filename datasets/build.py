@@ -7,9 +7,8 @@ from functools import partial
 import torch
 
 from datasets.activitynet import UntrimmedIndex, select_parts, select_whole
-from datasets.annotation import Index, canonical_subset, select_videos
 from datasets.compact import VideoRecord
-from datasets.frames import (
+from datasets.frame_readers import (
     FrameSource,
     Hdf5Videos,
     JpgFolder,
@@ -20,6 +19,7 @@ from datasets.frames import (
     require_accimage,
 )
 from datasets.hdf5 import FLOW, require_h5py
+from datasets.index import Index, canonical_subset, select_videos
 from datasets.video_dataset import (
     Batches,
     ClipLoader,
@@ -32,11 +32,11 @@ from datasets.video_dataset import (
     WindowBatches,
 )
 from datasets.workers import usable_workers
+from engine.distributed import ALONE, World
+from media.ffmpeg import find_ffmpeg
 from opts import Options
-from runtime.distributed import ALONE, World
 from spatial_transforms import EvalView, TrainView
 from temporal_transforms import center_window, even_windows, random_window
-from util_scripts.ffmpeg import find_ffmpeg
 
 TRAIN_WINDOWS = {"random": random_window, "center": center_window}
 NAMED = 5  # omitted videos that are named before "and N more"

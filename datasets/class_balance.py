@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from datasets.compact import VideoRecord
-from runtime.reading import shown_name
+from utils.reading import shown_name
 
 LISTED = 20  # classes that are counted one by one in the log
 NAMED = 3  # of more: the rarest and the commonest that are named

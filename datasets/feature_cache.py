@@ -16,7 +16,7 @@ from datasets.video_dataset import (
     SampleKey,
     ShuffledBatches,
 )
-from runtime.bars import Bar
+from utils.progress_bar import Bar
 
 Trunk = Callable[[Tensor], Tensor]  # uint8 clips (B, C, T, H, W) -> features (B, D)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets import heap
+from datasets import hdf5_heap as heap
 from errors import UserError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
-from datasets.annotation import UNLABELLED, Index
 from datasets.compact import SUBSET_NAMES, Entry
+from datasets.index import UNLABELLED, Index
 
 UCF_GROUP = re.compile(r"^(v_.+_g\d+)_c\d+$")
 # Which part of a recording, at the end of a name: the times in 1a2B3c_000010_000020, and what

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.batches import OrderedBatches, SampleKey, ShuffledBatches, WindowBatches
 from datasets.compact import VideoRecord
-from datasets.frames import FrameError, FrameSource
-from datasets.sharing import CAN_SHARE, Parcel
+from datasets.frame_readers import FrameError, FrameSource
+from datasets.samplers import OrderedBatches, SampleKey, ShuffledBatches, WindowBatches
+from datasets.shared_memory import CAN_SHARE, Parcel
 from datasets.workers import Workers
 from errors import UserError
 from spatial_transforms import View, apply_view

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO
 
 from errors import UserError
-from util_scripts.extraction import frame_arguments, judge, why_no_video
-from util_scripts.ffmpeg import Ffmpeg, Stream
-from util_scripts.manifest import FAILED, LEFT_OUT, Arguments
+from media.extraction import frame_arguments, judge, why_no_video
+from media.ffmpeg import Ffmpeg, Stream
+from media.manifest import FAILED, LEFT_OUT, Arguments
 
 SIZE = 240  # the shorter side in pixels, generate_video_jpgs' default
 QUALITY = 2  # the best

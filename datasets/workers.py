@@ -20,10 +20,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from engine.cpu_memory import give_back
 from errors import UserError
-from runtime.interruption import SIGNALS
-from runtime.limits import most_open_files
-from runtime.memory import give_back
+from utils.interruption import SIGNALS
+from utils.limits import most_open_files
 
 Key = TypeVar("Key")
 Batch = TypeVar("Batch")

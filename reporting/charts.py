@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from metrics import (
+from evaluation.metrics import (
     Calibration,
     auc,
     average_precision,
@@ -18,8 +18,8 @@ from metrics import (
 )
 from reporting.facts import Facts, Table
 from reporting.tables import TwoClasses
-from runtime.plotting import LITERAL, tick_names
-from runtime.reading import shown_name
+from utils.plotting import LITERAL, tick_names
+from utils.reading import shown_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

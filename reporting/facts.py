@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from datasets.activitynet import read_any_index
-from datasets.annotation import UNLABELLED, Index
+from datasets.index import UNLABELLED, Index
+from engine.provenance import Provenance, read_provenance
 from errors import UserError
-from metrics import confusion_matrix
-from results import Accuracy, Entries, accuracy_of, averaged, labelled, read_results
-from runtime.provenance import Provenance, read_provenance
-from runtime.reading import read_text
+from evaluation.metrics import confusion_matrix
+from evaluation.results import Accuracy, Entries, accuracy_of, averaged, labelled, read_results
+from utils.reading import read_text
 
 log = logging.getLogger(__name__)
 

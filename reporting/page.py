@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from datasets.annotation import SUBSETS, canonical_subset
+from datasets.index import SUBSETS, canonical_subset
 from datasets.index_checks import by_kind, check_sides, first_few
+from engine.provenance import versions
 from errors import UserError
-from metrics import calibration
+from evaluation.metrics import calibration
+from evaluation.results import caution, describe, some
 from opts import ROOTED_PATHS
 from reporting import charts
 from reporting.facts import Facts
@@ -24,10 +26,8 @@ from reporting.tables import (
     too_few,
     two_classes,
 )
-from results import caution, describe, some
-from runtime.bars import duration
-from runtime.outputs import REPORT_MARK
-from runtime.provenance import versions
+from utils.outputs import REPORT_MARK
+from utils.progress_bar import duration
 
 TEMPLATE = "report.html.j2"
 N_PAIRS = 15

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datasets.video_dataset import Sample, SampleKey, SlidingWindows, VideoDataset
+from engine.device import Device
 from models.gradcam import finest_useful_layer, grad_cam, in_float32
 from reporting.facts import UNKNOWN, Facts
 from reporting.tables import most_unsure, worst_mistakes
-from runtime.device import Device
 
 N_TRIED = 3  # windows of a video that are looked at for the one to show
 N_FRAMES, COLUMNS = 8, 4  # of a strip

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metrics import FEW, Thresholds, thresholds_of, wilson_interval
+from evaluation.metrics import FEW, Thresholds, thresholds_of, wilson_interval
+from evaluation.results import labelled
 from reporting.facts import UNKNOWN, Facts, Videos
-from results import labelled
 
 SHOWN_CLASSES = 20  # of a confusion matrix with numbers in it
 OTHERS = "all others"

@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from datasets.annotation import Index
+from datasets.index import Index
 from datasets.video_dataset import VideoDataset
+from engine.device import Device
+from engine.provenance import read_provenance
+from evaluation.results import Entries
 from reporting.facts import REPORT_NAME, Facts, facts_of
 from reporting.page import render
 from reporting.strips import Viewer, make_strips
-from results import Entries
-from runtime.device import Device
-from runtime.files import written_whole
-from runtime.provenance import read_provenance
+from utils.files import written_whole
 
 N_AFTER_INFERENCE = 4  # strips of each kind: few, for the sake of a machine without a GPU
 

@@ -22,7 +22,7 @@ import torch
 import torch._dynamo  # noqa: F401  the optimiser would import it, in every fork again
 
 import main as program
-import phases  # noqa: F401  which main.py imports late
+from engine import runner as phases  # noqa: F401  which main.py imports late
 from tests.runs import make_dataset
 
 LOGS = ("train.log", "train_batch.log", "val.log", "val.json")

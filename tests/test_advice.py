@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import main
+from engine.checkpoint import load_checkpoint
 from errors import UserError
-from runtime.checkpoint import load_checkpoint
 from tests.commands import run_command
 from tests.runs import make_dataset, read_results, small_flags, small_run
 from tests.videos import draw

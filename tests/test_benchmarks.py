@@ -14,8 +14,8 @@ import benchmarks.__main__ as bench
 from benchmarks import gpu, limits
 from benchmarks.apart import apart
 from benchmarks.timing import Comparison, compare
+from engine.device import Normalization, choose_device
 from models.build import build
-from runtime.device import Normalization, choose_device
 
 
 def test_the_rows_of_one_model(monkeypatch):

@@ -7,16 +7,16 @@ import shutil
 import pytest
 from PIL import Image
 
-from datasets.annotation import read_index
 from datasets.build import build_train_loader
+from datasets.index import read_index
 from errors import UserError
+from media.ffmpeg import find_ffmpeg
 from opts import parse_opts
 from tests.commands import run_command
 from tests.runs import make_dataset, make_frames, small_run
 from tests.test_activitynet import entry, part, write_index
 from tests.test_hdf5 import hdf5_twin
 from util_scripts.check_dataset import main
-from util_scripts.ffmpeg import find_ffmpeg
 from util_scripts.folder_json import main as folder_json
 
 

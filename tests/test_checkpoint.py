@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from errors import UserError
-from models.build import build
-from runtime.checkpoint import (
+from engine.checkpoint import (
     check_class_names,
     find_newest,
     load_checkpoint,
@@ -18,6 +16,8 @@ from runtime.checkpoint import (
     n_classes_of,
     save_checkpoint,
 )
+from errors import UserError
+from models.build import build
 from tests.runs import limit_file_size
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from engine.checkpoint import load_checkpoint, save_checkpoint
 from errors import UserError
 from models.build import build
-from runtime.checkpoint import load_checkpoint, save_checkpoint
 from tests.runs import make_dataset, small_run
 from util_scripts.inspect_checkpoint import main as inspect
 from util_scripts.remove_dataparallel import main as remove

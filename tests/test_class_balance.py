@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from datasets.class_balance import balanced_weights, class_counts, describe_counts
 from datasets.compact import VideoRecord
 from datasets.video_dataset import ClipBatch
+from engine.device import Normalization, choose_device
 from opts import parse_opts
-from runtime.device import Normalization, choose_device
 from tests.runs import make_dataset, small_run
 from trainer import build_trainer
 

@@ -3,9 +3,9 @@ import json
 import pytest
 import torch
 
-from classifier import load_classifier, read_labels
 from errors import UserError
 from models.build import build
+from predict.classifier import load_classifier, read_labels
 from tests.runs import make_dataset, small_run
 
 pytestmark = pytest.mark.numeric

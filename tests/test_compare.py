@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from datasets.annotation import entry_of, write_index
+from datasets.index import entry_of, write_index
 from errors import UserError
-from metrics import mcnemar_p
-from results import write_results
+from evaluation.metrics import mcnemar_p
+from evaluation.results import write_results
 from tests.commands import run_command
 from util_scripts import compare
 

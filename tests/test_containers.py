@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from media.ffmpeg import Ffmpeg
+from media.ffmpeg_inputs import input_of
 from tests.videos import SHARED, draw
-from util_scripts.ffmpeg import Ffmpeg
-from util_scripts.ffmpeg_inputs import input_of
 from util_scripts.generate_video_jpgs import main
 
 REAL = SHARED / "fight/val/fight"

@@ -9,7 +9,7 @@ from tests.commands import run_command
 pytestmark = pytest.mark.numeric
 
 PRECISION = (
-    "from runtime.device import Normalization, choose_device;"
+    "from engine.device import Normalization, choose_device;"
     "normalization = Normalization.of('kinetics');"
     "device = choose_device(no_cuda=True, precision='auto', normalization=normalization);"
     "print(device.precision)"

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import main
+from engine.distributed import ALONE, World, find_launcher, join
 from errors import UserError
-from runtime.distributed import ALONE, World, find_launcher, join
 from tests.commands import Command
 from tests.runs import make_dataset, read_table
 
@@ -54,7 +54,7 @@ def launched():
         def launched(root, result, n_processes, *flags, node=ALONE, url="", **how):
             arguments = ["--root_path", str(root), "--result_path", result, *FLAGS, *flags]
             call = f"launch({arguments!r}, {n_processes}, node={node!r}, dist_url={url!r})"
-            code = f"import sys; from runtime.distributed import *; sys.exit({call})"
+            code = f"import sys; from engine.distributed import *; sys.exit({call})"
             return commands.enter_context(Command("-c", code, environ=ONE_THREAD, **how))
 
         yield launched
@@ -298,7 +298,7 @@ class Slow(io.StringIO):
 
 import torch
 import torch.distributed as dist
-from runtime.distributed import end, join
+from engine.distributed import end, join
 
 join("file://{tmp_path}/meet", use_cuda=False)
 sys.stdout = Slow()
@@ -313,7 +313,7 @@ end(7)
 
 
 def test_processes_that_nobody_started_are_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setattr("runtime.distributed.MEETING", timedelta(seconds=2))
+    monkeypatch.setattr("engine.distributed.MEETING", timedelta(seconds=2))
     for name, value in {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}.items():
         monkeypatch.setenv(name, value)
     with socket.socket() as free:

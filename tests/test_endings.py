@@ -183,7 +183,7 @@ def limit_files(soft, hard):
 
 def test_the_limit_of_open_files_is_raised():
     code = (
-        "import resource; from runtime.program import run_program;"
+        "import resource; from utils.program import run_program;"
         "run_program(lambda: print(resource.getrlimit(resource.RLIMIT_NOFILE)))"
     )
     done = run_command("-c", code, before=limit_files(64, 1024))

@@ -1,8 +1,8 @@
 import pytest
 
-from datasets.annotation import entry_of, write_index
+from datasets.index import entry_of, write_index
 from errors import UserError
-from results import write_results
+from evaluation.results import write_results
 from tests.commands import run_command, run_util
 from util_scripts import eval_accuracy
 

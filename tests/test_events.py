@@ -1,6 +1,6 @@
 import pytest
 
-from util_scripts.events import Event, EventFinder
+from predict.events import Event, EventFinder
 
 LABELS = ("fight", "calm", "rain")
 

@@ -11,18 +11,18 @@ import onnxruntime
 import pytest
 import torch
 
-import deployment
-from classifier import load_classifier
-from datasets.frames import JpgFolder, default_decoder
+from datasets.frame_readers import JpgFolder, default_decoder
 from errors import UserError
 from models.build import build
-from runtime.outputs import ONNX, PT2
+from predict import export as deployment
+from predict.classifier import load_classifier
 from spatial_transforms import MEAN, EvalView, apply_view
 from tests.commands import run_util
 from tests.golden.weights import weights_from_names
 from tests.runs import limit_file_size_here, make_dataset, make_frames
 from tests.videos import draw, draw_sound
 from util_scripts import export_model
+from utils.outputs import ONNX, PT2
 
 pytestmark = pytest.mark.numeric
 

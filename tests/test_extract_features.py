@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from classifier import load_classifier
-from datasets.frames import JpgFolder, default_decoder
+from datasets.frame_readers import JpgFolder, default_decoder
 from errors import UserError
+from evaluation.results import read_results
 from models.build import build
-from results import read_results
-from runtime.outputs import FEATURES
+from predict.classifier import load_classifier
 from spatial_transforms import EvalView, apply_view
 from tests.commands import run_util
 from tests.golden.weights import weights_from_names
 from tests.runs import make_dataset, make_frames, small_run
 from util_scripts import extract_features
+from utils.outputs import FEATURES
 
 pytestmark = pytest.mark.numeric
 

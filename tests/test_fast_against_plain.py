@@ -6,22 +6,22 @@ import pytest
 import torch
 
 from benchmarks import plain
-from datasets.annotation import read_index
-from datasets.batches import SampleKey, WindowBatches
 from datasets.build import build_inference_loader, build_train_loader, build_val_loader
 from datasets.compact import VideoRecord
-from datasets.frames import JpgFolder, default_decoder
+from datasets.frame_readers import JpgFolder, default_decoder
+from datasets.index import read_index
+from datasets.samplers import SampleKey, WindowBatches
 from datasets.video_dataset import ClipBatch, VideoDataset, in_batches_of
+from engine.device import InParts, Normalization, choose_device
 from errors import UserError
 from inference import WINDOWS
+from media.ffmpeg import Ffmpeg
 from models.build import build
 from opts import parse_opts
-from runtime.device import InParts, Normalization, choose_device
 from spatial_transforms import EvalView, TrainView
 from temporal_transforms import center_window
 from tests.runs import make_dataset, read_results, small_run
 from trainer import Trainer
-from util_scripts.ffmpeg import Ffmpeg
 
 pytestmark = pytest.mark.numeric
 

@@ -1,7 +1,7 @@
 import pytest
 
 from errors import UserError
-from util_scripts.ffmpeg import Ffmpeg, Stopped, find_ffmpeg
+from media.ffmpeg import Ffmpeg, Stopped, find_ffmpeg
 
 
 @pytest.fixture

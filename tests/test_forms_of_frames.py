@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from datasets.annotation import read_index
 from datasets.build import build_inference_loader, build_train_loader, build_val_loader
+from datasets.index import read_index
 from opts import parse_opts
 from tests.runs import read_table, small_run
 from tests.videos import draw

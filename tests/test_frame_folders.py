@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from media.frame_folders import OLD, Overtaken, keep_others, replace_frames, restore_frames
 from tests.commands import Command
 from tests.videos import draw, names
-from util_scripts.frame_folders import OLD, Overtaken, keep_others, replace_frames, restore_frames
 from util_scripts.generate_video_jpgs import WORK_PREFIX, main
 
 OTHERS = ("n_frames", "Thumbs.db", ".DS_Store", "notes.txt", "image_1.jpg", "image_00001.png")

@@ -17,19 +17,20 @@ import pytest
 import torch
 
 import main
-from classifier import load_classifier, read_labels
 from datasets.activitynet import UntrimmedIndex, read_any_index, select_parts, select_whole
-from datasets.annotation import select_videos
-from datasets.frames import FrameError, Hdf5Videos, JpgFolder, VideoFiles, default_decoder
+from datasets.frame_readers import FrameError, Hdf5Videos, JpgFolder, VideoFiles, default_decoder
 from datasets.hdf5 import count_hdf5, has_flow
+from datasets.index import select_videos
 from datasets.index_checks import check_index
 from datasets.video_files import count_video
+from engine.checkpoint import load_checkpoint
+from engine.run_log import COLUMNS, RunLog
 from errors import UserError
+from evaluation.results import accuracy_of, averaged, describe, read_results
+from media.manifest import Manifest
 from opts import FLAGS
+from predict.classifier import load_classifier, read_labels
 from reporting.facts import read_facts, read_log
-from results import accuracy_of, averaged, describe, read_results
-from runtime.checkpoint import load_checkpoint
-from runtime.run_log import COLUMNS, RunLog
 from tests import strange_weights
 from tests.fuzzing import NASTY_WORDS, damaged_bytes, damaged_json, damaged_value
 from tests.playlists import concat, dash, hls, sdp
@@ -37,7 +38,6 @@ from tests.runs import make_dataset, make_frames, small_flags, small_run
 from tests.videos import draw as draw_video
 from util_scripts import hmdb51_json, kinetics_json, mit_json, ucf101_json
 from util_scripts.inspect_checkpoint import describe as describe_checkpoint
-from util_scripts.manifest import Manifest
 
 N_CASES = int(os.environ.get("FUZZ_CASES", "400"))
 FIRST_SEED = int(os.environ.get("FUZZ_SEED", "0"))

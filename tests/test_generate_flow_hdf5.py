@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.frames import Hdf5Videos, default_decoder
+from datasets.frame_readers import Hdf5Videos, default_decoder
 from errors import UserError
 from tests.runs import make_frames, small_run
 from util_scripts.generate_flow_hdf5 import main, to_pixels

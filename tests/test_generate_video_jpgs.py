@@ -4,10 +4,10 @@ import pytest
 from PIL import Image
 
 from errors import UserError
+from media.extraction import judge
+from media.ffmpeg import FfmpegRun, find_ffmpeg
 from tests.commands import Command
 from tests.videos import SHARED, draw, draw_sound, names
-from util_scripts.extraction import judge
-from util_scripts.ffmpeg import FfmpegRun, find_ffmpeg
 from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main
 

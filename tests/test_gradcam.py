@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from media.ffmpeg import Ffmpeg
 from models.build import build
 from models.folding import folded
 from models.gradcam import finest_useful_layer, grad_cam, in_float32
-from util_scripts.ffmpeg import Ffmpeg
 from util_scripts.make_demo_videos import HEIGHT, MOTIONS, RATE, WIDTH, course, filter_graph
 
 pytestmark = pytest.mark.numeric

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.frames import FrameError, Hdf5Videos, JpgFolder, default_decoder
+from datasets.frame_readers import FrameError, Hdf5Videos, JpgFolder, default_decoder
 from errors import UserError
 from spatial_transforms import TrainView, apply_view
 from tests.runs import make_dataset, small_run

@@ -10,18 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from datasets.frames import FrameError, VideoFiles, default_decoder
+from datasets.frame_readers import FrameError, VideoFiles, default_decoder
 from datasets.video_files import count_video
 from errors import UserError
-from tests.commands import Command
-from tests.playlists import concat, dash, ffmetadata, hls, sdp, vobsub
-from tests.servers import dripping, serving
-from tests.test_predict_video import CPU, MODEL, predict, predicted, write_checkpoint
-from tests.videos import draw
-from util_scripts import prediction
-from util_scripts.add_fps_into_activitynet_json import read_rates
-from util_scripts.ffmpeg import Ffmpeg, find_ffmpeg
-from util_scripts.ffmpeg_inputs import (
+from media.ffmpeg import Ffmpeg, find_ffmpeg
+from media.ffmpeg_inputs import (
     CONTAINERS,
     PICTURES,
     PROTOCOLS,
@@ -32,10 +25,17 @@ from util_scripts.ffmpeg_inputs import (
     secrets_of,
     shown_url,
 )
+from media.sources import find_inputs
+from predict import scoring as prediction
+from tests.commands import Command
+from tests.playlists import concat, dash, ffmetadata, hls, sdp, vobsub
+from tests.servers import dripping, serving
+from tests.test_predict_video import CPU, MODEL, predict, predicted, write_checkpoint
+from tests.videos import draw
+from util_scripts.add_fps_into_activitynet_json import read_rates
 from util_scripts.folder_json import main as folder_json
 from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main as to_jpgs
-from util_scripts.video_inputs import find_inputs
 
 SYSTEM = "/usr/bin/ffmpeg"  # of another version than the one of the environment
 

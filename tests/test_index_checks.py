@@ -5,7 +5,7 @@ import random
 import pytest
 
 from datasets.activitynet import read_any_index
-from datasets.annotation import entry_of, write_index
+from datasets.index import entry_of, write_index
 from datasets.index_checks import SAME_NAME, SAME_RECORDING, check_index
 from tests.videos import SHARED
 from util_scripts import hmdb51_json, ucf101_json

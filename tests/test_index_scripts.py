@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.annotation import read_index, select_videos
+from datasets.index import read_index, select_videos
 from errors import UserError
 from util_scripts import folder_json, hmdb51_json, ucf101_json
 

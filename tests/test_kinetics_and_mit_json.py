@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.annotation import read_index, select_videos
+from datasets.index import read_index, select_videos
 from errors import UserError
 from tests.runs import make_frames, small_run
 from tests.videos import draw

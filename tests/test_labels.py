@@ -13,13 +13,13 @@ import onnx
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from runtime import plotting
-from runtime.board import confusion_figure, pixels_of
-from runtime.checkpoint import load_checkpoint
-from runtime.plotting import Font, fonts_for, literal_text, tick_names
+from engine.checkpoint import load_checkpoint
+from engine.tensorboard import confusion_figure, pixels_of
 from tests.commands import run_command, run_util
 from tests.runs import make_frames, small_flags
 from tests.videos import draw
+from utils import plotting
+from utils.plotting import Font, fonts_for, literal_text, tick_names
 
 NASTY = [
     "win $$ now", "$x$", r"a\frac{1}", "x_{1}^2", "100%", "%s %d", "{{7*7}}", "{% if %}", "R&D",

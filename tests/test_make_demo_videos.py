@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util_scripts.ffmpeg import Ffmpeg
+from media.ffmpeg import Ffmpeg
 from util_scripts.make_demo_videos import MOTIONS, draw_set, filter_graph, main
 
 BRIGHT = 130  # backgrounds stay below 110 in every channel, squares above 150

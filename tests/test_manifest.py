@@ -10,12 +10,12 @@ import time
 import pytest
 
 from errors import UserError
+from media.ffmpeg import find_ffmpeg
+from media.manifest import read_rows, target_of
+from media.shard import Shard, parse_shard
 from tests.commands import Command
 from tests.videos import draw, names
-from util_scripts.ffmpeg import find_ffmpeg
 from util_scripts.generate_video_jpgs import main, remove_stale_work
-from util_scripts.manifest import read_rows, target_of
-from util_scripts.shard import Shard, parse_shard
 
 
 def extract(root, *flags, jpg="jpg"):

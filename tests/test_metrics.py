@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from metrics import confusion_matrix, mean_class_accuracy, topk_hits, wilson_interval
+from evaluation.metrics import confusion_matrix, mean_class_accuracy, topk_hits, wilson_interval
 
 
 def test_topk_hits_agree_with_sorting():

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from engine.device import onednn_has_bf16
 from errors import UserError
 from models.build import build
 from models.catalog import FAMILIES
@@ -14,7 +15,6 @@ from models.densenet import DenseLayer, Transition
 from models.folding import folded
 from models.layers import Conv3d, MaxPool3d
 from models.resnet import Block, PadShortcut
-from runtime.device import onednn_has_bf16
 from tests.golden.weights import model_input, weights_from_names
 from tests.runs import GOLDEN
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.annotation import read_index, select_videos
-from runtime.files import as_utf8
+from datasets.index import read_index, select_videos
 from tests.commands import run_command, run_util
 from tests.runs import small_run
 from tests.videos import draw
@@ -20,6 +19,7 @@ from util_scripts.folder_json import main as folder_json
 from util_scripts.generate_flow_hdf5 import find_videos
 from util_scripts.generate_video_hdf5 import main as generate_video_hdf5
 from util_scripts.report import main as report
+from utils.files import as_utf8
 
 LABELS = (os.fsdecode(b"caf\xe9"), os.fsdecode(b"\xb0 b"))
 SHOWN = ("caf\\udce9", "\\udcb0 b")

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets.annotation import write_json
-from runtime.checkpoint import find_newest, save_checkpoint
+from engine.checkpoint import find_newest, save_checkpoint
 from tests.commands import run_util
 from tests.runs import make_dataset, small_run
 from tests.videos import draw
+from utils.files import write_json
 
 pytestmark = pytest.mark.numeric
 

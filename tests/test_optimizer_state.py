@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from engine.device import Normalization, choose_device
+from engine.optimizer_state import load_optimizer
 from errors import UserError
-from runtime.device import Normalization, choose_device
-from runtime.optimizer_state import load_optimizer
 from tests.runs import as_of_the_original, make_dataset, small_run
 from trainer import Trainer
 

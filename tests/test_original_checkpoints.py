@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import main
-from runtime.checkpoint import load_checkpoint
+from engine.checkpoint import load_checkpoint
 from tests.runs import make_dataset
 
 pytestmark = pytest.mark.numeric

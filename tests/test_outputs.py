@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
-from runtime.files import back_up, written_whole
-from runtime.outputs import INDEX, Input, Output, check_outputs
 from tests.commands import ROOT, run_util
 from tests.runs import limit_file_size, make_dataset, small_run
-from util_scripts import cli
+from utils import command_line as cli
+from utils.files import back_up, written_whole
+from utils.outputs import INDEX, Input, Output, check_outputs
 
 COMMANDS = [
     path.stem

@@ -3,14 +3,14 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.stream import Frame
 from errors import UserError
+from media.ffmpeg import Ffmpeg
+from media.sources import find_inputs
+from predict.overlay import AS_SHOWN, BAR, Artist, Shown, load_font, running
+from predict.scoring import FrameReader
+from predict.windows import Frame
 from tests.test_predict_video import MODEL, predict, write_checkpoint
 from tests.videos import draw, names
-from util_scripts.ffmpeg import Ffmpeg
-from util_scripts.overlay import AS_SHOWN, BAR, Artist, Shown, load_font, running
-from util_scripts.prediction import FrameReader
-from util_scripts.video_inputs import find_inputs
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import pytest
 
+from media.ffmpeg import Ffmpeg, Stopped
 from tests.test_predict_video import MODEL, predict, write_checkpoint
-from util_scripts.ffmpeg import Ffmpeg, Stopped
 
 PICTURE = "testsrc2=s=64x48:r=25"
 
@@ -101,8 +101,8 @@ def test_ctrl_c_ends_a_stream_with_what_came_until_then(checkpoint, camera, tmp_
 def test_ctrl_c_during_a_file_keeps_the_results_and_tells_it_by_the_status(
     checkpoint, tmp_path, monkeypatch
 ):
+    from predict.writers import CsvWriter
     from tests.videos import draw
-    from util_scripts.prediction_output import CsvWriter
 
     def interrupt(self, window):
         os.kill(os.getpid(), signal.SIGINT)

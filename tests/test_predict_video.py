@@ -13,17 +13,17 @@ import torch
 
 import main as main_program
 from errors import UserError
+from media.ffmpeg import Ffmpeg
+from media.ffmpeg_inputs import input_of
+from media.sources import find_inputs
 from models.build import build
 from opts import options_of
 from tests.commands import run_util
 from tests.runs import limit_file_size
 from tests.test_program import standard_output
 from tests.videos import SHARED, draw, draw_sound
-from util_scripts.ffmpeg import Ffmpeg
-from util_scripts.ffmpeg_inputs import input_of
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 from util_scripts.predict_video import main as predict_video
-from util_scripts.video_inputs import find_inputs
 
 pytestmark = pytest.mark.numeric
 

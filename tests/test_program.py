@@ -155,7 +155,7 @@ def test_a_reader_that_leaves_during_training_stops_it_at_a_safe_point(chinese):
 CLOSED_TERMINAL = """
 import os, pty, signal, sys, time
 from pathlib import Path
-from util_scripts import cli
+from utils import command_line as cli
 
 terminal, ours = pty.openpty()
 os.dup2(ours, 1)

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from engine.provenance import Provenance, read_provenance
 from reporting.facts import read_log
-from runtime.provenance import Provenance, read_provenance
 
 SOUND = {"options": {"model": "resnet", "sample_size": 64}, "epoch": 3, "versions": {"torch": "2"}}
 

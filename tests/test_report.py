@@ -6,9 +6,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from datasets.annotation import entry_of, write_index
+from datasets.index import entry_of, write_index
 from errors import UserError
-from metrics import thresholds_of
+from evaluation.metrics import thresholds_of
+from evaluation.results import write_results
 from reporting.charts import draw
 from reporting.facts import read_facts, read_log
 from reporting.tables import (
@@ -19,7 +20,6 @@ from reporting.tables import (
     two_classes,
     worst_mistakes,
 )
-from results import write_results
 from util_scripts import report
 
 
@@ -308,7 +308,7 @@ def test_charts_take_the_colours_of_the_page():
 
 def test_an_index_of_activitynet_will_do(tmp_path):
     from datasets.activitynet import read_any_index
-    from datasets.annotation import write_json
+    from utils.files import write_json
 
     taxonomy = [{"nodeName": "Root", "parentName": None}] + [
         {"nodeName": name, "parentName": "Root"} for name in ("Jump", "Run")

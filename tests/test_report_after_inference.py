@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from engine.provenance import read_provenance
 from reporting import page
-from runtime.provenance import read_provenance
 from tests.runs import make_dataset, small_run
 from tests.test_report import Page
 from util_scripts import report

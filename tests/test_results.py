@@ -4,9 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from datasets.annotation import entry_of, read_index, write_index
+from datasets.index import entry_of, read_index, write_index
 from errors import UserError
-from results import accuracy_of, caution, describe, ranked, read_results, write_results
+from evaluation.results import accuracy_of, caution, describe, ranked, read_results, write_results
 
 
 def scored(*labels):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import main
-from runtime.checkpoint import load_checkpoint
+from engine.checkpoint import load_checkpoint
 from tests.commands import run_command
 from tests.runs import make_dataset, read_table, small_run
 
@@ -57,7 +57,7 @@ class SignalAt:
     ],
 )
 def test_sigterm_saves_and_tells_how_to_go_on(tmp_path, monkeypatch, capsys, log, row, saved):
-    from runtime.run_log import RunLog
+    from engine.run_log import RunLog
 
     make_dataset(tmp_path, train=6)
     flags = ("--n_epochs", "3", "--multistep_milestones", "1")
@@ -79,7 +79,9 @@ def test_sigterm_saves_and_tells_how_to_go_on(tmp_path, monkeypatch, capsys, log
 
 def test_a_signal_in_inference_tells_how_to_go_on(tmp_path, monkeypatch, capsys):
     make_dataset(tmp_path)
-    monkeypatch.setattr("phases.infer", lambda *args, **named: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(
+        "engine.runner.infer", lambda *args, **named: os.kill(os.getpid(), signal.SIGTERM)
+    )
     assert small_run(tmp_path, "--n_epochs", "1", "--inference") == 128 + signal.SIGTERM
     error = capsys.readouterr().err
     assert "stopped in inference; the same command with --resume_path auto" in error

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from engine.run_log import RunLog
 from errors import UserError
-from runtime.run_log import RunLog
 from tests.runs import limit_file_size
 
 OPTIONS = {"model": "resnet"}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.frames import (
+from datasets.frame_readers import (
     FrameError,
     Hdf5Videos,
     JpgFolder,
@@ -23,7 +23,7 @@ from datasets.frames import (
     default_decoder,
 )
 from datasets.hdf5 import Hdf5Writer, count_hdf5, has_flow
-from datasets.pictures import MAX_PIXELS, PictureError, jpeg_size
+from datasets.jpeg_header import MAX_PIXELS, PictureError, jpeg_size
 from errors import UserError
 from tests.commands import ROOT, run_command, run_util
 from tests.runs import make_frames
@@ -213,7 +213,7 @@ def test_a_hole_in_the_heap_is_not_read_for_ever(tmp_path):
     data[heap + 16 : heap + 32] = bytes(16)  # the first object's header
     path.write_bytes(data)
     code = (
-        "import sys; from pathlib import Path; from datasets.frames import *; "
+        "import sys; from pathlib import Path; from datasets.frame_readers import *; "
         "Hdf5Videos(default_decoder()).read(Path(sys.argv[1]), [0])"
     )
     ended = run_command("-c", code, path, seconds=60)
@@ -363,7 +363,8 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
         file.truncate(1 << 40)
     os.mkfifo(tmp_path / "a.hdf5")
     code = (
-        "import sys; from pathlib import Path; from datasets.frames import *; here, name, number = "
+        "import sys; from pathlib import Path; from datasets.frame_readers import *; "
+        "here, name, number = "
         "Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]); decode = default_decoder(); "
         "(Hdf5Videos(decode) if name else JpgFolder(decode)).read(here / name, [number])"
     )

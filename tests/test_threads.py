@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from runtime.threads import thread_pool
+from utils.threads import thread_pool
 
 
 def test_what_has_not_begun_is_given_up():

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from metrics import (
+from evaluation.metrics import (
     auc,
     average_precision,
     calibration,

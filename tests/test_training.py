@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from datasets.video_dataset import ShuffledBatches
+from engine.device import Normalization, choose_device
 from errors import UserError
 from models.build import build
 from models.catalog import FAMILIES
-from runtime.device import Normalization, choose_device
 from tests.runs import make_dataset, read_table, small_run
 from trainer import OUT_OF_MEMORY, Trainer, _explained
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from datasets import video_files
-from datasets.frames import FrameError, JpgFolder, VideoFiles, default_decoder
+from datasets.frame_readers import FrameError, JpgFolder, VideoFiles, default_decoder
 from datasets.video_files import count_video
 from errors import UserError
+from media.ffmpeg import Ffmpeg
+from media.ffmpeg_inputs import input_of
 from tests.commands import run_command
 from tests.runs import small_run
 from tests.videos import SHARED, draw, draw_sound
-from util_scripts.ffmpeg import Ffmpeg
-from util_scripts.ffmpeg_inputs import input_of
 from util_scripts.folder_json import main as folder_json
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
+from media.sources import find_inputs
+from media.walking import walk
 from tests.commands import run_util
 from tests.videos import draw, names
 from util_scripts.folder_json import main as folder_json
 from util_scripts.generate_flow_hdf5 import find_videos
 from util_scripts.generate_video_jpgs import main
-from util_scripts.video_inputs import find_inputs
-from util_scripts.walking import walk
 
 
 def extract(videos, jpg, *flags):

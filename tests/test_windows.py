@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 
-from datasets.annotation import read_index
 from datasets.build import build_inference_loader, build_train_loader, build_val_loader
+from datasets.index import read_index
 from opts import parse_opts
 from tests.commands import ROOT, run_command
 from tests.videos import draw
@@ -14,7 +14,7 @@ from tests.videos import draw
 ENVIRON = {"PYTHONPATH": f"{ROOT / 'tests/windows'}:{ROOT}"}
 SHOW = """
 import signal
-from runtime import program
+from utils import program
 print(hasattr(signal, "SIGHUP"), hasattr(program.signal, "SIGHUP"), program.sys.platform)
 """
 TINY = ["--annotation_path", "own.json", "--dataset", "folder", "--n_classes", "2", "--no_cuda",

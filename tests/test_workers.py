@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from datasets import sharing
-from datasets.sharing import CAN_SHARE, Parcel
+from datasets import shared_memory as sharing
+from datasets.shared_memory import CAN_SHARE, Parcel
 from datasets.workers import Terminated, Workers, _lost, usable_workers
 from errors import UserError
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from util_scripts.ffmpeg import Ffmpeg
+from media.ffmpeg import Ffmpeg
 
 SHARED = Path(__file__).parent.parent.parent / "shared/data"
 

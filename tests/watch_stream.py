@@ -21,11 +21,11 @@ from pathlib import Path
 
 import torch
 
+from media.ffmpeg import Ffmpeg
 from models.build import build
 from opts import options_of
+from predict.scoring import SHOWINFO
 from tests.videos import draw
-from util_scripts.ffmpeg import Ffmpeg
-from util_scripts.prediction import SHOWINFO
 
 RATE = 25
 LOOP_MINUTES, LOOP_RATE = 10, 5

@@ -8,15 +8,14 @@ from typing import Any
 from tqdm import tqdm
 
 from datasets.activitynet import FOLDER_PREFIX
-from datasets.annotation import write_json
 from errors import UserError
-from runtime.files import are_same, back_up
-from runtime.outputs import INDEX_WITH_FPS
-from runtime.reading import read_json, typed
-from runtime.threads import thread_pool
-from util_scripts.cli import INPUT, OutputPath, Parser, run
-from util_scripts.ffmpeg import Ffmpeg
-from util_scripts.ffmpeg_inputs import input_of
+from media.ffmpeg import Ffmpeg
+from media.ffmpeg_inputs import input_of
+from utils.command_line import INPUT, OutputPath, Parser, run
+from utils.files import are_same, back_up, write_json
+from utils.outputs import INDEX_WITH_FPS
+from utils.reading import read_json, typed
+from utils.threads import thread_pool
 
 NAMED = 20  # videos without a rate that are named before "and N more"
 

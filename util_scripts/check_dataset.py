@@ -21,17 +21,8 @@ from datasets.activitynet import (
     part_fault,
     read_any_index,
 )
-from datasets.annotation import (
-    FrameCount,
-    Index,
-    Shelf,
-    count_frames,
-    locate,
-    write_json,
-)
 from datasets.compact import Entry
-from datasets.frame_names import why_no_frames
-from datasets.frames import (
+from datasets.frame_readers import (
     FrameError,
     FrameSource,
     Hdf5Videos,
@@ -40,6 +31,11 @@ from datasets.frames import (
     decode_with_pillow,
 )
 from datasets.hdf5 import FLOW, HDF5_SUFFIX, has_flow
+from datasets.index import (
+    Index,
+    Shelf,
+    locate,
+)
 from datasets.index_checks import (
     SAME_RECORDING,
     UNEVEN,
@@ -49,13 +45,14 @@ from datasets.index_checks import (
     first_few,
     on_both_sides,
 )
+from datasets.indexing import NO_FRAMES, count_files
 from datasets.segments import FIRST_NUMBER, segment_fault
 from errors import UserError
-from runtime.files import back_up
-from runtime.reading import read_json
-from util_scripts.cli import INPUT, Parser, run
-from util_scripts.indexing import NO_FRAMES, count_files
-from util_scripts.orphans import find_orphans
+from media.frame_names import FrameCount, count_frames, why_no_frames
+from media.orphans import find_orphans
+from utils.command_line import INPUT, Parser, run
+from utils.files import back_up, write_json
+from utils.reading import read_json
 
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 200, 3
 SEED = 1

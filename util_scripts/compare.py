@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 
 from datasets.activitynet import read_any_index
-from datasets.annotation import SUBSETS, write_json
+from datasets.index import SUBSETS
 from errors import UserError
-from metrics import mcnemar_p, wilson_interval
-from results import labelled, read_results, some, top1_hits
-from runtime.outputs import COMPARISON
-from runtime.reading import shown_name
-from util_scripts.cli import INPUT, OutputPath, Parser, run
+from evaluation.metrics import mcnemar_p, wilson_interval
+from evaluation.results import labelled, read_results, some, top1_hits
+from utils.command_line import INPUT, OutputPath, Parser, run
+from utils.files import write_json
+from utils.outputs import COMPARISON
+from utils.reading import shown_name
 
 LEVEL = 0.05  # of all comparisons together
 

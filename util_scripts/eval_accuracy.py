@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.activitynet import read_any_index
-from datasets.annotation import SUBSETS
+from datasets.index import SUBSETS
 from errors import UserError
-from results import KS, Accuracy, accuracy_of, caution, describe, read_results
-from runtime.files import written_whole
-from runtime.outputs import ACCURACY
-from util_scripts.cli import INPUT, Parser, run
+from evaluation.results import KS, Accuracy, accuracy_of, caution, describe, read_results
+from utils.command_line import INPUT, Parser, run
+from utils.files import written_whole
+from utils.outputs import ACCURACY
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,25 +21,22 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from errors import UserError
-from results import some
-from runtime.outputs import ONNX, PT2
-from util_scripts.cli import (
+from evaluation.results import some
+from predict.arguments import add_classifier_flags, add_clip_flags, classifier_of, clips_of
+from utils.command_line import (
     INPUT,
     INPUT_VIDEO,
     OutputPath,
     Parser,
-    add_classifier_flags,
-    add_clip_flags,
-    classifier_of,
-    clips_of,
     run,
 )
+from utils.outputs import ONNX, PT2
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from classifier import Classifier
-    from deployment import Parity, Reference, Runner
+    from predict.classifier import Classifier
+    from predict.export import Parity, Reference, Runner
 
 BATCH = 4  # clips; the first of those compared is run alone, so that two sizes are tried
 ROUNDS = 5  # of timing, after one that does not count
@@ -57,7 +54,7 @@ def export(classifier: "Classifier", options: argparse.Namespace) -> Iterator[Ex
     """Write the files asked for. Raises UserError."""
     import torch
 
-    import deployment
+    from predict import export as deployment
 
     takes_floats = options.float_input
     clips = deployment.example_clips(classifier)
@@ -75,7 +72,7 @@ def export(classifier: "Classifier", options: argparse.Namespace) -> Iterator[Ex
 
 def clips_to_compare(classifier: "Classifier", options: argparse.Namespace) -> tuple["Tensor", str]:
     """uint8 (N, C, T, H, W), --n_clips of them or as many as there are, and what they are."""
-    from deployment import example_clips
+    from predict.export import example_clips
 
     if options.index is not None:
         return _clips_of_index(classifier, options), f"of {options.index}"
@@ -102,9 +99,9 @@ def _clips_of_videos(classifier: "Classifier", options: argparse.Namespace) -> "
     """The first windows of each video, the same number of all."""
     import torch
 
-    from util_scripts.ffmpeg import Ffmpeg
-    from util_scripts.prediction import FOR_MODEL, FrameReader, NoVideo, windows_of
-    from util_scripts.video_inputs import find_inputs
+    from media.ffmpeg import Ffmpeg
+    from media.sources import find_inputs
+    from predict.scoring import FOR_MODEL, FrameReader, NoVideo, windows_of
 
     if classifier.options.input_type == "flow":
         raise UserError(f"{classifier.path}: takes optical flow, --video gives pictures")
@@ -149,7 +146,7 @@ def check(exported: Exported, options: argparse.Namespace, reference: "Reference
     """Tell how the file compares with the checkpoint; whether they agree."""
     import torch
 
-    from deployment import compare_logits
+    from predict.export import compare_logits
 
     inputs = reference.normalized(clips) if options.float_input else clips
     parity = compare_logits(expected, in_batches(exported.run, inputs))
@@ -202,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_options(options)
     classifier = classifier_of(options)
 
-    from deployment import Reference
+    from predict.export import Reference
 
     reference = Reference(classifier)
     clips, source = clips_to_compare(classifier, options)
@@ -229,7 +226,7 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.n_clips < 1:
         raise UserError(f"--n_clips {options.n_clips}: must be at least 1")
     if options.onnx is not None:
-        from deployment import require_onnx
+        from predict.export import require_onnx
 
         require_onnx()
 

@@ -21,26 +21,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets.annotation import SUBSETS
 from datasets.hdf5 import Hdf5Writer, require_h5py
+from datasets.index import SUBSETS
 from errors import UserError
-from runtime.files import written_whole
-from runtime.outputs import FEATURES
-from util_scripts.cli import (
+from predict.arguments import add_classifier_flags, add_clip_flags, classifier_of, clips_of
+from utils.command_line import (
     INPUT,
     OutputPath,
     Parser,
-    add_classifier_flags,
-    add_clip_flags,
-    classifier_of,
-    clips_of,
     run,
 )
+from utils.files import written_whole
+from utils.outputs import FEATURES
 
 if TYPE_CHECKING:
-    from classifier import Classifier
     from datasets.video_dataset import ClipLoader, WindowBatches
     from inference import WindowValues
+    from predict.classifier import Classifier
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 SUFFIXES = (".npz", *HDF5_SUFFIXES)
@@ -111,7 +108,7 @@ def write_hdf5(path: Path, shapes: Mapping[str, Any], rows: "Iterator[WindowValu
 
 
 def about(classifier: "Classifier", options: argparse.Namespace) -> dict[str, Any]:
-    from features import name_of
+    from predict.features import name_of
 
     plain = classifier.options.as_plain()
     return {
@@ -138,8 +135,8 @@ def _write(
     loader: "ClipLoader[WindowBatches]",
     labels: Sequence[str],
 ) -> tuple[int, int]:
-    from features import feature_scorer
     from inference import by_video, over_windows
+    from predict.features import feature_scorer
 
     compute = feature_scorer(classifier, options.layer)
     rows = over_windows(compute, loader, device=classifier.device, task="features")

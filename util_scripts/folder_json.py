@@ -12,15 +12,9 @@ from random import Random
 
 from tqdm import tqdm
 
-from datasets.annotation import SUBSETS, FrameCount, count_frames
-from datasets.frame_names import is_picture_name, why_no_frames
 from datasets.hdf5 import HDF5_SUFFIX
-from errors import UserError
-from results import some
-from runtime.outputs import INDEX
-from runtime.reading import shown_name
-from util_scripts.cli import INPUT, OutputPath, Parser, run
-from util_scripts.indexing import (
+from datasets.index import SUBSETS
+from datasets.indexing import (
     NO_FRAMES,
     Survey,
     Video,
@@ -30,9 +24,15 @@ from util_scripts.indexing import (
     print_named,
     write_and_tell,
 )
-from util_scripts.manifest import FAILED
-from util_scripts.verdicts import why_no_video
-from util_scripts.walking import UNREADABLE, Visit, walk
+from errors import UserError
+from evaluation.results import some
+from media.frame_names import FrameCount, count_frames, is_picture_name, why_no_frames
+from media.manifest import FAILED
+from media.verdicts import why_no_video
+from media.walking import UNREADABLE, Visit, walk
+from utils.command_line import INPUT, OutputPath, Parser, run
+from utils.outputs import INDEX
+from utils.reading import shown_name
 
 VAL_FRACTION = 0.2
 SEED = 1

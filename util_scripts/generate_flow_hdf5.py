@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from datasets.annotation import count_frames
 from datasets.hdf5 import FLOW, Hdf5Writer
-from datasets.pictures import PictureError, jpeg_size
+from datasets.jpeg_header import PictureError, jpeg_size
 from errors import UserError
-from runtime.files import written_whole
-from runtime.reading import read_bytes
-from runtime.threads import thread_pool
-from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, printable, run
-from util_scripts.orphans import find_orphans
-from util_scripts.walking import walk
+from media.frame_names import count_frames
+from media.orphans import find_orphans
+from media.walking import walk
+from utils.command_line import INPUT, OUTPUT_FOLDER, Parser, printable, run
+from utils.files import written_whole
+from utils.reading import read_bytes
+from utils.threads import thread_pool
 
 QUALITY = 95  # of the JPEGs; flow is smooth, and small differences matter
 DONE, THERE, FAILED = "done", "already there", "failed"

@@ -25,10 +25,10 @@ from datasets.hdf5 import (
 )
 from datasets.video_files import TO_PIPE, read_parts
 from errors import UserError
-from util_scripts.cli import run
-from util_scripts.extraction import Form
-from util_scripts.ffmpeg import Ffmpeg, FfmpegRun
+from media.extraction import Form
+from media.ffmpeg import Ffmpeg, FfmpegRun
 from util_scripts.generate_video_jpgs import extract_videos, make_parser
+from utils.command_line import run
 
 GROWTH = 256  # frames by which the dataset grows: an hour of video passes in constant memory
 

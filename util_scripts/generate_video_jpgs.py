@@ -21,9 +21,7 @@ from itertools import islice
 from pathlib import Path
 
 from errors import UserError
-from runtime.bars import Bar
-from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, printable, run
-from util_scripts.extraction import (
+from media.extraction import (
     ALIAS,
     NOT_TRIED,
     THERE,
@@ -33,12 +31,14 @@ from util_scripts.extraction import (
     JpgFolders,
     Outcome,
 )
-from util_scripts.ffmpeg import Ffmpeg
-from util_scripts.frame_folders import restore_frames
-from util_scripts.manifest import DONE, FAILED, LEFT_OUT, PARTIAL, Arguments, Manifest
-from util_scripts.orphans import Orphan, find_orphans, note_gone, prune, still_there
-from util_scripts.plan import plan
-from util_scripts.shard import WHOLE, parse_shard
+from media.ffmpeg import Ffmpeg
+from media.frame_folders import restore_frames
+from media.manifest import DONE, FAILED, LEFT_OUT, PARTIAL, Arguments, Manifest
+from media.orphans import Orphan, find_orphans, note_gone, prune, still_there
+from media.plan import plan
+from media.shard import WHOLE, parse_shard
+from utils.command_line import INPUT, OUTPUT_FOLDER, Parser, printable, run
+from utils.progress_bar import Bar
 
 TITLES = {
     ALIAS: "links to videos that are extracted from another path, too",

@@ -8,10 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from errors import UserError
-from runtime.outputs import INDEX
-from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, run
-from util_scripts.indexing import (
+from datasets.indexing import (
     Split,
     Video,
     read_lines,
@@ -19,6 +16,9 @@ from util_scripts.indexing import (
     without_suffix,
     write_splits,
 )
+from errors import UserError
+from utils.command_line import INPUT, OUTPUT_FOLDER, Parser, run
+from utils.outputs import INDEX
 
 SPLIT_FILE = re.compile(r"(.+)_test_split(\d+)\.txt")
 FILE_LINE = re.compile(r"(.+?)\s+([012])")

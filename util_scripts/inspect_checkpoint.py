@@ -4,12 +4,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from engine.checkpoint import Checkpoint, load_checkpoint
 from model import CLIPS, PREPROCESSING, STEM_OF_FILE
-from models.identity import Identity
+from models.arch_detect import Identity
 from opts import Options
-from runtime.checkpoint import Checkpoint, load_checkpoint
-from runtime.reading import shown_name
-from util_scripts.cli import INPUT, Parser, run
+from utils.command_line import INPUT, Parser, run
+from utils.reading import shown_name
 
 SHOWN_NAMES = 10
 ARCHITECTURE = ("conv1_t_size", "resnet_shortcut", "resnet_widen_factor", "wide_resnet_k",

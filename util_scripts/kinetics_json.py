@@ -8,12 +8,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from datasets.annotation import UNLABELLED_FOLDER, Shelf
-from datasets.segments import FIRST_NUMBER
-from errors import UserError
-from runtime.outputs import INDEX
-from util_scripts.cli import INPUT, OutputPath, Parser, run
-from util_scripts.indexing import (
+from datasets.index import UNLABELLED_FOLDER, Shelf
+from datasets.indexing import (
     Video,
     make_entries,
     print_missing,
@@ -21,6 +17,10 @@ from util_scripts.indexing import (
     unique_videos,
     write_and_tell,
 )
+from datasets.segments import FIRST_NUMBER
+from errors import UserError
+from utils.command_line import INPUT, OutputPath, Parser, run
+from utils.outputs import INDEX
 
 COLUMNS = ("youtube_id", "time_start", "time_end")
 SUBSET_NAMES = {  # of lists and folders

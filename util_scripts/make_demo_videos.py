@@ -11,11 +11,11 @@ from pathlib import Path
 from random import Random
 
 from errors import UserError
-from runtime.files import written_whole
-from runtime.outputs import DEMO_LIST
-from runtime.threads import thread_pool
-from util_scripts.cli import OUTPUT_FOLDER, Parser, run
-from util_scripts.ffmpeg import Ffmpeg
+from media.ffmpeg import Ffmpeg
+from utils.command_line import OUTPUT_FOLDER, Parser, run
+from utils.files import written_whole
+from utils.outputs import DEMO_LIST
+from utils.threads import thread_pool
 
 WIDTH, HEIGHT, RATE, SECONDS = 96, 72, 25, 2
 SMALLEST, LARGEST = 14, 30  # side of the square, pixels

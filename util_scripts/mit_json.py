@@ -5,11 +5,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from datasets.annotation import UNLABELLED_FOLDER
-from errors import UserError
-from runtime.outputs import INDEX
-from util_scripts.cli import INPUT, OutputPath, Parser, run
-from util_scripts.indexing import (
+from datasets.index import UNLABELLED_FOLDER
+from datasets.indexing import (
     Split,
     Video,
     read_lines,
@@ -17,6 +14,9 @@ from util_scripts.indexing import (
     without_suffix,
     write_splits,
 )
+from errors import UserError
+from utils.command_line import INPUT, OutputPath, Parser, run
+from utils.outputs import INDEX
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,23 +22,12 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from errors import UserError
-from runtime.outputs import OVERLAY, PREDICTION_TABLE, PREDICTIONS
-from runtime.process_list import hide_in_process_list
-from runtime.program import OutputLost
-from util_scripts.cli import (
-    INPUT,
-    INPUT_VIDEO,
-    OutputPath,
-    Parser,
-    add_classifier_flags,
-    classifier_of,
-    printable,
-    run,
-)
-from util_scripts.ffmpeg import Ffmpeg
-from util_scripts.ffmpeg_inputs import secrets_of
-from util_scripts.manifest import LEFT_OUT
-from util_scripts.prediction_output import (
+from media.ffmpeg import Ffmpeg
+from media.ffmpeg_inputs import secrets_of
+from media.manifest import LEFT_OUT
+from media.sources import VideoInput, find_inputs
+from predict.arguments import add_classifier_flags, classifier_of
+from predict.writers import (
     Printer,
     ScoredWindow,
     Sink,
@@ -49,11 +38,21 @@ from util_scripts.prediction_output import (
     json_writer,
     say,
 )
-from util_scripts.video_inputs import VideoInput, find_inputs
+from utils.command_line import (
+    INPUT,
+    INPUT_VIDEO,
+    OutputPath,
+    Parser,
+    printable,
+    run,
+)
+from utils.outputs import OVERLAY, PREDICTION_TABLE, PREDICTIONS
+from utils.process_list import hide_in_process_list
+from utils.program import OutputLost
 
 if TYPE_CHECKING:
-    from classifier import Classifier
-    from util_scripts.prediction import Scorer
+    from predict.classifier import Classifier
+    from predict.scoring import Scorer
 
 STRIDE, LIVE_STRIDE = 16, 8  # kept frames between windows
 THRESHOLD = 0.5
@@ -103,7 +102,7 @@ class Predictor:
     def _score(
         self, source: VideoInput, result: VideoResult, on_window: Callable[[ScoredWindow], None]
     ) -> None:
-        from util_scripts.prediction import FOR_MODEL, FrameReader, NoVideo
+        from predict.scoring import FOR_MODEL, FrameReader, NoVideo
 
         try:
             reader = FrameReader(self.ffmpeg, source, FOR_MODEL)
@@ -143,7 +142,7 @@ def _predict(
     classifier: "Classifier",
     *more_sinks: Sink,
 ) -> int:
-    from util_scripts.prediction import Scorer
+    from predict.scoring import Scorer
 
     is_live = inputs[0].is_live
     stride = options.stride if options.stride is not None else LIVE_STRIDE if is_live else STRIDE
@@ -183,7 +182,7 @@ def _predict_and_draw(
     options: argparse.Namespace, inputs: Sequence[VideoInput], classifier: "Classifier"
 ) -> int:
     """The video goes through ffmpeg twice: what is drawn on a frame may be known only later."""
-    from util_scripts.overlay import (
+    from predict.overlay import (
         SMALLEST_TEXT,
         Artist,
         Captions,

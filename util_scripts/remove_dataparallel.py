@@ -4,11 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.checkpoint import WRAPPER_PREFIX, read_content, save_checkpoint, weights_of
 from errors import UserError
-from runtime.checkpoint import WRAPPER_PREFIX, read_content, save_checkpoint, weights_of
-from runtime.files import are_same, back_up
-from runtime.outputs import STRIPPED, STRIPPED_MARK
-from util_scripts.cli import INPUT, OutputPath, Parser, run
+from utils.command_line import INPUT, OutputPath, Parser, run
+from utils.files import are_same, back_up
+from utils.outputs import STRIPPED, STRIPPED_MARK
 
 
 def strip(source: Path, destination: Path) -> int:

@@ -13,8 +13,8 @@ from typing import Any
 
 from errors import UserError
 from reporting.facts import REPORT_NAME, Facts, read_facts
-from runtime.outputs import REPORT
-from util_scripts.cli import INPUT, OutputPath, Parser, run
+from utils.command_line import INPUT, OutputPath, Parser, run
+from utils.outputs import REPORT
 
 SUBSETS = ("train", "val", "test")
 N_STRIPS = 6
@@ -57,7 +57,7 @@ def _page_of(options: argparse.Namespace) -> Path:
 def _strips(facts: Facts, options: argparse.Namespace) -> dict[str, Any]:
     if options.strips == 0:
         return {"reason": "--strips 0"}
-    from reporting.material import Places, open_material
+    from reporting.inputs import Places, open_material
     from reporting.strips import groups_of, ids_of, make_strips
 
     places = Places(options.frames, options.checkpoint, options.layer, options.no_cuda)

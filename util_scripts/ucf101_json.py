@@ -7,10 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from errors import UserError
-from runtime.outputs import INDEX
-from util_scripts.cli import INPUT, OUTPUT_FOLDER, Parser, run
-from util_scripts.indexing import (
+from datasets.indexing import (
     Split,
     Video,
     read_lines,
@@ -18,6 +15,9 @@ from util_scripts.indexing import (
     without_suffix,
     write_splits,
 )
+from errors import UserError
+from utils.command_line import INPUT, OUTPUT_FOLDER, Parser, run
+from utils.outputs import INDEX
 
 # "LABEL/VIDEO.avi 1", or without the number in test lists; it repeats the label, so only the
 # folder's name counts.

@@ -1,0 +1,136 @@
+"""Which checkpoints a training run writes, when, and how many stay."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.checkpoint import SAVED, Checkpoint, load_checkpoint, read_content, save_checkpoint
+from engine.distributed import ALONE, World
+from engine.weights_check import first_not_finite
+from errors import UserError
+from utils.files import LEFTOVERS
+from utils.interruption import Interrupted, Interruption
+
+BEST = "best.pth"
+State = Callable[[], dict[str, Any]]
+
+
+class CheckpointKeeper:
+    """Writes save_{epoch}.pth, best.pth and last.pth below `folder`.
+
+    `every` is in epochs; `minutes` apart, last.pth is written inside epochs too (0: never);
+    `keep` of the save_{epoch}.pth stay (0: all). `about` rides along in every file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every: int,
+        minutes: float,
+        keep: int,
+        about: Mapping[str, Any],
+        interruption: Interruption,
+        world: World = ALONE,
+    ) -> None:
+        self.folder = folder
+        self.every = every
+        self.minutes = minutes
+        self.keep = keep
+        self.about = dict(about)
+        self.interruption = interruption
+        self.world = world
+        self._last_saved = time.monotonic()
+        for pattern in LEFTOVERS if world.is_first else ():
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def at_end_of_epoch(self, state: State, epoch: int, *, is_last: bool, is_best: bool) -> None:
+        """Save what is due. Raises UserError where it can't be."""
+        content = state() | self.about | {"epoch": epoch}
+        if is_last or epoch % self.every == 0:
+            self._save(f"save_{epoch}.pth", content)
+            self._last_saved = time.monotonic()
+            self._drop_old(epoch)
+        if is_best:  # second: a run killed between the two mends it, see mend
+            self._save(BEST, content)
+        asked = self._asked()
+        if asked and not is_last:
+            if epoch % self.every != 0:
+                self._save("last.pth", content)
+            raise self._interrupted(asked, f"after epoch {epoch}")
+
+    def mend(self, resumed: Checkpoint) -> None:
+        """Do what the run that is resumed was killed before it could: drop old files, write
+        best.pth."""
+        if not self.world.is_first or resumed.path.parent != self.folder:
+            return
+        self._drop_old(resumed.epoch or 0)
+        best = resumed.best
+        if resumed.path.name == BEST:
+            return
+        if best is None or best["epoch"] != resumed.epoch or resumed.position is not None:
+            return
+        try:
+            is_written = load_checkpoint(self.folder / BEST).epoch == best["epoch"]
+        except UserError:
+            is_written = False
+        if not is_written:
+            save_checkpoint(self.folder / BEST, read_content(resumed.path))
+
+    def inside_epoch(self, state: State, position: Mapping[str, Any]) -> None:
+        """Between two batches: save last.pth if it is due, and end the run if a signal asked to.
+
+        `position` holds plain values, among them the "epoch" that is not done yet and the
+        "batches" of it that are. Raises Interrupted, or UserError where the disk is full.
+        """
+        if self.world.size == 1 and not self.is_wanted():
+            return
+        asked = self._asked()
+        # To programs that know nothing of positions the file is at the end of the epoch before.
+        extra = {"epoch": position["epoch"] - 1, "position": dict(position)}
+        self._save("last.pth", state() | self.about | extra)
+        self._last_saved = time.monotonic()
+        if asked:
+            where = f"in epoch {position['epoch']}, batch {position['batches']}"
+            raise self._interrupted(asked, where)
+
+    def is_wanted(self) -> bool:
+        """Whether this process has a reason to call inside_epoch, which then all must."""
+        return self.interruption.asked is not None or self._is_due()
+
+    def _asked(self) -> int:
+        """The signal that asked any process to end, or 0."""
+        return max(self.world.gather(self.interruption.asked or 0))
+
+    def _save(self, name: str, content: dict[str, Any]) -> None:
+        if not self.world.is_first:
+            return
+        if (weight := first_not_finite(content["state_dict"])) is not None:
+            raise UserError(
+                f"{self.folder / name}: not saved: {weight} holds NaN or infinity; try a lower "
+                "--learning_rate"
+            )
+        save_checkpoint(self.folder / name, content)
+
+    def _is_due(self) -> bool:
+        return self.minutes > 0 and time.monotonic() - self._last_saved >= self.minutes * 60
+
+    def _interrupted(self, asked: int, where: str) -> Interrupted:
+        return Interrupted(
+            asked,
+            f"stopped {where} and saved in {self.folder}; "
+            "go on with the same command and --resume_path auto",
+        )
+
+    def _drop_old(self, epoch: int) -> None:
+        """Delete all but the newest `keep` of the save_{epoch}.pth up to `epoch`."""
+        if self.keep == 0 or not self.world.is_first:
+            return
+        found = [
+            (int(m.group(1)), p) for p in self.folder.iterdir() if (m := SAVED.fullmatch(p.name))
+        ]
+        ours = sorted(pair for pair in found if pair[0] <= epoch)
+        for _, path in ours[: -self.keep]:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,254 @@
+"""Processes that work together: who they are, what they agree on, what they gather.
+
+They are started by torchrun, SLURM or Open MPI, or by `launch` on the GPUs of one machine.
+"""
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from errors import UserError
+from utils.interruption import is_under_nohup
+
+# How long one process waits for the others, e.g. for the last of their videos. One that ends is
+# noticed at once.
+PATIENCE = timedelta(hours=6)
+# How long they may take to meet at the start, and to add up the gradients of a step, which all of
+# them have begun.
+MEETING = timedelta(minutes=15)
+LOST = ("by peer", "Broken pipe")  # of gloo's words for a process that is gone
+
+log = logging.getLogger("main")
+
+_has_met = False  # whether gloo's threads run in this process
+
+# Launcher -> its variables: rank, number of processes, rank on the node, processes on the node.
+LAUNCHERS: Mapping[str, tuple[str, str, str, str]] = {
+    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    "SLURM": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
+    "Open MPI": (
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """All processes of a run, as one of them sees them. Alone, every call answers at once."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1  # processes on this node
+    n_nodes: int = 1
+    # Carries what is agreed on. A group of its own over gloo, so that a word between processes
+    # does not wait for a GPU.
+    control: Any = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the logs, the checkpoints and the results."""
+        return self.rank == 0
+
+    def share(self, n_items: int) -> range:
+        """The items of this process; all processes together have each item once."""
+        return range(self.rank, n_items, self.size)
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Sum over all processes, number by number."""
+        if self.size == 1:
+            return list(values)
+        import torch
+        import torch.distributed as dist
+
+        tensor = torch.tensor(values, dtype=torch.float64)
+        with noticing_the_lost():
+            dist.all_reduce(tensor, group=self.control)
+        return tensor.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank, in every process."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        with noticing_the_lost():
+            dist.all_gather_object(values, value, group=self.control)
+        return values
+
+
+ALONE = World()
+
+
+@contextmanager
+def noticing_the_lost() -> Iterator[None]:
+    """A word instead of a traceback in the processes that one of them left."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in LOST):
+            raise
+        raise UserError("another process of this run has ended: see what it said") from None
+
+
+def find_launcher(environ: Mapping[str, str]) -> tuple[str, World] | None:
+    """The launcher that the environment shows and our place in it, or None.
+
+    Raises UserError where its variables are no numbers.
+    """
+    for name, variables in LAUNCHERS.items():
+        *needed, n_local = variables
+        if all(variable in environ for variable in needed):
+            try:
+                rank, size, local = (int(environ[variable]) for variable in needed)
+                counts = _counts(environ.get(n_local, str(size)))
+                node = int(environ.get("SLURM_NODEID", 0)) if len(counts) > 1 else 0
+                return name, World(rank, size, local, counts[node])
+            except ValueError:
+                told = ", ".join(f"{v}={environ[v]}" for v in variables if v in environ)
+                raise UserError(f"--distributed: {told}: not the numbers of {name}") from None
+    return None
+
+
+def _counts(text: str) -> list[int]:
+    """SLURM's '2(x3),1', processes node by node -> [2, 2, 2, 1]; the others' '2' -> [2]."""
+    counts = []
+    for part in text.split(","):
+        count, _, times = part.partition("(x")
+        counts += [int(count)] * int(times.rstrip(")") or 1)
+    return counts
+
+
+def is_launched_by_torchrun(environ: Mapping[str, str]) -> bool:
+    """torchrun asks for many processes by itself; a SLURM job may run this in one of them."""
+    return "TORCHELASTIC_RUN_ID" in environ and int(environ.get("WORLD_SIZE", "1")) > 1
+
+
+def join(dist_url: str, *, use_cuda: bool) -> World:
+    """Meet the other processes. nccl moves gradients between GPUs, gloo between CPUs.
+
+    Raises UserError where no launcher is found or the processes can't meet.
+    """
+    import torch
+    import torch.distributed as dist
+
+    found = find_launcher(os.environ)
+    if found is None:
+        raise UserError(
+            "--distributed: no launcher; start with torchrun --nproc_per_node N main.py …, with "
+            "srun or mpirun, or on a machine with several GPUs"
+        )
+    launcher, world = found
+    if use_cuda:
+        if world.local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"--distributed: process {world.local_rank} of this node has no GPU of its own: "
+                f"{torch.cuda.device_count()} are visible"
+            )
+        torch.cuda.set_device(world.local_rank)
+    place = "env://" if launcher == "torchrun" else _meeting_place(dist_url, os.environ)
+    if world.is_first:
+        log.info("waiting for the other %d processes at %s", world.size - 1, place)
+    try:
+        dist.init_process_group(
+            "nccl" if use_cuda else "gloo",
+            init_method=place,
+            rank=world.rank,
+            world_size=world.size,
+            timeout=MEETING,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--dist_url {place}: the {world.size} processes that {launcher} announces could not "
+            f"meet: {str(error).splitlines()[0]}"
+        ) from None
+    global _has_met
+    _has_met = True
+    control = dist.new_group(backend="gloo", timeout=PATIENCE)
+    world = replace(world, control=control)
+    [n_nodes] = world.sums([world.local_rank == 0])
+    return replace(world, n_nodes=int(n_nodes))
+
+
+def leave(world: World) -> None:
+    """Part from the other processes once all is done."""
+    if world.size > 1:
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
+def end(status: int) -> NoReturn:
+    """End this process as sys.exit does, but where it has met others without taking Python apart.
+
+    A thread of gloo may still hold a tensor of the last exchange then; to let it go it would ask
+    for an interpreter that is gone, and abort a process whose work is done
+    (https://github.com/pytorch/pytorch/issues/190489).
+    """
+    if not _has_met:
+        sys.exit(status)
+    atexit._run_exitfuncs()  # ends the loader's workers
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _meeting_place(dist_url: str, environ: Mapping[str, str]) -> str:
+    """--dist_url; under SLURM on several nodes, its default's host becomes the first node."""
+    host = environ.get("SLURM_LAUNCH_NODE_IPADDR")
+    several = int(environ.get("SLURM_NNODES", "1")) > 1
+    if several and host and "//127.0.0.1:" in dist_url:
+        return dist_url.replace("127.0.0.1", host)
+    return dist_url
+
+
+def launch(
+    argv: Sequence[str], n_processes: int, *, node: World = ALONE, dist_url: str = ""
+) -> int:
+    """Run main.py in `n_processes` on this machine, one per GPU, by torchrun; its exit status.
+
+    One that fails ends the others. `node` is the place of this machine among several that each
+    started one process, which meet at `dist_url`.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    script = str(Path(__file__).parent.parent / "main.py")
+    meeting = _torchrun_flags(node, dist_url)
+    if is_under_nohup():  # which torchrun would undo
+        os.environ.setdefault("PET_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
+    command = ["--nproc_per_node", str(n_processes), script, *argv, "--distributed"]
+    try:
+        with tempfile.TemporaryDirectory() as logs:  # torchrun's own stays
+            torchrun([*meeting, "--log_dir", logs, *command])
+    except ChildFailedError as failed:
+        _, first = failed.get_first_failure()
+        return int(first.exitcode) if 0 < first.exitcode < 128 else 1
+    except SignalException as signalled:  # the processes have had it, too
+        return 128 + int(signalled.sigval)
+    return 0
+
+
+def _torchrun_flags(node: World, dist_url: str) -> list[str]:
+    if node.size == 1:
+        return ["--standalone"]
+    place = urlsplit(_meeting_place(dist_url, os.environ))
+    if place.scheme != "tcp" or place.hostname is None or place.port is None:
+        raise UserError(f"--dist_url {dist_url}: several nodes meet at tcp://HOST:PORT")
+    flags = ["--nnodes", str(node.size), "--node_rank", str(node.rank)]
+    return [*flags, "--master_addr", place.hostname, "--master_port", str(place.port)]

@@ -1,0 +1,136 @@
+"""{subset}.run.json: what made a {subset}.json. A file of its own, since results are the same
+wherever and however fast they were computed."""
+
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from errors import UserError
+from opts import check_saved
+from utils.files import write_json
+from utils.reading import Finite, read_json, typed
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is known of how a result came about; files of other programs tell nothing."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    checkpoint_stamp: tuple[int, float] | None = None  # bytes and time of its last change
+    epoch: int | None = None
+    device: str | None = None
+    seconds: float | None = None  # of the inference alone
+    finished: str | None = None  # local time
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def checkpoint_changed(self) -> bool:
+        """Whether another file lies where the checkpoint was."""
+        if self.checkpoint is None or self.checkpoint_stamp is None:
+            return False
+        return self.checkpoint.exists() and _stamp(self.checkpoint) != self.checkpoint_stamp
+
+
+class _RunFile(msgspec.Struct):
+    """The fields of Provenance as they are written."""
+
+    options: dict[str, Any] = {}
+    checkpoint: str | None = None
+    checkpoint_stamp: tuple[int, Finite] | None = None
+    epoch: int | None = None
+    device: str | None = None
+    seconds: Finite | None = None
+    finished: str | None = None
+    versions: dict[str, str] = {}
+
+
+def write_provenance(
+    result: Path,
+    *,
+    options: Mapping[str, Any],
+    checkpoint: Path | None,
+    epoch: int | None,
+    device: str,
+    seconds: float,
+) -> None:
+    """Write it beside {subset}.json, `result`; an index, frames and checkpoint are found again
+    from any working directory. Raises UserError where it can't be written."""
+    there = checkpoint is not None and checkpoint.exists()
+    paths = {
+        name: str(Path(value).absolute())
+        for name in ("annotation_path", "video_path")
+        if (value := options.get(name)) is not None
+    }
+    content = {
+        "options": dict(options) | paths,
+        "checkpoint": str(checkpoint.absolute()) if checkpoint and there else None,
+        "checkpoint_stamp": _stamp(checkpoint) if checkpoint and there else None,
+        "epoch": epoch,
+        "device": device,
+        "seconds": round(seconds, 3),
+        "finished": datetime.now().isoformat(" ", "seconds"),
+        "versions": versions(),
+    }
+    write_json(_beside(result), content)
+
+
+def read_provenance(result: Path) -> Provenance:
+    """What lies beside a result file; else what opts.json tells of the folder's last run."""
+    try:
+        return _read_beside(result)
+    except UserError as error:
+        log.warning("%s: the report does without it", error)
+        return Provenance()
+
+
+def _read_beside(result: Path) -> Provenance:
+    path = _beside(result)
+    if path.exists():
+        found = typed(read_json(path, "run file"), _RunFile, str(path))
+        checkpoint = None if found.checkpoint is None else Path(found.checkpoint)
+        known = {name: getattr(found, name) for name in _RunFile.__struct_fields__}
+        options = check_saved(found.options, str(path))
+        return Provenance(**known | {"options": options, "checkpoint": checkpoint})
+    path = result.parent / "opts.json"
+    options = check_saved(read_json(path, "options"), str(path)) if path.exists() else {}
+    return Provenance(options, _checkpoint_of_run(result.parent, options))
+
+
+def _checkpoint_of_run(folder: Path, options: Mapping[str, Any]) -> Path | None:
+    """What a run with these options used in inference: its last epoch, or what it resumed."""
+    if options.get("no_train") is False:
+        return folder / f"save_{options.get('n_epochs')}.pth"
+    resumed = options.get("resume_path")
+    return Path(resumed) if resumed and resumed != "auto" else None
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _beside(result: Path) -> Path:
+    return result.with_suffix(".run.json")
+
+
+def _stamp(path: Path) -> tuple[int, float]:
+    status = path.stat()
+    return status.st_size, round(status.st_mtime, 3)

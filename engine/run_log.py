@@ -1,0 +1,157 @@
+"""What a run leaves in the results folder beside its weights: logs, options, event files.
+
+Nothing is touched before there is a first row to write, so that a run that fails at once leaves
+the files of an earlier run as they were.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.results_folder import holds_training, set_aside, set_later_aside
+from errors import writing
+from utils.files import written_whole
+from utils.reading import read_text
+
+if TYPE_CHECKING:
+    from engine.tensorboard import Board
+
+COLUMNS = {
+    "train": ("epoch", "loss", "acc", "lr"),
+    "train_batch": ("epoch", "batch", "iter", "loss", "acc", "lr"),
+    "val": ("epoch", "loss", "acc", "video_acc"),
+    # Seconds of the epoch's training, of which waiting for clips, and of its validation. A log of
+    # its own: the others are the same however fast a machine is.
+    "time": ("epoch", "train", "waiting", "validation", "clips_per_second"),
+}
+MOST_DIGITS = 16
+
+
+class RunLog:
+    """train.log, train_batch.log, val.log, time.log, opts.json and, if asked, TensorBoard's file.
+
+    What an earlier run left in the folder is moved aside at the first row, but for `inputs`.
+
+    A run that goes on from `resumed`, a checkpoint of the folder, at epoch `keep_before` keeps the
+    rows before that, and the first `keep_batches` of that epoch in train_batch.log; only later
+    checkpoints are moved. An evaluation, `is_evaluation`, moves nothing, and adds nothing to the
+    logs and options of a training run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        options: Mapping[str, Any],
+        labels: Sequence[str] = (),
+        keep_before: int = 1,
+        keep_batches: int = 0,
+        tensorboard: bool = False,
+        is_silent: bool = False,
+        resumed: Path | None = None,
+        is_evaluation: bool = False,
+        inputs: Collection[Path] = (),
+    ) -> None:
+        self.folder = folder
+        self.is_silent = is_silent  # of many processes, one writes
+        self.keep_before = keep_before
+        self.keep_batches = keep_batches
+        self._options = dict(options)
+        self._labels = labels
+        self._tensorboard = tensorboard
+        self._resumed = resumed
+        self._is_evaluation = is_evaluation
+        self._inputs = inputs
+        self._is_guest = is_evaluation and folder.exists() and holds_training(folder)
+        self._begun: set[str] = set()
+        self.board: Board | None = None
+
+    def write(self, log: str, row: Mapping[str, Any]) -> None:
+        """Append a row to one of COLUMNS. Values are written as str() shows them.
+
+        Raises UserError where the disk is full.
+        """
+        if self.is_silent:
+            return
+        self.begin()
+        if not self._is_guest:
+            self._append(log, row)
+        if self.board is not None and log != "train_batch":
+            self.board.scalars(log, row)
+
+    def _append(self, log: str, row: Mapping[str, Any]) -> None:
+        path = self.folder / f"{log}.log"
+        with writing(path, "the log"):
+            if log not in self._begun:
+                self._begin_log(log, path)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(_line([row[column] for column in COLUMNS[log]]))
+
+    def begin(self) -> None:
+        """Make room, write opts.json and open the event files, once. Raises UserError on a full
+        disk."""
+        if self.is_silent or "opts" in self._begun:
+            return
+        self._begun.add("opts")
+        if not self._is_evaluation:
+            self._move_earlier_run()
+        if not self._is_guest:
+            text = json.dumps(self._options, indent=1, ensure_ascii=False, allow_nan=False)
+            _replace(self.folder / "opts.json", text + "\n")
+        if self._tensorboard:
+            from engine.tensorboard import Board
+
+            self.board = Board(self.folder, labels=self._labels, purge_from=self.keep_before)
+
+    def _move_earlier_run(self) -> None:
+        if self._resumed is None:
+            set_aside(self.folder, inputs=self._inputs)
+        else:
+            set_later_aside(self.folder, self._resumed, (self.keep_before - 1, self.keep_batches))
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def _begin_log(self, log: str, path: Path) -> None:
+        self._begun.add(log)
+        header = _line(COLUMNS[log])
+        if not path.exists():
+            path.write_text(header, encoding="utf-8")
+        else:
+            n_batches = self.keep_batches if log == "train_batch" else 0
+            kept = _rows_before(path, (self.keep_before, n_batches), len(COLUMNS[log]))
+            _replace(path, header + kept)
+
+
+def _rows_before(path: Path, position: tuple[int, int], n_columns: int) -> str:
+    """The rows of earlier epochs, and of that epoch up to the batch of `position`; columns that
+    an older program did not write stay empty. A full disk may have cut the last row short."""
+    epoch, n_batches = position
+    whole = read_text(path, "log", errors="replace").rpartition("\n")[0]
+    rows = [line.split("\t") for line in whole.split("\n")[1:]]
+    kept = [row for row in rows if _is_before(row, epoch, n_batches)]
+    return "".join(_line([*row, *[""] * (n_columns - len(row))]) for row in kept)
+
+
+def _is_before(row: list[str], epoch: int, n_batches: int) -> bool:
+    number = _natural(row[0])
+    if number is None or number > epoch:
+        return False
+    batch = _natural(row[1]) if len(row) > 1 else None
+    return number < epoch or (n_batches > 0 and batch is not None and batch <= n_batches)
+
+
+def _natural(text: str) -> int | None:
+    """The number of an epoch or a batch; None for what a log of ours does not hold there."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < MOST_DIGITS else None
+
+
+def _line(values: Any) -> str:
+    return "\t".join(map(str, values)) + "\n"
+
+
+def _replace(path: Path, text: str) -> None:
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")

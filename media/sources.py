@@ -1,0 +1,109 @@
+"""What the user names -> videos to open: files, folders, patterns, URLs, cameras."""
+
+import glob
+import re
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from errors import UserError
+from media.ffmpeg_inputs import (
+    Argument,
+    input_of,
+    input_of_device,
+    input_of_url,
+    redacted,
+    shown_url,
+)
+from media.walking import walk
+from utils.command_line import printable
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srtp", "srt", "udp", "tcp")
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """One video. `name` is how the user knows it, without passwords; `path` is None for a URL."""
+
+    name: str
+    arguments: tuple[Argument, ...]  # that open it
+    path: Path | None = None
+    is_live: bool = False  # it comes in its own time, and can't be read twice
+    is_found: bool = False  # in a folder: what is no video is left out there
+
+    @property
+    def is_file(self) -> bool:
+        return self.path is not None and not self.is_live
+
+
+def find_inputs(texts: Sequence[str], *, live: bool = False) -> list[VideoInput]:
+    """Every video of a command line, in its order; a folder's in name order.
+
+    Raises UserError for what does not exist, and for a live stream beside other videos: it never
+    ends.
+    """
+    inputs = list(_numbered([found for text in texts for found in _find(text, live)]))
+    if len(inputs) > 1 and any(found.is_live for found in inputs):
+        name = next(found.name for found in inputs if found.is_live)
+        raise UserError(f"{name}: a live stream has no end: give it alone")
+    return inputs
+
+
+def _numbered(inputs: Sequence[VideoInput]) -> Iterator[VideoInput]:
+    """Tell URLs apart that differ only in what their names leave out."""
+    n_called: Counter[str] = Counter()
+    for found in inputs:
+        n_called[found.name] += 1
+        number = n_called[found.name]
+        is_twin = found.path is None and number > 1
+        yield replace(found, name=f"{found.name} ({number})") if is_twin else found
+
+
+def _find(text: str, live: bool) -> Iterator[VideoInput]:
+    if URL.match(text) and not text.lower().startswith("file://"):
+        yield _of_url(text, live)
+        return
+    path = Path(text).expanduser()
+    if path.is_dir():
+        yield from _of_folder(path)
+    elif path.exists():
+        yield _of_path(path, live)
+    else:
+        matches = sorted(glob.glob(str(path), recursive=True))
+        if not matches:
+            raise UserError(f"{redacted(text)}: no such file or folder, and nothing matches it")
+        for match in map(Path, matches):
+            if match.is_dir():
+                yield from _of_folder(match)
+            else:
+                yield _of_path(match, live)
+
+
+def _of_url(url: str, live: bool) -> VideoInput:
+    is_live = live or url.partition("://")[0].lower() in LIVE_SCHEMES
+    return VideoInput(shown_url(url), tuple(input_of_url(url)), is_live=is_live)
+
+
+def _of_path(path: Path, live: bool) -> VideoInput:
+    mode = path.stat().st_mode
+    if stat.S_ISCHR(mode):
+        return VideoInput(str(path), tuple(input_of_device(path)), path, is_live=True)
+    is_live = live or stat.S_ISFIFO(mode)
+    return VideoInput(str(path), tuple(input_of(path)), path, is_live=is_live)
+
+
+def _of_folder(folder: Path) -> Iterator[VideoInput]:
+    n_files = 0
+    for visit in walk(folder):
+        for name in visit.files:
+            path, n_files = visit.path / name, n_files + 1
+            yield VideoInput(str(path), tuple(input_of(path)), path, is_found=True)
+        for skipped in visit.skipped:
+            place = printable(str(visit.path / skipped.name))
+            print(f"{place}: passed over: {skipped.reason}", file=sys.stderr)
+    if not n_files:
+        raise UserError(f"{folder}: holds no files")

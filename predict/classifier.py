@@ -1,0 +1,109 @@
+"""A checkpoint as something to use by itself: the model, its classes, what its input looks like."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from datasets.activitynet import read_any_index
+from engine.checkpoint import Checkpoint, check_class_names, load_checkpoint
+from engine.device import Device
+from engine.weights_check import odd_rank
+from errors import UserError
+from model import build_device, build_loaded_model, settle
+from opts import Options, options_of
+from utils.reading import read_text
+
+NUMBERED = re.compile(r"(\d+)\s+(\S.*)")  # a line of UCF-101's classInd.txt
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained model, in evaluation mode on its device.
+
+    `labels` name its first outputs; those without a name are left out of results. `options` tell
+    the rest: sample_size, sample_duration, sample_t_stride, model, model_depth …
+    """
+
+    path: Path
+    model: nn.Module
+    labels: tuple[str, ...]
+    options: Options
+    device: Device
+    checkpoint: Checkpoint
+
+
+def load_classifier(
+    path: Path, *, labels: Path | None = None, flags: Mapping[str, Any] | None = None
+) -> Classifier:
+    """Read a checkpoint with all that it says of itself.
+
+    `flags` fill in what a file of the original does not tell, by the names of `Options`; `labels`
+    is a file as read_labels takes it. Raises UserError where the file can't be used, or says
+    something else than the flags or the labels.
+    """
+    checkpoint = load_checkpoint(path)
+    options = _options(checkpoint, flags or {})
+    model = build_loaded_model(options, checkpoint)
+    device = build_device(options)
+    names = _labels(checkpoint, labels, options.n_classes)
+    return Classifier(path, device.place(model).eval(), names, options, device, checkpoint)
+
+
+def _options(checkpoint: Checkpoint, flags: Mapping[str, Any]) -> Options:
+    options = options_of({"resume_path": checkpoint.path} | dict(flags))
+    identity = checkpoint.identity
+    if identity is None:
+        odd = odd_rank(checkpoint.shapes)
+        raise UserError(f"{checkpoint.path}: its weights are of none of the known families{odd}")
+    if identity.n_input_channels == 2:
+        options = replace(options, input_type="flow")
+    return settle(options, checkpoint, resumes=True)
+
+
+def _labels(checkpoint: Checkpoint, path: Path | None, n_classes: int) -> tuple[str, ...]:
+    if path is not None:
+        names = read_labels(path)
+        check_class_names(checkpoint, names, path)
+        if len(names) > n_classes:
+            raise UserError(
+                f"{path}: names {len(names)} classes; {checkpoint.path} has {n_classes}"
+            )
+    elif checkpoint.class_names is not None:
+        names = tuple(checkpoint.class_names)
+    else:
+        log.warning("%s: tells no class names: give them with --labels", checkpoint.path)
+        return tuple(f"class {number}" for number in range(n_classes))
+    if len(names) < n_classes:
+        log.warning("%d of %d outputs have no name and are left out", n_classes - len(names),
+                    n_classes)  # fmt: skip
+    return names
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Class names in the order of the outputs: those of an index (.json), or a text file's lines.
+
+    Lines numbered in order, as in UCF-101's classInd.txt, lose their numbers. Raises UserError.
+    """
+    if path.suffix.lower() == ".json":
+        return read_any_index(path).labels
+    text = read_text(path, "list of labels")
+    names = _unnumbered([line.strip() for line in text.splitlines() if line.strip()])
+    if not names:
+        raise UserError(f"{path}: names no class")
+    return tuple(names)
+
+
+def _unnumbered(lines: Sequence[str]) -> Sequence[str]:
+    matches = [match for line in lines if (match := NUMBERED.fullmatch(line))]
+    numbers = [int(match[1]) if len(match[1]) < 9 else -1 for match in matches]
+    if len(matches) < len(lines) or not lines:
+        return lines
+    is_in_order = numbers == list(range(numbers[0], numbers[0] + len(lines))) and numbers[0] <= 1
+    return [match[2] for match in matches] if is_in_order else lines

@@ -1,0 +1,91 @@
+import json
+
+import numpy as np
+import pytest
+
+from predict.writers import (
+    SHOWN_PARTS,
+    Printer,
+    ScoredWindow,
+    Timeline,
+    VideoResult,
+    clock,
+    json_writer,
+)
+
+LABELS = ("a", "b")
+
+
+def windows(firsts, score=0.8):
+    """A window per number in `firsts`, a second long, whose first label that is."""
+    for i, first in enumerate(firsts):
+        scores = np.full(2, 1 - score)
+        scores[first] = score
+        yield ScoredWindow((10 * i + 1, 10 * i + 11), float(i), float(i + 1), scores)
+
+
+def timeline(firsts):
+    made = Timeline()
+    for window in windows(firsts):
+        made.add(window)
+    return made.lines(LABELS)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00:00.00"), (59.999, "0:01:00.00"), (3725.5, "1:02:05.50"), (36e4, "100:00:00.00")],
+)
+def test_a_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_neighbours_of_one_label_are_one_part():
+    assert timeline([0, 0, 1, 0]) == [
+        "  0:00:00.00 - 0:00:02.00  0.800  a",
+        "  0:00:02.00 - 0:00:03.00  0.800  b",
+        "  0:00:03.00 - 0:00:04.00  0.800  a",
+    ]
+
+
+@pytest.mark.parametrize("n_more", [0, 1, 2, 500])
+def test_a_timeline_does_not_grow_for_ever(n_more):
+    lines = timeline([i % 2 for i in range(SHOWN_PARTS + n_more)])
+    assert len(lines) == SHOWN_PARTS + (n_more > 0)
+    assert n_more == 0 or lines[-1].startswith(f"  and {n_more} more")
+
+
+def test_a_heading_comes_with_the_first_window_alone(capsys):
+    printer = Printer(LABELS, 1, timeline=True, quiet=False)
+    printer.begin("readme.txt")
+    printer.end(VideoResult("readme.txt"))
+    assert capsys.readouterr().out == ""
+    printer.begin("two\nlines.avi")
+    for window in windows([0, 1]):
+        printer.window(window)
+    assert capsys.readouterr().out.splitlines()[::2] == [
+        "'two\\nlines.avi':",
+        "  0:00:01.00 - 0:00:02.00  0.800  b",
+    ]
+
+
+def test_the_json_file_is_there_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(ValueError), json_writer(path, LABELS, 0, {}) as writer:
+        writer.begin("a")
+        raise ValueError
+    assert not list(tmp_path.iterdir())
+    with json_writer(path, LABELS, 0, {"stride": 16}) as writer:
+        for name in ("ä.avi", "\udcff.avi"):
+            result = VideoResult(name)
+            writer.begin(name)
+            for window in windows([0, 1]):
+                writer.window(window)
+                result.add(window)
+            writer.end(result)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["stride"] == 16 and content["labels"] == ["a", "b"]
+    assert [video["video"] for video in content["videos"]] == ["ä.avi", "\udcff.avi"]
+    assert [w["segment"] for w in content["videos"][1]["windows"]] == [[1, 11], [11, 21]]
+    assert content["videos"][1]["results"] == [
+        {"label": "a", "score": pytest.approx(0.5)}, {"label": "b", "score": pytest.approx(0.5)}
+    ]  # fmt: skip

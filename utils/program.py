@@ -1,0 +1,157 @@
+"""How programs start and end: standard streams, file names, exit status."""
+
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from errors import UserError
+from utils.interruption import SIGPIPE, Interrupted
+from utils.limits import allow_more_open_files
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+UTF8_MODE = "PYTHONUTF8"  # environment variable: "1" for UTF-8 whatever the locale
+
+
+class OutputLost(KeyboardInterrupt):
+    """Standard output can't be written any more."""
+
+    exit_status = 128 + SIGPIPE
+
+
+class GuardedFile(io.FileIO):
+    """Standard output or error. The first write that fails is kept as `lost` and calls `on_lost`;
+    what is written after it goes nowhere."""
+
+    def __init__(self, number: int, on_lost: Callable[[], None]) -> None:
+        super().__init__(number, "w", closefd=False)
+        self.on_lost = on_lost
+        self.lost: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.lost is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.lost = error
+                self.on_lost()
+        return memoryview(data).nbytes
+
+
+def run_program(main: Callable[[], int]) -> int:
+    """Run `main` and return the exit status: 2 after a UserError, whose lines go to standard error,
+    130 after Ctrl-C, 128 and its signal's number after an Interrupted, and 141 where the reader of
+    standard output has gone, as for any program that a shell finds ended by SIGPIPE. To `main` that
+    is an OutputLost, see losing_output."""
+    _decode_file_names_as_utf8()
+    allow_more_open_files()
+    _open_closed_streams()
+    out = _guard("stdout", _interrupt)
+    _guard("stderr", _ignore)
+    try:
+        status = _run(main, out)
+        if out is None:
+            return status
+        out.on_lost = _ignore
+        sys.stdout.flush()
+    finally:
+        if out is not None:
+            out.on_lost = _ignore  # Python flushes once more when it ends
+    if out.lost is None or status == 128 + signal.SIGHUP:  # with its terminal the output goes, too
+        return status
+    if out.lost.errno == errno.EPIPE:
+        return OutputLost.exit_status
+    _print_error(f"standard output: can't be written: {out.lost.strerror}")
+    return 2
+
+
+@contextmanager
+def losing_output(on_lost: Callable[[], None]) -> Iterator[None]:
+    """Inside, `on_lost` is called when standard output can't be written any more, in place of
+    raising OutputLost."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if not isinstance(raw, GuardedFile):
+        yield  # not a program of ours
+        return
+    before, raw.on_lost = raw.on_lost, on_lost
+    try:
+        yield
+    finally:
+        raw.on_lost = before
+
+
+def _run(main: Callable[[], int], out: GuardedFile | None) -> int:
+    try:
+        return main()
+    except SystemExit as ended:  # argparse, after -h
+        if not isinstance(ended.code, int | None):
+            raise
+        return ended.code or 0
+    except UserError as error:
+        _print_error(str(error))
+        return 2
+    except KeyboardInterrupt as asked:
+        if out is None or out.lost is None:
+            print("interrupted", file=sys.stderr)
+        return asked.exit_status if isinstance(asked, Interrupted) else 128 + signal.SIGINT
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        place = "" if error.filename is None else f"{error.filename}: "
+        _print_error(f"{place}can't be written: {error.strerror}")
+        return 2
+
+
+def _print_error(text: str) -> None:
+    for line in text.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+
+
+def _decode_file_names_as_utf8() -> None:
+    """Start again in UTF-8 mode where file names would be ASCII: a locale of C, with Python's own
+    remedy for it (PEP 540) turned off. Labels name folders, and are of any script."""
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get(UTF8_MODE) != "1":
+        os.environ[UTF8_MODE] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _open_closed_streams() -> None:
+    """Send to /dev/null what a program started without standard streams prints; a file that it
+    opens later must not take their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))
+
+
+def _guard(name: str, on_lost: Callable[[], None]) -> GuardedFile | None:
+    """Put a GuardedFile under sys.stdout or sys.stderr, which also prints what its encoding lacks
+    and names that are no text, escaped."""
+    stream = getattr(sys, name)
+    if not isinstance(stream, io.TextIOWrapper):
+        return None  # replaced by whoever runs this program
+    stream.flush()
+    raw = GuardedFile(stream.fileno(), on_lost)
+    guarded = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering or stream.write_through,
+    )
+    setattr(sys, name, guarded)
+    return raw
+
+
+def _interrupt() -> None:
+    raise OutputLost
+
+
+def _ignore() -> None:
+    pass
