@@ -1,27 +1,33 @@
-"""What to be told of while a stream is watched: when a label's score is high. Pure arithmetic."""
+"""Find events in a stream of scores: spans in which the score of a label is high."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from errors import UserError
 
 
 @dataclass(frozen=True)
 class Event:
-    """A time in which every window's score of `label` reached the threshold, in seconds.
-
-    `score` is the highest of them.
-    """
+    """A span, in seconds, in which every window's score of `label` reached the threshold."""
 
     label: str
     start: float
     end: float
-    score: float
+    score: float  # the maximum over the span
 
 
 class EventFinder:
-    """Takes windows in their order and tells what began and what ended with each."""
+    """Takes windows in order and reports the events that each of them starts or ends."""
 
     def __init__(self, labels: Sequence[str], alerts: Sequence[str], threshold: float) -> None:
-        """`labels` name the scores; without `alerts` all of them count."""
+        """Watch the labels in `alerts`, or all `labels` if empty. Raises UserError on others."""
+        for label in alerts:
+            if label not in labels:
+                near = difflib.get_close_matches(label, labels, n=3, cutoff=0) or labels[:3]
+                raise UserError(
+                    f"--alert {label}: the model has no such class; similar: {', '.join(near)}"
+                )
         watched = alerts or labels
         self._watched = [(i, label) for i, label in enumerate(labels) if label in watched]
         self._threshold = threshold
@@ -30,8 +36,8 @@ class EventFinder:
     def add(
         self, start: float, end: float, scores: Sequence[float]
     ) -> tuple[list[Event], list[Event]]:
-        """A window from `start` to `end` -> (events that began with it, events it showed ended)."""
-        began, ended = [], []
+        """Add the window from `start` to `end` seconds; return (started events, ended events)."""
+        started, ended = [], []
         for number, label in self._watched:
             score, earlier = float(scores[number]), self._open.get(label)
             if score < self._threshold:
@@ -39,12 +45,12 @@ class EventFinder:
                     ended.append(self._open.pop(label))
             elif earlier is None:
                 self._open[label] = Event(label, start, end, score)
-                began.append(self._open[label])
+                started.append(self._open[label])
             else:
                 self._open[label] = replace(earlier, end=end, score=max(score, earlier.score))
-        return began, ended
+        return started, ended
 
     def finish(self) -> list[Event]:
-        """The events that are open where the stream ends."""
+        """End and return the events that are still open at the end of the stream."""
         ended, self._open = list(self._open.values()), {}
         return ended

@@ -1,6 +1,7 @@
-"""A copy of a video with the running prediction drawn on it: label, score, bar."""
+"""Copy a video with the current prediction drawn on it: label, score, bar."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -14,42 +15,41 @@ from tqdm import tqdm
 from errors import UserError
 from media.ffmpeg import Ffmpeg, Stream
 from media.sources import VideoInput
-from predict.scoring import FrameReader
-from predict.windows import Frame
-from predict.writers import ScoredWindow, VideoResult
+from predict.predictions import ScoredWindow, VideoResult
+from predict.video_reader import Frame, VideoReader
 from utils.files import written_whole
 from utils.outputs import OVERLAY_MARK
 from utils.plotting import font_for
 from utils.reading import shown_name
 
-# Square pixels, or text would be as wide as they are.
-AS_SHOWN = "scale=w='max(1,trunc(iw*sar+0.5))':h=ih,setsar=1,format=rgb24"
-# H.264 wants even sides; BT.709 is what players assume of what is untagged, and we tag it too.
-ENCODED = "pad=w='ceil(iw/2)*2':h='ceil(ih/2)*2',scale=out_color_matrix=bt709:out_range=tv"
+# Make pixels square, or the text would be stretched.
+SQUARE_PIXELS = "scale=w='max(1,trunc(iw*sar+0.5))':h=ih,setsar=1,format=rgb24"
+# H.264 needs even sides; players assume BT.709 for untagged video, and the output is tagged too.
+ENCODER_FILTERS = "pad=w='ceil(iw/2)*2':h='ceil(ih/2)*2',scale=out_color_matrix=bt709:out_range=tv"
 TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709")
-MARKED = ("-metadata", f"comment={OVERLAY_MARK}")
+METADATA = ("-metadata", f"comment={OVERLAY_MARK}")
 H264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "20")
-CODERS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264}  # elsewhere the format's own
+CODECS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264}  # else ffmpeg's default
 
 TEXT_SHARE, SMALLEST_TEXT = 0.042, 13  # of the shorter side; pixels
 SHADE, TRACK = (0, 0, 0, 165), (96, 96, 96, 255)
 TEXT, BAR, ALERT = (255, 255, 255, 255), (79, 195, 247, 255), (255, 82, 82, 255)
 
 
-class Shown(NamedTuple):
-    """What is drawn while a window runs: its middle in frame numbers, label, score."""
+class Caption(NamedTuple):
+    """The top label of one window and the frame number of the window's centre."""
 
-    middle: float
+    centre: float
     label: str
     score: float
 
 
-class Captions:
-    """A sink that keeps what is to be drawn on one video: about 100 bytes a window."""
+class CaptionCollector:
+    """A sink that collects the captions of one video, about 100 bytes per window."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
-        self.shown: list[Shown] = []
+        self.captions: list[Caption] = []
         self.n_frames = 0
 
     def begin(self, name: str) -> None:
@@ -59,44 +59,46 @@ class Captions:
         best = int(window.scores.argmax())
         first, end = window.segment
         score = float(window.scores[best])
-        self.shown.append(Shown((first + end - 1) / 2, self._labels[best], score))
+        self.captions.append(Caption((first + end - 1) / 2, self._labels[best], score))
 
     def end(self, result: VideoResult) -> None:
         self.n_frames = result.frames
 
 
-def running(shown: Sequence[Shown], frames: Iterator[Frame]) -> Iterator[tuple[Frame, Shown]]:
-    """Each frame with the window whose middle is nearest."""
+def with_captions(
+    captions: Sequence[Caption], frames: Iterator[Frame]
+) -> Iterator[tuple[Frame, Caption]]:
+    """Pair each frame with the caption of the window whose centre is nearest."""
     now = 0
     for frame in frames:
-        while now + 1 < len(shown):
-            here, after = (abs(shown[i].middle - frame.number) for i in (now, now + 1))
+        while now + 1 < len(captions):
+            here, after = (abs(captions[i].centre - frame.number) for i in (now, now + 1))
             if after > here:
                 break
             now += 1
-        yield frame, shown[now]
+        yield frame, captions[now]
 
 
 @dataclass(frozen=True)
-class Artist:
-    """Draws captions on frames. Those of `alerts` are red from `threshold` on."""
+class Painter:
+    """Draws captions on frames; bars of labels in `alerts` are red from `threshold` on."""
 
     alerts: frozenset[str] = frozenset()
     threshold: float = 1.0
     font: Path | None = None
 
-    def draw(self, image: Image.Image, shown: Shown) -> None:
-        """Draw at the foot of the image, over its full width."""
-        is_alert = shown.label in self.alerts and shown.score >= self.threshold
-        panel = _panel(image.size, shown.label, shown.score, is_alert, self.font)
+    def draw(self, image: Image.Image, caption: Caption) -> None:
+        """Draw a panel at the bottom of the image, over its full width."""
+        is_alert = caption.label in self.alerts and caption.score >= self.threshold
+        panel = _panel(image.size, caption.label, caption.score, is_alert, self.font)
         image.paste(panel, (0, image.height - panel.height), panel)
 
 
-@lru_cache(maxsize=4)  # a window's frames share one
+@lru_cache(maxsize=4)  # all frames of a window share one panel
 def _panel(
     size: tuple[int, int], label: str, score: float, is_alert: bool, font_path: Path | None
 ) -> Image.Image:
-    """RGBA, as wide as the frame: label on the left, score on the right, bar below."""
+    """Draw an RGBA panel as wide as the frame: label left, score right, bar below."""
     width, height = size
     text_size = max(SMALLEST_TEXT, round(TEXT_SHARE * min(size)))
     margin, bar_height = text_size // 2, max(3, text_size // 3)
@@ -119,7 +121,7 @@ def _panel(
 
 
 def _fitted(text: str, room: float, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
-    """The text, shortened to `room` pixels."""
+    """Shorten the text to `room` pixels."""
     if draw.textlength(text, font=font) <= room:
         return text
     while text and draw.textlength(f"{text}…", font=font) > room:
@@ -128,15 +130,15 @@ def _fitted(text: str, room: float, draw: ImageDraw.ImageDraw, font: ImageFont.F
 
 
 def choose_font(labels: Sequence[str]) -> Path | None:
-    """An installed font that has all characters of the labels; None where there is none."""
+    """Find an installed font that has all characters of the labels, or return None."""
     font = font_for([shown_name(label) for label in labels])
     return None if font is None else Path(font.path)
 
 
 @lru_cache(maxsize=4)
 def load_font(size: int, path: Path | None = None) -> ImageFont.FreeTypeFont:
-    """The font of `path`, else DejaVu Sans, which rides along with matplotlib: it has Latin, Greek
-    and Cyrillic letters, but no Chinese. Raises UserError."""
+    """Load a font file, or else DejaVu Sans, which comes with matplotlib and has Latin, Greek and
+    Cyrillic letters, but no Chinese. Raises UserError."""
     if path is None:
         spec = find_spec("matplotlib")
         assert spec is not None and spec.submodule_search_locations
@@ -148,64 +150,65 @@ def load_font(size: int, path: Path | None = None) -> ImageFont.FreeTypeFont:
 
 
 def write_overlay(
-    ffmpeg: Ffmpeg, source: VideoInput, target: Path, captions: Captions, artist: Artist
+    ffmpeg: Ffmpeg, source: VideoInput, target: Path, collected: CaptionCollector, painter: Painter
 ) -> None:
-    """Decode the video again, draw on its frames in their own size, and encode them with its sound.
+    """Decode the video again, draw on its frames in original size, and encode them with its sound.
 
-    The target is there whole or not at all. Raises UserError where it can't be written.
+    The target is written whole or not at all. Raises UserError if it can't be written.
     """
     with written_whole(target) as part:
-        _encode(ffmpeg, source, part, target, captions, artist)
+        try:
+            _encode(ffmpeg, source, part, collected, painter)
+        except EncoderFailed as error:
+            raise UserError(f"--overlay {target}: {error}") from None
+
+
+class EncoderFailed(Exception):
+    """ffmpeg could not encode the output; the message is its own."""
 
 
 def _encode(
-    ffmpeg: Ffmpeg,
-    source: VideoInput,
-    part: Path,
-    target: Path,
-    captions: Captions,
-    artist: Artist,
+    ffmpeg: Ffmpeg, source: VideoInput, part: Path, collected: CaptionCollector, painter: Painter
 ) -> None:
-    reader = FrameReader(ffmpeg, source, AS_SHOWN)
-    coder: Stream | None = None
+    reader = VideoReader(ffmpeg, source, SQUARE_PIXELS)
+    encoder: Stream | None = None
     bar = tqdm(
-        reader, total=captions.n_frames, unit="frame", desc="overlay", leave=False, disable=None
+        reader, total=collected.n_frames, unit="frame", desc="overlay", leave=False, disable=None
     )
     try:
-        images = _drawn(running(captions.shown, iter(bar)), artist)
-        for image in _at_constant_rate(images, reader):
-            if coder is None:
-                coder = ffmpeg.feed(_coding(source, image.size, reader.rate, part))
-            coder.pipe.write(image.tobytes())
-        assert coder is not None  # there were windows, so there are frames
-        _finish(coder, target)
-    except BrokenPipeError:
-        assert coder is not None
-        _finish(coder, target)
+        images = _painted(with_captions(collected.captions, iter(bar)), painter)
+        with suppress(BrokenPipeError):  # the encoder has ended early; _finish raises its reason
+            for image in _at_constant_rate(images, reader):
+                if encoder is None:
+                    arguments = _encoder_arguments(source, image.size, reader.rate, part)
+                    encoder = ffmpeg.feed(arguments)
+                encoder.pipe.write(image.tobytes())
+        assert encoder is not None  # there were windows, so there are frames
+        _finish(encoder)
     finally:
         reader.stop()
-        if coder is not None:
-            coder.kill()
+        if encoder is not None:
+            encoder.kill()
 
 
-def _drawn(
-    frames: Iterator[tuple[Frame, Shown]], artist: Artist
+def _painted(
+    frames: Iterator[tuple[Frame, Caption]], painter: Painter
 ) -> Iterator[tuple[Frame, Image.Image]]:
-    """Frames with their captions, all of the first one's size."""
+    """Draw the captions on the frames, all in the size of the first one."""
     size: tuple[int, int] | None = None
-    for frame, shown in frames:
+    for frame, caption in frames:
         # (3, H, W) -> (H, W, 3)
         image = Image.fromarray(np.ascontiguousarray(frame.pixels.permute(1, 2, 0).numpy()))
         size = size or image.size
         image = image if image.size == size else image.resize(size)
-        artist.draw(image, shown)
+        painter.draw(image, caption)
         yield frame, image
 
 
 def _at_constant_rate(
-    images: Iterator[tuple[Frame, Image.Image]], reader: FrameReader
+    images: Iterator[tuple[Frame, Image.Image]], reader: VideoReader
 ) -> Iterator[Image.Image]:
-    """Each image until the next one's time, so that a varying rate stays with its sound."""
+    """Repeat each image until the next one is due: keeps variable rates in sync with the sound."""
     n_written, previous = 0, None
     for frame, image in images:
         if previous is not None:
@@ -219,18 +222,20 @@ def _at_constant_rate(
             yield previous
 
 
-def _coding(source: VideoInput, size: tuple[int, int], rate: float, target: Path) -> list[str]:
-    """Arguments that encode raw pictures from the pipe, with the sound of the source."""
+def _encoder_arguments(
+    source: VideoInput, size: tuple[int, int], rate: float, target: Path
+) -> list[str]:
+    """Return ffmpeg arguments that encode raw frames from stdin with the sound of the source."""
     width, height = size
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate)]
     maps = ["-i", "-", *source.arguments, "-map", "0:v", "-map", "1:a:0?"]
-    coder = CODERS.get(target.suffix.lower(), ())
-    output = ["-vf", f"{ENCODED},format=yuv420p", *TAGS, *coder, *MARKED]
+    codec = CODECS.get(target.suffix.lower(), ())
+    output = ["-vf", f"{ENCODER_FILTERS},format=yuv420p", *TAGS, *codec, *METADATA]
     return ["-y", *raw, *maps, *output, f"file:{target.absolute()}"]
 
 
-def _finish(coder: Stream, target: Path) -> None:
-    ran = coder.finish()
+def _finish(encoder: Stream) -> None:
+    ran = encoder.finish()
     if ran.returncode:
-        reason = ran.complaints[0] if ran.complaints else f"ffmpeg's status {ran.returncode}"
-        raise UserError(f"--overlay {target}: {reason}")
+        status = f"ffmpeg ended with status {ran.returncode}"
+        raise EncoderFailed(ran.complaints[0] if ran.complaints else status)

@@ -1,59 +1,54 @@
-"""Frames as they come out of a pipe -> the windows of inference, in constant memory.
+"""Form the windows of inference from frames as they are decoded, in constant memory.
 
-The windows are those of temporal_transforms.sliding_starts, which needs to know a video's length;
-here it is known only when the stream ends, if ever.
+The windows are those of temporal_transforms.sliding_starts, which needs to know the length of the
+video; here the length is known only when the stream ends, if it ever does.
 """
 
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, NamedTuple
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from datasets.samplers import MAX_WINDOWS
+from predict.video_reader import Frame
+from spatial_transforms import EvalView, apply_view
 from temporal_transforms import window as window_positions
 
-
-class Frame(NamedTuple):
-    """One decoded frame: its number from 1, when it is shown and until when, in seconds."""
-
-    number: int
-    start: float
-    end: float
-    pixels: Tensor  # uint8 (3, H, W)
+if TYPE_CHECKING:
+    from predict.classifier import Classifier
 
 
 class Window(NamedTuple):
-    """One window: its place in frame numbers (first, last + 1) and in seconds."""
+    """One window with its place in the video, in frame numbers and in seconds."""
 
     clip: Tensor  # uint8 (3, T, H, W)
-    segment: tuple[int, int]
+    segment: tuple[int, int]  # first frame, last + 1
     start: float
     end: float
 
 
-def read_ppm(pipe: IO[bytes]) -> Tensor | None:
-    """The next picture of a pipe of PPM files, uint8 (3, H, W); None at its end, or where it was
-    cut off."""
-    if pipe.readline() != b"P6\n":
-        return None
-    size, depth = pipe.readline(), pipe.readline()
-    if depth != b"255\n":
-        return None
-    width, height = map(int, size.split())
-    data = bytearray(height * width * 3)
-    view, n_read = memoryview(data), 0
-    while n_read < len(data):
-        got = pipe.readinto(view[n_read:])  # type: ignore[attr-defined]
-        if not got:
-            return None
-        n_read += got
-    return torch.from_numpy(np.frombuffer(data, np.uint8).reshape(height, width, 3)).permute(
-        2, 0, 1
+def classifier_windows(
+    classifier: "Classifier", frames: Iterable[Frame], stride: int
+) -> Iterator[Window]:
+    """Form the windows of a video as main.py --inference does; `stride` counts kept frames."""
+    options = classifier.options
+    view = EvalView(options.sample_size)
+
+    def transform(pixels: Tensor) -> Tensor:  # uint8 (3, H, W) -> (3, h, w)
+        _, height, width = pixels.shape
+        return apply_view([pixels], view.draw(height, width, Random(0)))[0]
+
+    return form_windows(
+        frames,
+        transform,
+        size=options.sample_duration,
+        stride=stride,
+        t_stride=options.sample_t_stride,
     )
 
 
@@ -65,12 +60,12 @@ def form_windows(
     stride: int,
     t_stride: int = 1,
 ) -> Iterator[Window]:
-    """Each window as soon as its last frame is there; the looped one at the end.
+    """Yield each window as soon as its last frame is decoded; loop the frames of the last one.
 
-    `size` and `stride` count kept frames: every `t_stride`-th. `transform` brings a frame's pixels
-    to uint8 (3, h, w), once, however many windows hold it. Holds at most `size` frames.
+    `size` and `stride` count kept frames, every `t_stride`-th. `transform` maps a frame to uint8
+    (3, h, w); it runs once per frame, however many windows overlap. Holds at most `size` frames.
     """
-    held: deque[Frame] = deque()  # from the next window's first on
+    held: deque[Frame] = deque()  # from the first frame of the next window on
     start = n_kept = 0
     for frame in frames:
         if (frame.number - 1) % t_stride:
@@ -93,12 +88,12 @@ def _window(frames: list[Frame]) -> Window:
     return Window(clip, (first.number, last.number + 1), first.start, last.end)
 
 
-class Prefetched:
-    """Windows that a thread makes while the model computes, in batches of what is there.
+class WindowPrefetcher:
+    """Form windows in a thread while the model computes, and yield them in batches.
 
-    Of a file all windows come, and the thread waits where the model is slower. A live stream does
-    not wait: of what is there the newest window alone is given out, and the others are counted in
-    `n_skipped`, so that what comes out is never late by more than a window's arithmetic.
+    For a file all windows are yielded, and the thread waits if the model is slower. A live stream
+    cannot wait: of the windows that are ready only the newest is yielded, and the others are
+    counted in `n_skipped`, so that results lag by at most the time one window takes to score.
     """
 
     def __init__(self, windows: Iterator[Window], *, is_live: bool) -> None:
@@ -106,22 +101,22 @@ class Prefetched:
         self._is_live = is_live
         size = 0 if is_live else MAX_WINDOWS
         self._queue: queue.Queue[Window | BaseException | None] = queue.Queue(size)
-        self._closed = False
+        self._is_closed = False
         self._thread = threading.Thread(target=self._work, args=(windows,), daemon=True)
         self._thread.start()
 
     def _work(self, windows: Iterator[Window]) -> None:
         try:
             for window in windows:
-                if self._closed:
+                if self._is_closed:
                     return
                 self._queue.put(window)
             self._queue.put(None)
-        except BaseException as error:  # the consumer raises it
+        except BaseException as error:  # raised again by batches()
             self._queue.put(error)
 
     def batches(self) -> Iterator[list[Window]]:
-        """At most MAX_WINDOWS windows each. Raises what making them raised."""
+        """Yield lists of at most MAX_WINDOWS windows. Raises what forming them raised."""
         last: BaseException | bool = False
         while last is False:
             batch: list[Window] = []
@@ -142,8 +137,8 @@ class Prefetched:
             raise last
 
     def close(self) -> None:
-        """Give up what is not consumed; the source of the windows has to end by itself."""
-        self._closed = True
+        """Discard the remaining windows and wait for the thread; the caller stops its source."""
+        self._is_closed = True
         while self._thread.is_alive():
             try:
                 self._queue.get(timeout=0.05)

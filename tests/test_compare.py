@@ -44,7 +44,7 @@ def write_split(folder, number, runs, *, prefix=""):
     return [str(path) for path in paths]
 
 
-def test_two_runs_on_the_videos_both_have(tmp_path, capsys):
+def test_two_runs_are_compared_on_their_common_videos(tmp_path, capsys):
     #                                     aaaaaaaaaa bbbbbbbbbb
     files = write_split(tmp_path, 1, ["abbbbbbbbbbbbbbbbb-b", "aaaaaaaaaabbbbbbbbba"])
     assert compare.main(files) == 0
@@ -53,36 +53,37 @@ def test_two_runs_on_the_videos_both_have(tmp_path, capsys):
     assert lines[1].startswith("  A 0.5263 (10 right), 95% interval 0.3171 to 0.7267: ")
     assert lines[2].startswith("  B 0.9474 (18 right)")
     assert lines[3:5] == [
-        "  1 videos are not common to all runs, and left out:",
-        "    A has no result of 1: b8",
+        "  excluded: 1 videos without a result in every run",
+        "    A has no result for 1: b8",
     ]
     assert lines[5] == (
-        "  B is better than A: B alone is right on 9 videos, A alone on 1, p = 0.0215"
+        "  B is better than A: only B is right on 9 videos, only A on 1, p = 0.0215"
     )
     assert lines[6:] == [
-        "classes that A and B differ most in, 2 of 2 of 2 (some by chance alone)",
+        "largest class differences between A and B: 2 of 2 that differ, of 2 classes "
+        "(some differ by chance)",
         "  +0.900  a: A 0.100, B 1.000 of 10 videos",
         "  -0.111  b: A 1.000, B 0.889 of 9 videos",
     ]
 
 
-def test_the_order_turns_the_answer_and_chance_establishes_nothing(tmp_path, capsys):
+def test_verdict_names_the_better_run_or_no_significant_difference(tmp_path, capsys):
     right, four_wrong, five_wrong = "aaaaaabbbbbb", "bbbbaabbbbbb", "aaaaaaaaaaab"
     index, *runs = write_split(tmp_path, 1, [right, four_wrong, five_wrong, right])
     compare.main([index, *runs, "--classes", "0"])
     out = capsys.readouterr().out
     assert (
-        "no difference between A and B is established: B alone is right on 0 videos, A alone on 4, "
-        "p = 0.125; so few could not establish one" in out
+        "no significant difference between A and B: only B is right on 0 videos, only A on 4, "
+        "p = 0.125; too few videos differ for any significant result" in out
     )
     assert "A and D are right on the same videos" in out
-    assert "each p is held against 0.05 / 3" in out and "classes" not in out
+    assert "significance level of each test: 0.05 / 3" in out and "classes" not in out
     longer = write_split(tmp_path, 2, ["a" * 8 + "b" * 8, "b" * 7 + "a" + "b" * 8])
     compare.main(longer)
-    assert "  A is better than B: B alone is right on 0 videos" in capsys.readouterr().out
+    assert "  A is better than B: only B is right on 0 videos" in capsys.readouterr().out
 
 
-def test_windows_are_averaged(tmp_path, capsys):
+def test_window_scores_are_averaged(tmp_path, capsys):
     index, one, two = write_split(tmp_path, 1, ["ab", "bb"])
     windows = [
         {"segment": [1, 5], "result": [{"label": "b", "score": 0.6}, {"label": "a", "score": 0.4}]},
@@ -93,7 +94,7 @@ def test_windows_are_averaged(tmp_path, capsys):
     assert "A and B are right on the same videos" in capsys.readouterr().out
 
 
-def test_mean_over_splits_and_a_test_over_all_of_them(tmp_path, capsys):
+def test_splits_are_averaged_and_tested_together(tmp_path, capsys):
     first = write_split(tmp_path, 1, ["abbbbb", "aaabbb"], prefix="s1")
     second = write_split(tmp_path, 2, ["bbbbbb", "aaabbb"], prefix="s2")
     third = write_split(tmp_path, 3, ["bbbbba", "aabbbb"], prefix="s3")
@@ -104,7 +105,7 @@ def test_mean_over_splits_and_a_test_over_all_of_them(tmp_path, capsys):
     assert "mean over 3 splits" in out
     assert "  A 0.5000 ± 0.1667 (0.3333 to 0.6667)" in out
     assert "  B - A +0.4444 ± 0.0962 (+0.3333 to +0.5000)" in out
-    assert "  B is better than A: B alone is right on 8 videos, A alone on 0, p = 0.00781" in out
+    assert "  B is better than A: only B is right on 8 videos, only A on 0, p = 0.00781" in out
 
     written = json.loads(out_json.read_text("utf-8"))
     assert written["means"] == pytest.approx([0.5, 17 / 18])
@@ -116,7 +117,7 @@ def test_mean_over_splits_and_a_test_over_all_of_them(tmp_path, capsys):
     }  # fmt: skip
 
 
-def test_splits_that_share_videos_are_not_counted_together(tmp_path, capsys):
+def test_splits_that_share_videos_are_not_pooled(tmp_path, capsys):
     first = write_split(tmp_path, 1, ["ab", "bb"])
     second = write_split(tmp_path, 2, ["ab", "bb"])
     compare.main([*first, "--split", *second, "--json", str(tmp_path / "out.json")])
@@ -127,11 +128,11 @@ def test_splits_that_share_videos_are_not_counted_together(tmp_path, capsys):
     assert "A 1.0000 ± 0.0000" in out and "no test" not in out
 
 
-def test_mistakes(tmp_path):
+def test_wrong_arguments(tmp_path):
     files = write_split(tmp_path, 1, ["ab", "b-", "-b"])
-    with pytest.raises(UserError, match="2 labelled validation videos has a result of every run"):
+    with pytest.raises(UserError, match="2 labelled validation videos has a result in every run"):
         compare.main(files)
-    with pytest.raises(UserError, match="--split .*2.json: 1 results; .*1.json has 2"):
+    with pytest.raises(UserError, match="--split .*2.json: 1 results, but .*1.json has 2"):
         compare.main([*files[:3], "--split", *write_split(tmp_path, 2, ["ab"])])
     with pytest.raises(UserError, match="at most 26"):
         compare.main([files[0], *[files[1]] * 27])
@@ -140,8 +141,9 @@ def test_mistakes(tmp_path):
 def test_as_a_command_without_torch(tmp_path):
     files = write_split(tmp_path, 1, ["ab", "bb"])
     program = (
-        "import sys; sys.modules['torch'] = None; from util_scripts import cli, compare; "
-        "sys.exit(cli.run(compare.main))"
+        "import sys; sys.modules['torch'] = None; from utils.command_line import run; "
+        "from util_scripts import compare; "
+        "sys.exit(run(compare.main))"
     )
     done = run_command("-c", program, *files)
     assert (done.status, done.stderr) == (0, "")

@@ -75,8 +75,9 @@ def test_mistakes(files, flags):
 
 def test_as_a_command_without_torch(files):
     program = (
-        "import sys; sys.modules['torch'] = None; from util_scripts import cli, eval_accuracy; "
-        "sys.exit(cli.run(eval_accuracy.main))"
+        "import sys; sys.modules['torch'] = None; from utils.command_line import run; "
+        "from util_scripts import eval_accuracy; "
+        "sys.exit(run(eval_accuracy.main))"
     )
     good = run_command("-c", program, *files)
     assert (good.status, good.stderr) == (0, "")

@@ -21,11 +21,11 @@ def test_an_event_lasts_from_its_first_window_to_the_end_of_its_last():
     assert left == []
 
 
-def test_what_is_open_at_the_end_is_told():
+def test_open_events_end_with_the_stream():
     assert run([[0.7], [0.8]])[2] == [Event("fight", 0, 3, 0.8)]
 
 
-def test_labels_have_events_of_their_own():
+def test_each_label_has_its_own_events():
     rows = [[0.6, 0.1, 0.6], [0.6, 0.1, 0.1], [0.1, 0.1, 0.7]]
     _, ended, left = run(rows, alerts=("fight", "rain"))
     assert ended == [(1, Event("rain", 0, 2, 0.6)), (2, Event("fight", 0, 3, 0.6))]
@@ -38,5 +38,5 @@ def test_without_alerts_all_labels_count(alerts):
     assert began == [(0, "calm"), (1, "rain")]
 
 
-def test_nothing_happens_below_the_threshold():
+def test_no_events_below_the_threshold():
     assert run([[0.79]] * 5, threshold=0.8) == ([], [], [])

@@ -66,7 +66,7 @@ def test_both_files_agree_with_the_checkpoint_on_real_clips(exported):
     root, printed = exported
     told = re.findall(
         r"on (\d) clips of (\S+): largest logit difference (\S+) \(logits up to (\S+)\), "
-        r"the same class first in (\d)",
+        r"same top-1 class for (\d)",
         printed,
     )
     assert len(told) == 2
@@ -165,7 +165,7 @@ def test_float_input_is_normalised_outside_and_clips_of_videos_are_compared(tmp_
                              "--value_scale", "255", "--n_clips", "6",
                              "--video", str(video), str(tmp_path / "sound.wav"))  # fmt: skip
     assert status == 0 and f"on 3 clips of {video}" in printed
-    assert f"left out: {tmp_path / 'sound.wav'}: " in printed
+    assert f"skipped: {tmp_path / 'sound.wav'}: " in printed
     extra = {"preprocessing.json": ""}
     program = torch.export.load(tmp_path / "m.pt2", extra_files=extra).module()
     assert program(torch.zeros(3, 3, 8, 32, 32)).shape == (3, 3)
@@ -189,10 +189,13 @@ def test_agreement_is_judged_by_every_logit_and_by_the_first_class():
     ("flags", "complaint"),
     [
         ([], "nothing to write"),
-        (["--onnx", "model.pb"], "--onnx model.pb: its name must end in .onnx"),
-        (["--pt2", "model.pt"], "--pt2 model.pt: its name must end in .pt2"),
-        (["--pt2", "m.pt2", "--index", "i.json"], "--index and --frames go together"),
-        (["--pt2", "m.pt2", "--index", "i", "--frames", "f", "--video", "v"], "not both"),
+        (["--onnx", "model.pb"], "--onnx model.pb: the file name must end in .onnx"),
+        (["--pt2", "model.pt"], "--pt2 model.pt: the file name must end in .pt2"),
+        (["--pt2", "m.pt2", "--index", "i.json"], "--index and --frames must be given together"),
+        (
+            ["--pt2", "m.pt2", "--index", "i", "--frames", "f", "--video", "v"],
+            "--video cannot be combined",
+        ),
         (["--pt2", "m.pt2", "--n_clips", "0"], "--n_clips 0: must be at least 1"),
     ],
 )

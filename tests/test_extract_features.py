@@ -144,7 +144,7 @@ def test_videos_that_can_t_be_read_are_left_out_on_request_alone(root, tmp_path,
 
 
 def test_a_name_that_tells_no_format_is_refused_at_once(root, tmp_path):
-    with pytest.raises(UserError, match="f.csv: its name must end in .npz or .hdf5 or .h5"):
+    with pytest.raises(UserError, match="f.csv: the file name must end in .npz or .hdf5 or .h5"):
         extract(root, tmp_path / "f.csv", "--checkpoint", "gone.pth")
 
 

@@ -26,7 +26,7 @@ from media.ffmpeg_inputs import (
     shown_url,
 )
 from media.sources import find_inputs
-from predict import scoring as prediction
+from predict import video_reader
 from tests.commands import Command
 from tests.playlists import concat, dash, ffmetadata, hls, sdp, vobsub
 from tests.servers import dripping, serving
@@ -294,14 +294,14 @@ def test_urls_that_differ_in_what_is_hidden_are_told_apart():
     [b"", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.0 200 OK\r\nContent-Type: video/mp4\r\n\r\n"],
 )
 def test_a_server_that_drips_is_given_up(checkpoint, tmp_path, monkeypatch, capsys, start):
-    monkeypatch.setattr(prediction, "PATIENCE", 2)
+    monkeypatch.setattr(video_reader, "PATIENCE", 2)
     with dripping(start, b"x", pause=0.1) as place:
         assert predict(checkpoint, f"http://{place}/a.mp4") == 1
     assert "no frame came for 2 s" in capsys.readouterr().err
 
 
 def test_a_stream_that_stops_keeps_what_it_gave(checkpoint, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prediction, "PATIENCE", 3)
+    monkeypatch.setattr(video_reader, "PATIENCE", 3)
     video = draw(tmp_path / "a.ts", seconds=40, extra=["-c:v", "libx264", "-g", "10"])
     head = b"HTTP/1.0 200 OK\r\n\r\n"
     with dripping(head + video.read_bytes(), b"", pause=0.1) as place:

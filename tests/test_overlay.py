@@ -6,9 +6,8 @@ from PIL import Image
 from errors import UserError
 from media.ffmpeg import Ffmpeg
 from media.sources import find_inputs
-from predict.overlay import AS_SHOWN, BAR, Artist, Shown, load_font, running
-from predict.scoring import FrameReader
-from predict.windows import Frame
+from predict.overlay import BAR, SQUARE_PIXELS, Caption, Painter, load_font, with_captions
+from predict.video_reader import Frame, VideoReader
 from tests.test_predict_video import MODEL, predict, write_checkpoint
 from tests.videos import draw, names
 
@@ -22,14 +21,14 @@ def checkpoint(tmp_path_factory):
 
 def read(path):
     """(frames as uint8 (H, W, 3), the reader)"""
-    reader = FrameReader(Ffmpeg(), find_inputs([str(path)])[0], AS_SHOWN)
+    reader = VideoReader(Ffmpeg(), find_inputs([str(path)])[0], SQUARE_PIXELS)
     return [frame.pixels.permute(1, 2, 0).numpy() for frame in reader], reader
 
 
-def test_a_frame_shows_the_window_whose_middle_is_nearest():
-    shown = [Shown(middle, str(middle), 0.5) for middle in (8.5, 16.5, 30.0)]
+def test_a_frame_shows_the_window_with_the_nearest_centre():
+    captions = [Caption(centre, str(centre), 0.5) for centre in (8.5, 16.5, 30.0)]
     frames = [Frame(number, 0, 0, torch.zeros(3, 1, 1)) for number in range(1, 41)]
-    labels = [window.label for _, window in running(shown, iter(frames))]
+    labels = [window.label for _, window in with_captions(captions, iter(frames))]
     assert labels == ["8.5"] * 12 + ["16.5"] * 11 + ["30.0"] * 17
 
 
@@ -37,9 +36,9 @@ def test_a_frame_shows_the_window_whose_middle_is_nearest():
 @pytest.mark.parametrize(
     "label", ["walk", "a label of many words that no frame is wide enough for"]
 )
-def test_captions_lie_at_the_foot_of_every_size(size, label):
+def test_captions_are_at_the_bottom_in_every_size(size, label):
     image = Image.new("RGB", size, (200, 30, 30))
-    Artist().draw(image, Shown(1, label, 0.5))
+    Painter().draw(image, Caption(1, label, 0.5))
     pixels = np.asarray(image)
     assert (pixels[: size[1] // 2] == (200, 30, 30)).all() or size[1] < 60
     if size[1] > 60:
@@ -49,17 +48,17 @@ def test_captions_lie_at_the_foot_of_every_size(size, label):
         assert white[:, : size[0] // 2].any() and white[:, -size[0] // 3 :].any()
 
 
-def test_alerts_are_red_from_the_threshold_on():
-    artist = Artist(frozenset({"fight"}), 0.6)
+def test_alerts_at_or_above_the_threshold_are_red():
+    painter = Painter(frozenset({"fight"}), 0.6)
     colours = []
     for label, score in (("fight", 0.6), ("fight", 0.5), ("calm", 0.9)):
         image = Image.new("RGB", (320, 240))
-        artist.draw(image, Shown(1, label, score))
+        painter.draw(image, Caption(1, label, score))
         colours.append(image.getpixel((10, 232)))
     assert colours[0] != colours[1] == colours[2] == BAR[:3]
 
 
-def test_a_wrong_font_is_one_line(tmp_path):
+def test_an_unusable_font_is_one_line(tmp_path):
     (tmp_path / "a.ttf").write_bytes(b"no font")
     with pytest.raises(UserError, match="--font .*a.ttf: can't be used"):
         load_font(20, tmp_path / "a.ttf")
@@ -82,7 +81,7 @@ def test_the_copy_has_the_size_length_and_sound_of_the_video(checkpoint, tmp_pat
     assert heard.returncode == 0
 
 
-def test_a_varying_rate_keeps_its_length_and_odd_sides_become_even(checkpoint, tmp_path):
+def test_variable_rate_keeps_its_length_and_odd_sides_become_even(checkpoint, tmp_path):
     filters = "setpts=PTS+gt(N\\,9)*2/TB,format=yuv444p,pad=67:101"
     extra = ("-vf", filters, "-fps_mode", "passthrough", "-c:v", "libx264")
     video = draw(tmp_path / "a.mp4", size="66x100", seconds=2, extra=extra)
@@ -95,13 +94,13 @@ def test_a_varying_rate_keeps_its_length_and_odd_sides_become_even(checkpoint, t
 @pytest.mark.parametrize(
     ("target", "complaint"),
     [
-        ("out", "the extension tells the format"),
+        ("out", "add an extension"),
         ("a.avi/out.mp4", "a.avi is not a folder"),
         ("a.avi", "is the input"),
         ("out.xyz", "out.xyz: .*format"),
     ],
 )
-def test_what_can_t_be_written_is_one_line(checkpoint, tmp_path, target, complaint):
+def test_an_unwritable_target_is_one_line(checkpoint, tmp_path, target, complaint):
     video = draw(tmp_path / "a.avi")
     before = video.read_bytes()
     with pytest.raises(UserError, match=complaint):
@@ -109,7 +108,7 @@ def test_what_can_t_be_written_is_one_line(checkpoint, tmp_path, target, complai
     assert names(tmp_path) == ["a.avi"] and video.read_bytes() == before
 
 
-def test_one_video_that_can_be_read_twice(checkpoint, tmp_path):
+def test_only_one_video_that_is_not_live_can_be_drawn_on(checkpoint, tmp_path):
     for name in ("a.avi", "b.avi"):
         draw(tmp_path / "v" / name)
     for inputs, complaint in (([tmp_path / "v"], "one video"), (["rtsp://a/b"], "live")):

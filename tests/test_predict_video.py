@@ -122,7 +122,7 @@ def test_scores_are_those_of_inference(checkpoint, videos, tmp_path, stride):
     assert len(ours["long.mp4"]["windows"]) == (7 if stride == "3" else 2)
 
 
-def test_windows_have_their_place_in_frames_and_seconds(checkpoint, videos, tmp_path, capsys):
+def test_windows_have_frame_numbers_and_times(checkpoint, videos, tmp_path, capsys):
     table = tmp_path / "out.csv"
     arguments = ("--stride", "0", "--csv", table, "--timeline")
     _, ours = predicted(checkpoint, tmp_path, videos / "long.mp4", *arguments)
@@ -142,7 +142,7 @@ def test_windows_have_their_place_in_frames_and_seconds(checkpoint, videos, tmp_
     assert "0:00:03.20 - 0:00:04.70" in capsys.readouterr().out
 
 
-def test_seconds_are_the_video_s_own(checkpoint, tmp_path):
+def test_times_are_the_video_s_timestamps(checkpoint, tmp_path):
     """A pause of three seconds in a phone's video is there in the times."""
     pause = ("-vf", "setpts=PTS+gt(N\\,9)*3/TB", "-fps_mode", "passthrough", "-c:v", "libx264")
     path = draw(tmp_path / "a.mp4", seconds=2, rate=10, extra=pause)
@@ -151,7 +151,7 @@ def test_seconds_are_the_video_s_own(checkpoint, tmp_path):
     assert window["end"] == pytest.approx(4.5, abs=0.3)  # the pause slows the rate
 
 
-def test_what_can_t_be_decoded_is_told_and_the_others_come_out(
+def test_undecodable_videos_are_reported_and_the_others_scored(
     checkpoint, tmp_path, videos, capsys
 ):
     (videos / "noise.mp4").write_bytes(b"\x00\x01" * 5000)
@@ -164,12 +164,12 @@ def test_what_can_t_be_decoded_is_told_and_the_others_come_out(
     told = capsys.readouterr().err
     assert status == 1
     assert f"{videos}/empty.avi: an empty file" in told and f"{videos}/noise.mp4: " in told
-    assert "left out: 3 files that are no videos" in told
-    assert "2 of 11 videos gave no scores" in told
+    assert "skipped 3 files that are not videos" in told
+    assert "no scores for 2 of 11 videos" in told
     check_equal(ours, inferred(checkpoint, tmp_path, videos))
 
 
-def test_a_picture_that_is_named_is_no_video(checkpoint, tmp_path, capsys):
+def test_a_picture_given_by_name_is_an_error(checkpoint, tmp_path, capsys):
     picture = draw(tmp_path / "picture.png", extra=("-frames:v", "1"))
     assert predict(checkpoint, picture) == 1
     assert f"{picture}: a picture, not a video" in capsys.readouterr().err
@@ -216,7 +216,7 @@ def test_inputs_are_found_by_kind(tmp_path):
             found(text)
 
 
-def test_what_a_url_is_called_and_whether_it_is_live():
+def test_urls_are_redacted_and_live_ones_recognised():
     (camera,) = find_inputs(["rtsp://me:secret@10.0.0.2:554/live?x=1"])
     assert camera.name == "rtsp://10.0.0.2:554/live?x=***" and camera.is_live
     page = "https://example.org/a.mp4"
@@ -252,7 +252,7 @@ def test_a_url_gives_what_its_file_gives(checkpoint, tmp_path, capsys):
     [
         (("--stride", "-1"), "--stride -1"),
         (("--threshold", "1.5"), "--threshold 1.5"),
-        (("--alert", "d"), "--alert d: the model has no such class; near: "),
+        (("--alert", "d"), "--alert d: the model has no such class; similar: "),
     ],
 )
 def test_wrong_flags_are_one_line(checkpoint, tmp_path, arguments, complaint):
@@ -262,7 +262,7 @@ def test_wrong_flags_are_one_line(checkpoint, tmp_path, arguments, complaint):
 
 
 @pytest.mark.parametrize("flag", ["--csv", "--json", "--overlay"])
-def test_no_output_replaces_what_is_read(checkpoint, tmp_path, flag):
+def test_no_output_replaces_an_input(checkpoint, tmp_path, flag):
     video = draw(tmp_path / "videos/a.mp4")
     other = draw(tmp_path / "videos/b.mp4")
     labels = tmp_path / "labels.txt"
@@ -308,7 +308,7 @@ def test_a_full_disk_leaves_the_earlier_output_whole(checkpoint, tmp_path, name)
 
 
 @pytest.mark.parametrize("more", [[], ["--timeline"], ["--threshold", "0.0001"]])
-def test_files_hold_what_was_found_until_nobody_read_on(checkpoint, tmp_path, more):
+def test_files_are_complete_up_to_a_closed_stdout(checkpoint, tmp_path, more):
     for name in ("a.mp4", "b.mp4"):
         draw(tmp_path / "videos" / name, seconds=3)
     files = ["--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json"]

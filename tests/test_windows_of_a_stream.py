@@ -4,7 +4,8 @@ import threading
 import pytest
 import torch
 
-from predict.windows import Frame, Prefetched, form_windows, read_ppm
+from predict.video_reader import Frame, read_ppm
+from predict.windows import WindowPrefetcher, form_windows
 from temporal_transforms import sliding_starts, window
 
 
@@ -35,14 +36,14 @@ def test_windows_are_those_of_inference(n_frames, stride, t_stride):
     assert len(seen) == len(set(seen))  # each frame is transformed once
 
 
-def test_a_window_comes_with_its_last_frame():
+def test_a_window_is_yielded_with_its_last_frame():
     source = frames(100)
     first = next(form_windows(source, lambda pixels: pixels, size=4, stride=2))
     assert first.segment == (1, 5)
     assert next(source).number == 5
 
 
-def test_pictures_of_a_pipe_tell_their_sizes():
+def test_ppm_pictures_in_a_pipe_may_differ_in_size():
     pipe = io.BytesIO(b"P6\n2 1\n255\nabcdef" + b"P6\n1 2\n255\nABCDEF" + b"P6\n9 9\n255\ncut")
     one, two = read_ppm(pipe), read_ppm(pipe)
     assert one.shape == (3, 1, 2) and bytes(one[:, 0, 1].tolist()) == b"def"
@@ -55,31 +56,31 @@ def windows(n_frames):
 
 
 def test_a_file_gives_every_window_in_bounded_batches():
-    batches = list(Prefetched(windows(100), is_live=False).batches())
+    batches = list(WindowPrefetcher(windows(100), is_live=False).batches())
     assert [w.segment[0] for batch in batches for w in batch] == list(range(1, 101))
     assert max(map(len, batches)) <= 32
 
 
-def test_a_live_stream_gives_the_newest_and_counts_the_others():
-    prefetched = Prefetched(windows(10), is_live=True)
-    prefetched._thread.join()  # all ten are there before the first is asked for
-    (batch,) = prefetched.batches()
+def test_a_live_stream_yields_the_newest_window_and_counts_the_skipped():
+    prefetcher = WindowPrefetcher(windows(10), is_live=True)
+    prefetcher._thread.join()  # all ten are there before the first is asked for
+    (batch,) = prefetcher.batches()
     assert [w.segment[0] for w in batch] == [10]
-    assert prefetched.n_skipped == 9
+    assert prefetcher.n_skipped == 9
 
 
-def test_what_goes_wrong_in_the_thread_is_raised_after_what_came_before():
+def test_an_error_in_the_thread_is_raised_after_the_windows_before_it():
     def broken():
         yield from windows(2)
         raise ValueError("broken")
 
-    batches = Prefetched(broken(), is_live=False).batches()
+    batches = WindowPrefetcher(broken(), is_live=False).batches()
     with pytest.raises(ValueError, match="broken"):
         for batch in batches:
             assert batch
 
 
-def test_a_thread_that_waits_ends_when_nobody_wants_more():
-    prefetched = Prefetched(windows(200), is_live=False)
-    prefetched.close()
-    assert prefetched._thread not in threading.enumerate()
+def test_close_ends_a_waiting_thread():
+    prefetcher = WindowPrefetcher(windows(200), is_live=False)
+    prefetcher.close()
+    assert prefetcher._thread not in threading.enumerate()

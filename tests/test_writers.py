@@ -3,15 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from predict.writers import (
-    SHOWN_PARTS,
-    Printer,
-    ScoredWindow,
-    Timeline,
-    VideoResult,
-    clock,
-    json_writer,
-)
+from predict.console import MAX_PARTS, Printer, Timeline, clock
+from predict.predictions import ScoredWindow, VideoResult
+from predict.writers import json_writer
 
 LABELS = ("a", "b")
 
@@ -49,13 +43,13 @@ def test_neighbours_of_one_label_are_one_part():
 
 @pytest.mark.parametrize("n_more", [0, 1, 2, 500])
 def test_a_timeline_does_not_grow_for_ever(n_more):
-    lines = timeline([i % 2 for i in range(SHOWN_PARTS + n_more)])
-    assert len(lines) == SHOWN_PARTS + (n_more > 0)
+    lines = timeline([i % 2 for i in range(MAX_PARTS + n_more)])
+    assert len(lines) == MAX_PARTS + (n_more > 0)
     assert n_more == 0 or lines[-1].startswith(f"  and {n_more} more")
 
 
 def test_a_heading_comes_with_the_first_window_alone(capsys):
-    printer = Printer(LABELS, 1, timeline=True, quiet=False)
+    printer = Printer(LABELS, 1, each=True, merged=True)
     printer.begin("readme.txt")
     printer.end(VideoResult("readme.txt"))
     assert capsys.readouterr().out == ""

@@ -24,7 +24,7 @@ import torch
 from media.ffmpeg import Ffmpeg
 from models.build import build
 from opts import options_of
-from predict.scoring import SHOWINFO
+from predict.video_reader import SHOWINFO
 from tests.videos import draw
 
 RATE = 25

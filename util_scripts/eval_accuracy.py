@@ -1,4 +1,4 @@
-"""The accuracy of a result file: top-1, top-5, mean class accuracy, interval, missing videos."""
+"""Compute the accuracy of a result file: top-1, top-5, mean class accuracy, missing videos."""
 
 import argparse
 import sys
@@ -18,13 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.eval_accuracy", description=__doc__)
     parser.add_argument("index", type=INPUT, help="index JSON with the labels")
     parser.add_argument("result", type=INPUT, help="{subset}.json of main.py --inference")
-    parser.add_argument("-k", type=int, default=1, help="the k of the first lines (1)")
+    parser.add_argument("-k", type=int, default=1, help="k of the top-k accuracy (1)")
     parser.add_argument("--subset", default="validation", choices=tuple(SUBSETS))
-    parser.add_argument("--save", action="store_true", help="write top{k}.txt beside the result")
+    parser.add_argument("--save", action="store_true", help="write top{k}.txt next to the result")
     parser.add_argument(
-        "--ignore", action="store_true", help="leave videos without a result out of the count"
+        "--ignore", action="store_true", help="exclude videos without a result from the count"
     )
-    parser.also_writes(ACCURACY, lambda options: [saved_at(options)] if options.save else [])
+    parser.also_writes(ACCURACY, lambda options: [_saved_at(options)] if options.save else [])
     options = parser.parse_args(argv)
     if options.k < 1:
         raise UserError(f"-k {options.k}: must be at least 1")
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = [*_lines_of_the_original(accuracy, options.k), *few, *describe(accuracy, ks=ks)]
     print("\n".join(lines))
     if options.save:
-        path = saved_at(options)
+        path = _saved_at(options)
         with written_whole(path) as part:
             part.write_text(str(accuracy.top[options.k]), encoding="utf-8")
         print(f"written to {path}")
@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _lines_of_the_original(accuracy: Accuracy, k: int) -> list[str]:
+    """Format the accuracy as the original's script does, for programs that read its output."""
     return [
         "load ground truth",
         f"number of ground truth: {accuracy.n_videos}",
@@ -63,7 +64,7 @@ def _lines_of_the_original(accuracy: Accuracy, k: int) -> list[str]:
     ]
 
 
-def saved_at(options: argparse.Namespace) -> Path:
+def _saved_at(options: argparse.Namespace) -> Path:
     return options.result.parent / f"top{options.k}.txt"
 
 

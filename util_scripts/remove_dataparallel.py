@@ -1,4 +1,4 @@
-"""Strips `module.`, which DataParallel puts before every name, from a checkpoint's weights."""
+"""Strip the prefix `module.`, which DataParallel puts before every name, from a checkpoint."""
 
 import sys
 from collections.abc import Sequence
@@ -12,22 +12,22 @@ from utils.outputs import STRIPPED, STRIPPED_MARK
 
 
 def strip(source: Path, destination: Path) -> int:
-    """Write `source` without the prefix to `destination`; returns how many names had it.
+    """Write `source` without the prefix to `destination`; return how many names had it.
 
-    Where they are one file its old content stays as FILE.bak, and a file that has no such names
-    is left alone. Raises UserError.
+    In place, the original is kept as FILE.bak, and a file without such names is not touched.
+    Raises UserError.
     """
     content = read_content(source)
     weights = weights_of(content)
     stripped = {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()}
     if len(stripped) < len(weights):
-        raise UserError(f"{source}: holds names both with and without {WRAPPER_PREFIX!r}")
+        raise UserError(f"{source}: contains names both with and without {WRAPPER_PREFIX!r}")
     n_changed = len(weights.keys() - stripped.keys())
     is_in_place = are_same(source, destination)
     if is_in_place and n_changed == 0:
         return 0
     if is_in_place:
-        print(f"the file as it was: {back_up(source)}")
+        print(f"original kept as {back_up(source)}")
     whole = stripped if weights is content else content | {"state_dict": stripped}
     save_checkpoint(destination, whole, mark=STRIPPED_MARK)
     return n_changed
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--dst_file_path",
         type=OutputPath(STRIPPED, in_place="file_path"),
         metavar="OUT",
-        help="where to write; default: in place, leaving CHECKPOINT.bak",
+        help="file to write (default: in place, keeping CHECKPOINT.bak)",
     )
     options = parser.parse_args(argv)
     destination = options.dst_file_path or options.file_path
