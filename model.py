@@ -3,7 +3,6 @@
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from engine.checkpoint import (
 from engine.device import Device, Normalization, choose_device
 from engine.distributed import World
 from errors import UserError
-from models.build import build
+from models.build import build, replace_head
 from models.catalog import FAMILIES
 from opts import Options, fill_in
 
@@ -131,8 +130,7 @@ def _found_in_tensors(
         return {}
     if "model" in options.given and options.model != identity.model:
         return {}  # a contradiction, unless the families share these shapes: loading tells
-    told = {f.name: getattr(identity, f.name) for f in fields(identity)}
-    found = {name: value for name, value in told.items() if value is not None}
+    found = identity.values
     del found["n_input_channels"]
     if not with_classes:
         del found["n_classes"]
@@ -157,7 +155,7 @@ def build_finetuned_model(
         check_class_names(checkpoint, labels, index)
         log.info("%s: loaded all of %s, head %r included", checkpoint.path, options.arch, head)
         return model
-    replace_head(model, head, options.n_classes)
+    replace_head(model, options.model, options.n_classes)
     log.info(
         "%s: loaded all of %s but its head of %d classes; fresh head %r of %d",
         checkpoint.path,
@@ -207,15 +205,6 @@ def _pretrain_classes(options: Options, checkpoint: Checkpoint) -> int:
     return in_file
 
 
-def replace_head(model: nn.Module, head: str, n_classes: int) -> None:
-    """Put a fresh linear layer of `n_classes` outputs in the place of the module `head`."""
-    old = getattr(model, head)
-    fresh = nn.Linear(old.in_features, n_classes)
-    if head == "classifier":
-        nn.init.zeros_(fresh.bias)  # as densenet initialises its own
-    setattr(model, head, fresh)
-
-
 def freeze_before(model: nn.Module, family: str, begin: str) -> None:
     """Turn off the gradients of every module before `begin`; '' leaves all of them on.
 
@@ -223,15 +212,10 @@ def freeze_before(model: nn.Module, family: str, begin: str) -> None:
     """
     if not begin:
         return
-    modules = FAMILIES[family].modules
-    trained = set(modules[modules.index(begin) :])
+    entry = FAMILIES[family]
+    trained = set(entry.modules[entry.modules.index(begin) :])
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(_module_of(name) in trained)
-
-
-def _module_of(parameter_name: str) -> str:
-    """'layer4.0.conv1.weight' -> 'layer4'; densenet's names begin with 'features.'."""
-    return parameter_name.removeprefix("features.").split(".")[0]
+        parameter.requires_grad_(entry.module_of(name) in trained)
 
 
 def frozen_batch_norms(model: nn.Module) -> Sequence[nn.Module]:

@@ -12,14 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from errors import UserError
-from models.catalog import FAMILIES, RESNET_DEPTHS
+from models.catalog import FAMILIES, describe_depths
 from utils.command_line import FlagParser
 from utils.reading import shown, typed
 
-DEPTHS_HELP = f"resnet, resnet2p1d, preresnet: {' '.join(map(str, RESNET_DEPTHS))}; " + "; ".join(
-    f"{name}: {' '.join(map(str, FAMILIES[name].depths))}"
-    for name in ("wideresnet", "resnext", "densenet")
-)
 ROOTED_PATHS = ("video_path", "annotation_path", "result_path", "pretrain_path", "resume_path")
 AUTO = Path("auto")
 
@@ -121,7 +117,7 @@ class Options:
     value_scale: int = _flag("clips", 1, "pixels in [0, 1] or [0, 255]", choices=(1, 255))
 
     model: str = _flag("model", "resnet", "family", choices=tuple(FAMILIES))
-    model_depth: int = _flag("model", 18, DEPTHS_HELP)
+    model_depth: int = _flag("model", 18, describe_depths())
     conv1_t_size: int = _flag("model", 7, "temporal kernel of the stem", range=Range(1, 127))
     conv1_t_stride: int = _flag("model", 1, "temporal stride of the stem", range=Range(1, 127))
     no_max_pool: bool = _flag("model", False, "no max pooling after the stem")

@@ -24,6 +24,7 @@ import main as program
 from benchmarks import plain
 from datasets.index import read_index
 from evaluation.results import accuracy_of, read_results
+from models.build import build
 from temporal_transforms import random_window
 
 DEPTH, WIDTH, BATCH, RATE, DECAY = 10, 0.5, 16, 0.01, 1e-3
@@ -59,7 +60,7 @@ def plain_way(setting: Setting, work: Path, *, seed: int) -> Path:
     torch.manual_seed(seed)
     frames, index, n_epochs = setting.frames, setting.index, setting.n_epochs
     videos = _TrainClips(frames, index, subset="training", side=setting.side)
-    model = plain.model("resnet", DEPTH, n_classes=len(videos.labels), resnet_widen_factor=WIDTH)
+    model = build("resnet", DEPTH, n_classes=len(videos.labels), resnet_widen_factor=WIDTH)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [drop_after(n_epochs)])
     for _ in range(n_epochs):

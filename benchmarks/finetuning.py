@@ -72,7 +72,7 @@ class _ValClips(plain.PlainVideos):
 
 def _plain_epoch(frames: Path, index: Path) -> float:
     """Seconds of one epoch of training and validation, told from a part of it."""
-    model = plain.model("resnet", DEPTH, n_classes=2)
+    model = build("resnet", DEPTH, n_classes=2)
     optimizer = torch.optim.SGD(model.get_submodule("fc").parameters(), lr=0.01, momentum=0.9)
     workers = os.cpu_count() or 1
     train = _TrainClips(frames, index, subset="training")

@@ -42,7 +42,7 @@ def comparisons() -> Iterator[Comparison]:
 
 
 def _plain_scores(clips: Tensor) -> Callable[[], float]:
-    model = plain.model("resnet", DEPTH, n_classes=CLASSES).eval()
+    model = build("resnet", DEPTH, n_classes=CLASSES).eval()
 
     def work() -> float:
         with torch.no_grad():
@@ -56,7 +56,7 @@ def _plain_program(videos: plain.PlainVideos, work: Path) -> Callable[[], float]
     """From the checkpoint to the result file."""
 
     def run() -> float:
-        model = plain.model("resnet", DEPTH, n_classes=len(videos.labels))
+        model = build("resnet", DEPTH, n_classes=len(videos.labels))
         model.load_state_dict(torch.load(work / "save_1.pth")["state_dict"])
         return plain.infer(model, videos, work / "plain.json")
 

@@ -12,19 +12,8 @@ from torch import Tensor, nn
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as P
 
-from models.build import build
-from models.layers import Conv3d, MaxPool3d
 from spatial_transforms import MEAN, STD
 from temporal_transforms import sliding_starts, window
-
-
-def model(family: str, depth: int, **options: Any) -> nn.Module:
-    """In torch's own layers, as it computes them."""
-    built = build(family, depth, **options)
-    for module in built.modules():
-        if isinstance(module, Conv3d | MaxPool3d):
-            module.__class__ = type(module).__base__  # type: ignore[assignment]
-    return built
 
 
 def model_input(clips: Tensor) -> Tensor:

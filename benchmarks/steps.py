@@ -65,7 +65,7 @@ def _trained(model: nn.Module, begin: str) -> list[nn.Parameter]:
 
 
 def _plain_step(depth: int, begin: str, clips: Tensor, labels: Tensor) -> Callable[[], float]:
-    model = plain.model("resnet", depth, n_classes=N_CLASSES).train()
+    model = build("resnet", depth, n_classes=N_CLASSES).train()
     optimizer = torch.optim.SGD(_trained(model, begin), lr=1e-4, momentum=0.9)
 
     def work() -> float:

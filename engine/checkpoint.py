@@ -16,7 +16,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -258,13 +258,15 @@ def _difference(theirs: dict[str, tuple[int, ...]], ours: dict[str, tuple[int, .
     """In one line, what the file is and what the flags say."""
     file, flags = identify(theirs), identify(ours)
     if file is not None and flags is not None and file != flags:
-        names = [f.name for f in fields(file) if getattr(file, f.name) != getattr(flags, f.name)]
+        in_file, in_flags = file.values, flags.values
+        names = [name for name in in_file if in_file[name] != in_flags.get(name)]
         if "model" in names:  # what else differs follows from it
             names = ["model", "model_depth"]
-        in_file = ", ".join(f"{name} {getattr(file, name)}" for name in names)
-        in_flags = ", ".join(f"{name} {getattr(flags, name)}" for name in names)
         hint = " (--input_type flow has 2, rgb 3)" if "n_input_channels" in names else ""
-        return f"the checkpoint has {in_file}; the flags say {in_flags}{hint}"
+        saved, given = (
+            ", ".join(f"{name} {values[name]}" for name in names) for values in (in_file, in_flags)
+        )
+        return f"the checkpoint has {saved}; the flags say {given}{hint}"
     for name, shape in ours.items():
         if name not in theirs:
             return f"the checkpoint lacks {name}, which the flags' model has"

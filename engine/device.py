@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engine.cpu_memory import Bounded, keep_freed_memory
 from errors import UserError
+from models import cpu_kernels
 from models.folding import folded
 from spatial_transforms import MEAN, STD
 
@@ -83,8 +84,10 @@ class Device:
         return torch.channels_last_3d
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a model here, in the layout that suits the device and its precision."""
-        return model.to(self.device).to(memory_format=self.memory_format)
+        """Move a model to the device, in the memory layout that suits it and its precision, and on
+        a CPU switch it to models.cpu_kernels. Changes the model and returns it."""
+        model.to(self.device).to(memory_format=self.memory_format)
+        return cpu_kernels.apply(model) if self.device.type == "cpu" else model
 
     def ahead(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The same batches with their clips here; see `sent` and `paced`."""

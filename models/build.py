@@ -1,27 +1,13 @@
-"""The one table of models: family name -> builder."""
+"""Build a model of any family in models/catalog.py, and give a model a new head."""
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from torch import nn
 
 from errors import UserError
 from models.catalog import FAMILIES
-from models.densenet import build_densenet
-from models.preresnet import build_preresnet
-from models.resnet import Stem, build_resnet
-from models.resnet2p1d import build_resnet2p1d
-from models.resnext import build_resnext
-from models.wideresnet import build_wideresnet
-
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "resnet": build_resnet,
-    "resnet2p1d": build_resnet2p1d,
-    "preresnet": build_preresnet,
-    "wideresnet": build_wideresnet,
-    "resnext": build_resnext,
-    "densenet": build_densenet,
-}
+from models.resnet import Stem
 
 
 def build(
@@ -35,15 +21,29 @@ def build(
     no_max_pool: bool = False,
     **options: Any,
 ) -> nn.Module:
-    """A freshly initialised model: clips (B, C, T, H, W) -> logits (B, n_classes).
+    """Build a freshly initialised model: clips (B, C, T, H, W) -> logits (B, n_classes).
 
-    `options` are what else FAMILIES[family].options lists. Raises UserError for a family or
-    depth that is not in the catalog, naming those that are.
+    `options` are the remaining ones of FAMILIES[family].options. Raises UserError for an unknown
+    family or depth, listing the known ones.
     """
-    if family not in MODELS:
-        raise UserError(f"no model {family!r}; there are {', '.join(MODELS)}")
-    if depth not in FAMILIES[family].depths:
-        known = ", ".join(map(str, FAMILIES[family].depths))
-        raise UserError(f"no {family} of depth {depth}; there are {known}")
+    if family not in FAMILIES:
+        raise UserError(f"unknown model {family!r}; choose from {', '.join(FAMILIES)}")
+    entry = FAMILIES[family]
+    if depth not in entry.depths:
+        known = ", ".join(map(str, entry.depths))
+        raise UserError(f"{family} has no depth {depth}; choose from {known}")
     stem = Stem(n_input_channels, conv1_t_size, conv1_t_stride, not no_max_pool)
-    return MODELS[family](depth, n_classes=n_classes, stem=stem, **options)
+    module = import_module(f"models.{family}")
+    model = module.build(entry.depths[depth], n_classes=n_classes, stem=stem, **options)
+    if entry.zero_head_bias:
+        nn.init.zeros_(getattr(model, entry.head).bias)
+    return model
+
+
+def replace_head(model: nn.Module, family: str, n_classes: int) -> None:
+    """Replace the head of a model of `family` by a freshly initialised one of `n_classes`."""
+    entry = FAMILIES[family]
+    head = nn.Linear(getattr(model, entry.head).in_features, n_classes)
+    if entry.zero_head_bias:
+        nn.init.zeros_(head.bias)
+    setattr(model, entry.head, head)

@@ -1,59 +1,158 @@
-"""Which models exist: families, depths, module names. Literals, free of torch, so that options
-and checkpoints can be checked before torch is imported."""
+"""Every fact about the model families: depths, stages, module names, options, and how the weights
+of a family are recognised. Does not import torch, so that flags can be checked before it is loaded.
+"""
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
 
-RESNET_DEPTHS = (10, 18, 34, 50, 101, 152, 200)
+Shapes = Mapping[str, tuple[int, ...]]  # of a state dict, by name
+
+
+class Layout(NamedTuple):
+    """The blocks of one depth. Bottleneck blocks have three convolutions (conv1 to conv3), others
+    two."""
+
+    n_blocks: tuple[int, ...]  # per stage
+    bottleneck: bool = False
+
+
+BASIC = {
+    10: Layout((1, 1, 1, 1)),
+    18: Layout((2, 2, 2, 2)),
+    34: Layout((3, 4, 6, 3)),
+}
+BOTTLENECK = {
+    50: Layout((3, 4, 6, 3), bottleneck=True),
+    101: Layout((3, 4, 23, 3), bottleneck=True),
+    152: Layout((3, 8, 36, 3), bottleneck=True),
+    200: Layout((3, 24, 36, 3), bottleneck=True),
+}
+DENSE = {
+    121: Layout((6, 12, 24, 16)),
+    169: Layout((6, 12, 32, 32)),
+    201: Layout((6, 12, 48, 32)),
+    264: Layout((6, 12, 64, 48)),
+}
 STEM_OPTIONS = ("conv1_t_size", "conv1_t_stride", "no_max_pool")
 
 
 @dataclass(frozen=True)
 class Family:
-    """One model family as the flags and the checkpoints name it.
+    """One model family. `models/<name>.py` builds it with its function `build`.
 
-    `modules` are the top-level modules that hold parameters, in forward order: the values that
-    --ft_begin_module takes. The last of them is the head. `options` are the architecture flags
-    that the family heeds.
+    `modules` are the top-level modules with parameters in forward order, head last: the values of
+    --ft_begin_module. `options` are the architecture flags that the family supports. `recognise`
+    reads the options that leave a trace in a state dict of the family from its shapes; for other
+    state dicts it returns None or raises KeyError, IndexError, ValueError or ZeroDivisionError.
     """
 
-    depths: tuple[int, ...]
+    depths: Mapping[int, Layout]
     modules: tuple[str, ...]
     options: tuple[str, ...]
+    recognise: Callable[[Shapes], dict[str, Any] | None]
+    stages: tuple[str, ...] = ("layer1", "layer2", "layer3", "layer4")
+    first_block: str = "0"  # of each stage; the number at its end counts up
+    prefix: str = ""  # of all module names but the head's
+    zero_head_bias: bool = False  # in a fresh head
 
     @property
     def head(self) -> str:
         return self.modules[-1]
+
+    def module_of(self, parameter: str) -> str:
+        """Return which of `modules` a parameter belongs to: 'layer4.0.conv1.weight' -> 'layer4'."""
+        return parameter.removeprefix(self.prefix).split(".")[0]
+
+
+def describe_depths() -> str:
+    """Return one line with the depths of each family, for the help text."""
+    groups = groupby(FAMILIES, key=lambda name: tuple(FAMILIES[name].depths))
+    return "; ".join(f"{', '.join(names)}: {_spaced(depths)}" for depths, names in groups)
+
+
+def _spaced(numbers: Iterable[int]) -> str:
+    return " ".join(map(str, numbers))
+
+
+def _recognise_resnet(shapes: Shapes) -> dict[str, Any]:
+    return _trunk_options(shapes) | {"resnet_widen_factor": shapes["conv1.weight"][0] / 64}
+
+
+def _recognise_resnet2p1d(shapes: Shapes) -> dict[str, Any]:
+    stem = "conv1_t.weight"
+    return _trunk_options(shapes, stem) | {"resnet_widen_factor": shapes[stem][0] / 64}
+
+
+def _recognise_preresnet(shapes: Shapes) -> dict[str, Any] | None:
+    # Its batch norm precedes the convolution, so it has the channels of the input.
+    if shapes["layer2.0.bn1.weight"][0] == shapes["layer2.0.conv1.weight"][0]:
+        return None
+    return _trunk_options(shapes)
+
+
+def _recognise_wideresnet(shapes: Shapes) -> dict[str, Any] | None:
+    planes = shapes["layer1.0.conv2.weight"][0]
+    if shapes["layer1.0.conv3.weight"][0] != 2 * planes:
+        return None
+    return _trunk_options(shapes) | {"wide_resnet_k": planes // 64}
+
+
+def _recognise_resnext(shapes: Shapes) -> dict[str, Any] | None:
+    planes, planes_per_group = shapes["layer1.0.conv2.weight"][:2]
+    if planes_per_group >= planes:
+        return None
+    return _trunk_options(shapes) | {"resnext_cardinality": planes // planes_per_group}
+
+
+def _trunk_options(shapes: Shapes, stem: str = "conv1.weight") -> dict[str, Any]:
+    _, _, t_size, _, _ = shapes[stem]
+    shortcut = "B" if "layer2.0.downsample.0.weight" in shapes else "A"
+    return {"conv1_t_size": t_size, "resnet_shortcut": shortcut}
+
+
+def _recognise_densenet(shapes: Shapes) -> dict[str, Any]:
+    _, _, t_size, _, _ = shapes["features.conv1.weight"]
+    return {"conv1_t_size": t_size}
 
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4", "fc")
 
 FAMILIES: dict[str, Family] = {
     "resnet": Family(
-        RESNET_DEPTHS,
-        ("conv1", "bn1", *LAYERS),
-        (*STEM_OPTIONS, "resnet_shortcut", "resnet_widen_factor"),
+        depths=BASIC | BOTTLENECK,
+        modules=("conv1", "bn1", *LAYERS),
+        options=(*STEM_OPTIONS, "resnet_shortcut", "resnet_widen_factor"),
+        recognise=_recognise_resnet,
     ),
     "resnet2p1d": Family(
-        RESNET_DEPTHS,
-        ("conv1_s", "bn1_s", "conv1_t", "bn1_t", *LAYERS),
-        (*STEM_OPTIONS, "resnet_shortcut", "resnet_widen_factor"),
+        depths=BASIC | BOTTLENECK,
+        modules=("conv1_s", "bn1_s", "conv1_t", "bn1_t", *LAYERS),
+        options=(*STEM_OPTIONS, "resnet_shortcut", "resnet_widen_factor"),
+        recognise=_recognise_resnet2p1d,
     ),
     "preresnet": Family(
-        RESNET_DEPTHS, ("conv1", "bn1", *LAYERS), (*STEM_OPTIONS, "resnet_shortcut")
+        depths=BASIC | BOTTLENECK,
+        modules=("conv1", "bn1", *LAYERS),
+        options=(*STEM_OPTIONS, "resnet_shortcut"),
+        recognise=_recognise_preresnet,
     ),
     "wideresnet": Family(
-        (50, 101, 152, 200),
-        ("conv1", "bn1", *LAYERS),
-        (*STEM_OPTIONS, "resnet_shortcut", "wide_resnet_k"),
+        depths=BOTTLENECK,
+        modules=("conv1", "bn1", *LAYERS),
+        options=(*STEM_OPTIONS, "resnet_shortcut", "wide_resnet_k"),
+        recognise=_recognise_wideresnet,
     ),
     "resnext": Family(
-        (50, 101, 152, 200),
-        ("conv1", "bn1", *LAYERS),
-        (*STEM_OPTIONS, "resnet_shortcut", "resnext_cardinality"),
+        depths=BOTTLENECK,
+        modules=("conv1", "bn1", *LAYERS),
+        options=(*STEM_OPTIONS, "resnet_shortcut", "resnext_cardinality"),
+        recognise=_recognise_resnext,
     ),
     "densenet": Family(
-        (121, 169, 201, 264),
-        (
+        depths=DENSE,
+        modules=(
             "conv1",
             "norm1",
             *(f"{part}{i}" for i in (1, 2, 3) for part in ("denseblock", "transition")),
@@ -61,6 +160,11 @@ FAMILIES: dict[str, Family] = {
             "norm5",
             "classifier",
         ),
-        STEM_OPTIONS,
+        options=STEM_OPTIONS,
+        recognise=_recognise_densenet,
+        stages=("denseblock1", "denseblock2", "denseblock3", "denseblock4"),
+        first_block="denselayer1",
+        prefix="features.",
+        zero_head_bias=True,
     ),
 }

@@ -1,4 +1,4 @@
-"""DenseNet (Huang et al., arXiv:1608.06993): every layer sees the output of all before it."""
+"""DenseNet (Huang et al., arXiv:1608.06993): each layer sees the outputs of all before it."""
 
 from collections import OrderedDict
 from typing import ClassVar
@@ -7,18 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Conv3d, MaxPool3d
-from models.resnet import Folds, Stem, conv1x1x1, conv3x3x3, initialise
+from models.catalog import Layout
+from models.resnet import Folds, Stem, conv1x1x1, conv3x3x3, initialise, stem_conv
 
-LAYERS = {
-    121: (6, 12, 24, 16),
-    169: (6, 12, 32, 32),
-    201: (6, 12, 48, 32),
-    264: (6, 12, 64, 48),
-}
 N_STEM_PLANES = 64
-GROWTH = 32  # channels that each layer adds
-BOTTLENECK = 4  # the layer's 1x1x1 convolution has that many times GROWTH channels
+GROWTH = 32  # channels added by each layer
+BOTTLENECK = 4  # channels of a layer's 1x1x1 convolution, in units of GROWTH
 
 
 class DenseLayer(nn.Module):
@@ -38,7 +32,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Halves the channels and every side."""
+    """Halve the channels, time, height and width."""
 
     def __init__(self, in_planes: int) -> None:
         super().__init__()
@@ -51,25 +45,20 @@ class Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    def __init__(self, layers: tuple[int, ...], *, n_classes: int, stem: Stem) -> None:
+    def __init__(self, n_layers: tuple[int, ...], *, n_classes: int, stem: Stem) -> None:
         super().__init__()
         self.features = _stem(stem)
         planes = N_STEM_PLANES
-        for number, n_layers in enumerate(layers, start=1):
-            block = nn.Sequential(
-                OrderedDict(
-                    (f"denselayer{i + 1}", DenseLayer(planes + i * GROWTH)) for i in range(n_layers)
-                )
-            )
-            self.features.add_module(f"denseblock{number}", block)
-            planes += n_layers * GROWTH
-            if number < len(layers):
+        for number, n in enumerate(n_layers, start=1):
+            layers = [(f"denselayer{i + 1}", DenseLayer(planes + i * GROWTH)) for i in range(n)]
+            self.features.add_module(f"denseblock{number}", nn.Sequential(OrderedDict(layers)))
+            planes += n * GROWTH
+            if number < len(n_layers):
                 self.features.add_module(f"transition{number}", Transition(planes))
                 planes //= 2
         self.features.add_module("norm5", nn.BatchNorm3d(planes))
         self.classifier = nn.Linear(planes, n_classes)
         initialise(self)
-        nn.init.zeros_(self.classifier.bias)
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, C, T, H, W) -> logits (B, K)."""
@@ -78,22 +67,15 @@ class DenseNet(nn.Module):
 
 
 def _stem(stem: Stem) -> nn.Sequential:
-    conv = Conv3d(
-        stem.n_input_channels,
-        N_STEM_PLANES,
-        (stem.t_size, 7, 7),
-        stride=(stem.t_stride, 2, 2),
-        padding=(stem.t_size // 2, 3, 3),
-    )
     parts: list[tuple[str, nn.Module]] = [
-        ("conv1", conv),
+        ("conv1", stem_conv(stem, N_STEM_PLANES)),
         ("norm1", nn.BatchNorm3d(N_STEM_PLANES)),
         ("relu1", nn.ReLU(inplace=True)),
     ]
     if stem.max_pool:
-        parts.append(("pool1", MaxPool3d(3, stride=2, padding=1)))
+        parts.append(("pool1", nn.MaxPool3d(3, stride=2, padding=1)))
     return nn.Sequential(OrderedDict(parts))
 
 
-def build_densenet(depth: int, *, n_classes: int, stem: Stem) -> DenseNet:
-    return DenseNet(LAYERS[depth], n_classes=n_classes, stem=stem)
+def build(layout: Layout, *, n_classes: int, stem: Stem) -> DenseNet:
+    return DenseNet(layout.n_blocks, n_classes=n_classes, stem=stem)

@@ -1,5 +1,5 @@
-"""Batch norm folded into the convolutions before it: inference without reading every activation
-twice more. The trained model stays as it is."""
+"""Fold batch norms into the convolutions before them, which saves inference two passes over each
+activation."""
 
 import copy
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def folded(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose batch norms are part of the convolutions before them, where
-    one directly follows the other. The logits are the same up to rounding."""
+    """Return a copy in evaluation mode with batch norms folded into the convolutions directly
+    before them. The logits are the same up to rounding."""
     copied = copy.deepcopy(model).eval()
     for module in list(copied.modules()):
         for conv_name, norm_name in _pairs(module):
@@ -21,7 +21,8 @@ def folded(model: nn.Module) -> nn.Module:
 
 
 def _pairs(module: nn.Module) -> Iterable[tuple[str, str]]:
-    """Names of children: a convolution and the batch norm that its output goes to alone."""
+    """Return pairs of child names: a convolution, and the batch norm that is the only reader of its
+    output."""
     if not isinstance(module, nn.Sequential):
         return getattr(module, "folds", ())
     children = list(module.named_children())

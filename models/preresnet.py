@@ -1,13 +1,14 @@
 """Pre-activation ResNet (He et al., arXiv:1603.05027): batch norm and ReLU before each convolution.
 
-As in the original, nothing normalises the sum of the last block before the pool.
+As in the original, there is no batch norm between the last block and the pooling.
 """
 
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.resnet import BASIC_DEPTHS, BLOCKS, Block, ResNet, Stem, conv1x1x1, conv3x3x3
+from models.catalog import Layout
+from models.resnet import Block, ResNet, Stem, conv1x1x1, conv3x3x3
 
 
 class PreBasicBlock(Block):
@@ -54,12 +55,10 @@ class PreBottleneck(Block):
         return out + (x if self.downsample is None else self.downsample(x))
 
 
-def build_preresnet(
-    depth: int, *, n_classes: int, stem: Stem, resnet_shortcut: str = "B"
-) -> ResNet:
+def build(layout: Layout, *, n_classes: int, stem: Stem, resnet_shortcut: str = "B") -> ResNet:
     return ResNet(
-        PreBasicBlock if depth in BASIC_DEPTHS else PreBottleneck,
-        BLOCKS[depth],
+        PreBottleneck if layout.bottleneck else PreBasicBlock,
+        layout.n_blocks,
         n_classes=n_classes,
         stem=stem,
         shortcut=resnet_shortcut,

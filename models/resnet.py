@@ -10,28 +10,18 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Conv3d, MaxPool3d
+from models.catalog import Layout
 
-BLOCKS = {
-    10: (1, 1, 1, 1),
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3),
-}
-BASIC_DEPTHS = (10, 18, 34)  # deeper ones have bottlenecks
 WIDTHS = (64, 128, 256, 512)
 
-# Of a module's children: a convolution and the batch norm that alone reads its output.
+# Pairs of child names: a convolution, and the batch norm that is the only reader of its output.
 Folds = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Stem:
-    """Input channels and how much the stem shrinks the clip: space by 4 with pooling, else by 2,
-    time by `t_stride` and by 2 with pooling."""
+    """Input channels and downsampling of the stem: space by 4 with max pooling, by 2 without; time
+    by `t_stride`, and by another 2 with max pooling."""
 
     n_input_channels: int = 3
     t_size: int = 7
@@ -40,9 +30,9 @@ class Stem:
 
 
 class Block(nn.Module):
-    """A residual block: `planes * expansion` channels out, shrunk by `stride` in time and space.
+    """A residual block with `planes * expansion` output channels, strided in time and space.
 
-    `shortcut` carries the input past it, or is None where the input fits as it is.
+    `shortcut` projects the input to the shape of the output; None means identity.
     """
 
     expansion: ClassVar[int] = 1
@@ -59,16 +49,27 @@ class Block(nn.Module):
         super().__init__()
 
 
-def conv3x3x3(in_planes: int, planes: int, stride: int = 1, groups: int = 1) -> Conv3d:
-    return Conv3d(in_planes, planes, 3, stride=stride, padding=1, groups=groups)
+def conv3x3x3(in_planes: int, planes: int, stride: int = 1, groups: int = 1) -> nn.Conv3d:
+    return nn.Conv3d(in_planes, planes, 3, stride, padding=1, groups=groups, bias=False)
 
 
-def conv1x1x1(in_planes: int, planes: int, stride: int = 1) -> Conv3d:
-    return Conv3d(in_planes, planes, 1, stride=stride)
+def conv1x1x1(in_planes: int, planes: int, stride: int = 1) -> nn.Conv3d:
+    return nn.Conv3d(in_planes, planes, 1, stride, bias=False)
+
+
+def stem_conv(stem: Stem, planes: int) -> nn.Conv3d:
+    return nn.Conv3d(
+        stem.n_input_channels,
+        planes,
+        (stem.t_size, 7, 7),
+        stride=(stem.t_stride, 2, 2),
+        padding=(stem.t_size // 2, 3, 3),
+        bias=False,
+    )
 
 
 class PadShortcut(nn.Module):
-    """Shortcut A (He et al., arXiv:1512.03385): every `stride`-th voxel, zeros for new channels."""
+    """Shortcut A (He et al., arXiv:1512.03385): subsample, and zero-pad the channels."""
 
     def __init__(self, n_new_channels: int, stride: int) -> None:
         super().__init__()
@@ -101,8 +102,8 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-    """1x1x1, 3x3x3, 1x1x1. `mid_planes` and `groups` of the middle are planes and 1, unless a
-    variation says otherwise."""
+    """Convolutions of 1x1x1, 3x3x3 and 1x1x1. `mid_planes`, by default `planes`, and `groups` are
+    those of the middle one."""
 
     expansion: ClassVar[int] = 4
     folds = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
@@ -143,7 +144,7 @@ class ResNet(nn.Module):
     def __init__(
         self,
         block: type[Block],
-        layers: Sequence[int],
+        n_blocks: Sequence[int],
         *,
         n_classes: int,
         stem: Stem,
@@ -151,31 +152,25 @@ class ResNet(nn.Module):
         shortcut: str = "B",
         block_options: Mapping[str, Any] | None = None,
     ) -> None:
-        """`layers` and `widths` are blocks and planes per layer, `shortcut` is A or B."""
+        """`n_blocks` and `widths` (planes) are per layer, `shortcut` is A or B."""
         super().__init__()
         self.shortcut = shortcut
         self.in_planes = widths[0]
         self.block_options = dict(block_options or {})
         self.build_stem(stem, widths[0])
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = MaxPool3d(3, stride=2, padding=1) if stem.max_pool else nn.Identity()
-        self.layer1 = self._layer(block, widths[0], layers[0], stride=1)
-        self.layer2 = self._layer(block, widths[1], layers[1], stride=2)
-        self.layer3 = self._layer(block, widths[2], layers[2], stride=2)
-        self.layer4 = self._layer(block, widths[3], layers[3], stride=2)
+        self.maxpool = nn.MaxPool3d(3, stride=2, padding=1) if stem.max_pool else nn.Identity()
+        self.layer1 = self._layer(block, widths[0], n_blocks[0], stride=1)
+        self.layer2 = self._layer(block, widths[1], n_blocks[1], stride=2)
+        self.layer3 = self._layer(block, widths[2], n_blocks[2], stride=2)
+        self.layer4 = self._layer(block, widths[3], n_blocks[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool3d(1)
         self.fc = nn.Linear(widths[3] * block.expansion, n_classes)
         initialise(self)
 
     def build_stem(self, stem: Stem, planes: int) -> None:
-        """Set the modules that `run_stem` runs, before any other module."""
-        self.conv1 = Conv3d(
-            stem.n_input_channels,
-            planes,
-            (stem.t_size, 7, 7),
-            stride=(stem.t_stride, 2, 2),
-            padding=(stem.t_size // 2, 3, 3),
-        )
+        """Create the modules of `run_stem`. They come first in the state dict."""
+        self.conv1 = stem_conv(stem, planes)
         self.bn1 = nn.BatchNorm3d(planes)
 
     def run_stem(self, x: Tensor) -> Tensor:
@@ -209,7 +204,8 @@ class ResNet(nn.Module):
 
 
 def initialise(model: nn.Module) -> None:
-    """Convolutions kaiming_normal (fan out, ReLU), batch norm 1 and 0; others keep their own."""
+    """Initialise convolutions with kaiming_normal (fan out, ReLU) and batch norms with 1 and 0.
+    Other layers keep torch's defaults."""
     for module in model.modules():
         if isinstance(module, nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -219,12 +215,12 @@ def initialise(model: nn.Module) -> None:
 
 
 def widened(factor: float) -> tuple[int, ...]:
-    """The planes per layer of --resnet_widen_factor."""
+    """Return the planes per layer for --resnet_widen_factor."""
     return tuple(int(width * factor) for width in WIDTHS)
 
 
-def build_resnet(
-    depth: int,
+def build(
+    layout: Layout,
     *,
     n_classes: int,
     stem: Stem,
@@ -232,8 +228,8 @@ def build_resnet(
     resnet_widen_factor: float = 1.0,
 ) -> ResNet:
     return ResNet(
-        BasicBlock if depth in BASIC_DEPTHS else Bottleneck,
-        BLOCKS[depth],
+        Bottleneck if layout.bottleneck else BasicBlock,
+        layout.n_blocks,
         n_classes=n_classes,
         stem=stem,
         widths=widened(resnet_widen_factor),

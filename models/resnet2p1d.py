@@ -7,22 +7,24 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.layers import Conv3d
-from models.resnet import BASIC_DEPTHS, BLOCKS, Block, ResNet, Stem, conv1x1x1, widened
+from models.catalog import Layout
+from models.resnet import Block, ResNet, Stem, conv1x1x1, widened
 
 
 def mid_planes(in_planes: int, planes: int, t_size: int, side: int) -> int:
-    """Channels between a `side` x `side` convolution in space and one of `t_size` in time."""
+    """Return the channels between a `side` x `side` convolution and one of `t_size` in time."""
     in_3d = in_planes * planes * t_size * side * side
     return in_3d // (in_planes * side * side + t_size * planes)
 
 
-def spatial_conv(in_planes: int, planes: int, stride: int = 1) -> Conv3d:
-    return Conv3d(in_planes, planes, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1))
+def spatial_conv(in_planes: int, planes: int, stride: int = 1, *, side: int = 3) -> nn.Conv3d:
+    strides, padding = (1, stride, stride), (0, side // 2, side // 2)
+    return nn.Conv3d(in_planes, planes, (1, side, side), strides, padding, bias=False)
 
 
-def temporal_conv(in_planes: int, planes: int, stride: int = 1) -> Conv3d:
-    return Conv3d(in_planes, planes, (3, 1, 1), stride=(stride, 1, 1), padding=(1, 0, 0))
+def temporal_conv(in_planes: int, planes: int, stride: int = 1, *, t_size: int = 3) -> nn.Conv3d:
+    strides, padding = (stride, 1, 1), (t_size // 2, 0, 0)
+    return nn.Conv3d(in_planes, planes, (t_size, 1, 1), strides, padding, bias=False)
 
 
 class BasicBlock2p1d(Block):
@@ -94,19 +96,10 @@ class ResNet2p1d(ResNet):
     folds = (("conv1_s", "bn1_s"), ("conv1_t", "bn1_t"))
 
     def build_stem(self, stem: Stem, planes: int) -> None:
-        # The original counts three input channels whatever there are.
-        mid = mid_planes(3, planes, stem.t_size, 7)
-        self.conv1_s = Conv3d(
-            stem.n_input_channels, mid, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3)
-        )
+        mid = mid_planes(3, planes, stem.t_size, 7)  # of 3 input channels, as in the original
+        self.conv1_s = spatial_conv(stem.n_input_channels, mid, 2, side=7)
         self.bn1_s = nn.BatchNorm3d(mid)
-        self.conv1_t = Conv3d(
-            mid,
-            planes,
-            (stem.t_size, 1, 1),
-            stride=(stem.t_stride, 1, 1),
-            padding=(stem.t_size // 2, 0, 0),
-        )
+        self.conv1_t = temporal_conv(mid, planes, stem.t_stride, t_size=stem.t_size)
         self.bn1_t = nn.BatchNorm3d(planes)
 
     def run_stem(self, x: Tensor) -> Tensor:
@@ -114,8 +107,8 @@ class ResNet2p1d(ResNet):
         return self.relu(self.bn1_t(self.conv1_t(x)))
 
 
-def build_resnet2p1d(
-    depth: int,
+def build(
+    layout: Layout,
     *,
     n_classes: int,
     stem: Stem,
@@ -123,8 +116,8 @@ def build_resnet2p1d(
     resnet_widen_factor: float = 1.0,
 ) -> ResNet2p1d:
     return ResNet2p1d(
-        BasicBlock2p1d if depth in BASIC_DEPTHS else Bottleneck2p1d,
-        BLOCKS[depth],
+        Bottleneck2p1d if layout.bottleneck else BasicBlock2p1d,
+        layout.n_blocks,
         n_classes=n_classes,
         stem=stem,
         widths=widened(resnet_widen_factor),

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from models.resnet import BLOCKS, Bottleneck, ResNet, Stem
+from models.catalog import Layout
+from models.resnet import Bottleneck, ResNet, Stem
 
 WIDTHS = (128, 256, 512, 1024)
 
@@ -25,8 +26,8 @@ class ResNeXtBottleneck(Bottleneck):
         super().__init__(in_planes, planes, stride, shortcut, mid_planes=mid, groups=cardinality)
 
 
-def build_resnext(
-    depth: int,
+def build(
+    layout: Layout,
     *,
     n_classes: int,
     stem: Stem,
@@ -35,7 +36,7 @@ def build_resnext(
 ) -> ResNet:
     return ResNet(
         ResNeXtBottleneck,
-        BLOCKS[depth],
+        layout.n_blocks,
         n_classes=n_classes,
         stem=stem,
         widths=WIDTHS,

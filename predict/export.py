@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 
 from engine.device import Device, Normalization
 from errors import UserError
+from models import cpu_kernels
 from models.folding import folded
 from predict.classifier import Classifier
 from utils.files import as_utf8, written_whole
@@ -37,7 +38,7 @@ class Deployed(nn.Module):
 
     def __init__(self, model: nn.Module, normalization: Normalization | None) -> None:
         super().__init__()
-        ready = folded(model).to(device="cpu", dtype=torch.float32)
+        ready = cpu_kernels.remove(folded(model)).to(device="cpu", dtype=torch.float32)
         self.model = ready.to(memory_format=torch.contiguous_format)
         self.normalization = normalization
         if normalization is not None:

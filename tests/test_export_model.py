@@ -107,6 +107,18 @@ def test_no_batch_norm_is_left_in_the_graph(exported):
     assert "Conv" in kinds and not any("Norm" in kind for kind in kinds)
 
 
+def test_the_exported_graph_is_free_of_cpu_kernels(tmp_path):
+    path = write_checkpoint(tmp_path / "c.pth", "resnet", 50, resnet_widen_factor=0.125)
+    classifier = load_classifier(path, flags={"no_cuda": True, "precision": "fp32"})
+    n_convs = sum(isinstance(m, torch.nn.Conv3d) for m in classifier.model.modules())
+    model = deployment.deployed(classifier)
+    program = deployment.traced(model, deployment.example_clips(classifier))
+    operations = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert sum("conv3d" in name for name in operations) == n_convs
+    assert not [n for n in operations if re.search("permute|slice|unfold|transpose|clone", n)]
+    assert "CpuConv3d" in {type(m).__name__ for m in classifier.model.modules()}
+
+
 def test_the_documented_program_gives_this_program_s_scores(exported, tmp_path, monkeypatch):
     root, _ = exported
     make_frames(tmp_path / "frames", 17, size=(53, 40))

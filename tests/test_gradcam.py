@@ -1,4 +1,4 @@
-"""Grad-CAM: right by its definition, on any model, and on the demo's squares where they are."""
+"""Grad-CAM: matches its definition, works on every family, and finds the squares of the demo."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ def tiny_model(family="resnet", depth=10, options=SMALL):
     return build(family, depth, n_classes=3, **options).eval()
 
 
-def test_it_is_its_definition():
+def test_it_matches_its_definition():
     """Against finite differences of the logit by each channel's mean."""
     model = tiny_model().double()
     layer, found = model.layer1, []
@@ -65,7 +65,7 @@ def test_it_is_its_definition():
 
 
 @pytest.mark.parametrize(("family", "depth", "options", "layer"), FAMILIES)
-def test_every_family_whatever_its_layer_frozen_or_not(family, depth, options, layer):
+def test_every_family_and_kind_of_layer_frozen_or_not(family, depth, options, layer):
     model = tiny_model(family, depth, options)
     clips = CLIPS.repeat(1, 1, 2, 1, 1)  # densenet halves 16 frames to one
     found = grad_cam(model, clips, CLASSES, layer)
@@ -74,12 +74,12 @@ def test_every_family_whatever_its_layer_frozen_or_not(family, depth, options, l
     assert found.grid.shape[0] == 2 and found.grid.dim() == 4 and (found.grid >= 0).all()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    again = grad_cam(model, clips, CLASSES, layer).grid  # a CPU sums in another order then
+    again = grad_cam(model, clips, CLASSES, layer).grid  # summed in another order
     assert torch.allclose(again, found.grid, rtol=1e-4, atol=1e-6)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_copies_made_for_inference_and_models_in_training_stay_as_they_are():
+def test_models_in_training_and_copies_for_inference_are_not_changed():
     model = tiny_model()
     grid = grad_cam(model, CLIPS, CLASSES, "layer2").grid
     model.train()
@@ -98,16 +98,16 @@ def test_copies_made_for_inference_and_models_in_training_stay_as_they_are():
     assert in_float32(ready) is not ready and in_float32(model.eval()) is model
 
 
-def test_upsampled_to_the_clip_and_scaled_to_one():
+def test_heat_maps_have_the_size_of_the_clip_and_a_maximum_of_1():
     found = grad_cam(tiny_model(), CLIPS, CLASSES, "layer2")
     full = found.upsampled(8, 32, 32)
     assert full.shape == (2, 8, 32, 32)
     assert 0 <= full.min() and full.amax(dim=(1, 2, 3)).tolist() == pytest.approx([1, 1])
-    nothing = found._replace(grid=torch.zeros_like(found.grid))
-    assert not nothing.upsampled(8, 32, 32).any()
+    empty = found._replace(grid=torch.zeros_like(found.grid))
+    assert not empty.upsampled(8, 32, 32).any()
 
 
-def test_the_layer_is_the_last_that_is_fine_enough():
+def test_the_default_layer_is_the_last_that_is_fine_enough():
     model = tiny_model()
     sides = {64: "layer2", 112: "layer3", 224: "layer3", 16: "layer1"}
     for side, layer in sides.items():
@@ -117,18 +117,18 @@ def test_the_layer_is_the_last_that_is_fine_enough():
     assert finest_useful_layer(dense, "densenet", clip) == "features.denseblock2"
 
 
-def test_layers_without_a_map_are_refused():
+def test_layers_without_a_5d_output_are_rejected():
     model = tiny_model()
     with pytest.raises(ValueError, match="no module 'layer9'"):
         grad_cam(model, CLIPS, CLASSES, "layer9")
-    with pytest.raises(ValueError, match="no one map"):
+    with pytest.raises(ValueError, match="'fc' does not output"):
         grad_cam(model, CLIPS, CLASSES, "fc")
 
 
-# The demo's squares. Frames of 96 x 72 pixels: the centre square, resized to 64.
+# The squares of the demo: frames of 96 x 72 pixels, cropped to the centre and resized to 64.
 SIDE, SEEN, LAYER = 64, 72, "layer2"
 LABELS = ("Rise", "Fall")
-TESTED, GROUPS = 6, 15  # groups 1 to 6 are for the test, 7 to 15 for training
+TESTED, GROUPS = 6, 15  # groups 1 to 6 for testing, 7 to 15 for training
 STARTS = (0, 17, 34)
 
 
@@ -138,7 +138,7 @@ def key(label, group, clip):
 
 
 def draw_video(path, label, group, clip):
-    """(3, T, 64, 64), normalised, drawn by ffmpeg."""
+    """Draw a video with ffmpeg: (3, T, 64, 64), normalised."""
     arguments = ["-filter_complex", filter_graph(*key(label, group, clip)), "-t", "2"]
     pixels = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-threads", "1", f"file:{path}"]
     assert Ffmpeg().run([*arguments, *pixels]).returncode == 0
@@ -150,7 +150,7 @@ def draw_video(path, label, group, clip):
 
 
 def box_of(label, group, clip, frame):
-    """Left, top, right, bottom of the square, in the model's pixels, by what it was drawn from."""
+    """Left, top, right, bottom of the square in the model's pixels, from the drawing commands."""
     motion, _, draw = key(label, group, clip)
     known = {"t": frame / RATE, "mod": math.fmod, "abs": abs, "trunc": math.trunc}
     x, y, side = (eval(text, {"__builtins__": {}}, known) for text in course(motion, draw))
@@ -159,7 +159,7 @@ def box_of(label, group, clip, frame):
 
 
 def cells_under(boxes, n_cells):
-    """(n_cells, n_cells) bool: the cells of the picture that one of the boxes touches."""
+    """The cells of the picture that a box touches: (n_cells, n_cells), bool."""
     edges = np.arange(n_cells) * SIDE / n_cells
     touched = np.zeros((n_cells, n_cells), bool)
     for left, top, right, bottom in boxes:
@@ -194,7 +194,7 @@ def train_on(videos, labels, *, epochs=9):
     return model.eval()
 
 
-def test_the_demos_squares_are_where_the_model_looked(tmp_path):
+def test_it_points_at_the_moving_squares_of_the_demo(tmp_path):
     jobs = [(x, g, c) for x in LABELS for g in range(1, GROUPS + 1) for c in (1, 2)]
     with ThreadPoolExecutor(2) as pool:
         paths = [tmp_path / f"{number}.rgb" for number in range(len(jobs))]
@@ -223,8 +223,8 @@ def test_the_demos_squares_are_where_the_model_looked(tmp_path):
             on.append(square[row, column])
             area.append(close.mean())
     share, by_chance = np.mean(near), np.mean(area)
-    told = f"{len(near)} of {n_clips} clips right: highest response on or beside the square in "
-    told += f"{share:.0%}, on it in {np.mean(on):.0%}; a cell drawn by chance {by_chance:.0%}"
-    print(told)
-    assert len(near) > 0.7 * n_clips, told
-    assert share >= 0.8 and by_chance < 0.6, told
+    message = f"{len(near)} of {n_clips} clips right: highest response on or beside the square in "
+    message += f"{share:.0%}, on it in {np.mean(on):.0%}; a random cell {by_chance:.0%}"
+    print(message)
+    assert len(near) > 0.7 * n_clips, message
+    assert share >= 0.8 and by_chance < 0.6, message

@@ -9,11 +9,11 @@ from torch import nn
 
 from engine.device import onednn_has_bf16
 from errors import UserError
-from models.build import build
+from models import cpu_kernels
+from models.build import build, replace_head
 from models.catalog import FAMILIES
 from models.densenet import DenseLayer, Transition
 from models.folding import folded
-from models.layers import Conv3d, MaxPool3d
 from models.resnet import Block, PadShortcut
 from tests.golden.weights import model_input, weights_from_names
 from tests.runs import GOLDEN
@@ -29,7 +29,7 @@ def n_blocks(model):
     return sum(isinstance(module, Block | DenseLayer | Transition) for module in model.modules())
 
 
-# Batch norms that no convolution comes directly before: the first of each block of these families.
+# Batch norms that do not directly follow a convolution: the first of each block of these families.
 N_KEPT_NORMS = dict.fromkeys(FAMILIES, lambda model: 0) | {
     "preresnet": n_blocks,
     "densenet": lambda model: n_blocks(model) + 1,
@@ -42,8 +42,8 @@ def case_id(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
-def test_names_shapes_and_logits_are_the_originals(case):
-    with torch.device("meta"):  # no time spent on weights that are replaced
+def test_names_shapes_and_logits_match_the_original(case):
+    with torch.device("meta"):  # the weights are replaced
         model = build(case["model"], case["model_depth"], n_classes=7, **case["options"])
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     assert shapes == case["state_dict"]
@@ -81,7 +81,8 @@ def test_every_depth_builds_without_memory(family, depth):
 )
 def test_a_training_step_in_bf16(family, depth):
     torch.manual_seed(0)
-    model = build(family, depth, n_classes=3).to(memory_format=torch.channels_last_3d)
+    model = cpu_kernels.apply(build(family, depth, n_classes=3))
+    model.to(memory_format=torch.channels_last_3d)
     clips = torch.rand(2, 3, 16, 32, 32).to(memory_format=torch.channels_last_3d)
     with torch.autocast("cpu", torch.bfloat16):
         loss = F.cross_entropy(model(clips).float(), torch.tensor([0, 2]))
@@ -91,13 +92,13 @@ def test_a_training_step_in_bf16(family, depth):
     assert all(g.abs().sum() > 0 for g in gradients if g.dim() > 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
     optimizer.step()
-    for parameter in model.parameters():  # fused SGD goes through all three as they lie in memory
-        assert parameter.isfinite().all() and lies_as(parameter.grad, parameter)
-        assert lies_as(optimizer.state[parameter]["momentum_buffer"], parameter)
+    for parameter in model.parameters():  # fused SGD assumes the same layout of all three
+        assert parameter.isfinite().all() and has_same_layout(parameter.grad, parameter)
+        assert has_same_layout(optimizer.state[parameter]["momentum_buffer"], parameter)
 
 
-def lies_as(tensor, other):
-    """Whether two tensors of one shape have their values in the same order in memory."""
+def has_same_layout(tensor, other):
+    """Whether two tensors of one shape have the same order in memory."""
     strides = zip(tensor.shape, tensor.stride(), other.stride(), strict=True)
     return all(one == two for size, one, two in strides if size > 1)
 
@@ -109,26 +110,30 @@ def lies_as(tensor, other):
 )
 @pytest.mark.parametrize("size", [(1, 4, 4), (2, 4, 4), (3, 4, 4), (7, 4, 4), (4, 1, 4), (4, 4, 1)])
 @pytest.mark.parametrize(("in_planes", "groups"), [(3, 1), (16, 1), (16, 4)])
-def test_convolutions_and_gradients_are_right(in_planes, groups, size, kernel, stride, precision):
-    """Short inputs and few channels, which a CPU computes in ways of their own."""
+def test_convolutions_and_their_gradients_match_float64(
+    in_planes, groups, size, kernel, stride, precision
+):
+    """Short inputs and few channels, which have kernels of their own."""
     torch.manual_seed(0)
     strides = tuple(stride if k > 1 or kernel == (1, 1, 1) else 1 for k in kernel)
     padding = tuple(k // 2 for k in kernel)
-    conv = Conv3d(in_planes, 16, kernel, stride=strides, padding=padding, groups=groups)
-    conv.bias = nn.Parameter(torch.randn(16))  # as a folded batch norm leaves one
+    conv = nn.Conv3d(in_planes, 16, kernel, strides, padding, groups=groups)
     exact = copy.deepcopy(conv).double()  # fp64 does not go through oneDNN
+    cpu_kernels.apply(conv)
     x = torch.randn(2, in_planes, *size).to(memory_format=torch.channels_last_3d).requires_grad_()
     exact_x = x.detach().double().requires_grad_()
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-        ours_y = conv(x)
-    if precision == torch.bfloat16 and onednn_has_bf16():  # another layout would slow down the rest
-        assert ours_y.is_contiguous(memory_format=torch.channels_last_3d)
-    exact_y = F.conv3d(exact_x, exact.weight, exact.bias, conv.stride, conv.padding, groups=groups)
-    above = torch.randn_like(exact_y)
-    ours_y.backward(above.to(ours_y.dtype))
-    exact_y.backward(above)
+        y = conv(x)
+    if (
+        precision == torch.bfloat16 and onednn_has_bf16()
+    ):  # another layout would slow down the next layer
+        assert y.is_contiguous(memory_format=torch.channels_last_3d)
+    exact_y = exact(exact_x)
+    grad = torch.randn_like(exact_y)
+    y.backward(grad.to(y.dtype))
+    exact_y.backward(grad)
     tolerance = 0.02 if precision == torch.float32 or onednn_has_bf16() else 0.04  # sums in bf16
-    assert relative_error(ours_y, exact_y) < tolerance
+    assert relative_error(y, exact_y) < tolerance
     assert relative_error(conv.weight.grad, exact.weight.grad) < tolerance
     assert relative_error(conv.bias.grad, exact.bias.grad) < tolerance
     assert relative_error(x.grad, exact_x.grad) < tolerance
@@ -141,10 +146,10 @@ def test_convolutions_and_gradients_are_right(in_planes, groups, size, kernel, s
 @pytest.mark.parametrize(
     ("kernel", "stride", "n_frames"), [(1, 2, 8), (3, 1, 8), (3, 1, 2), (3, 1, 1)]
 )
-def test_gradients_lie_as_what_they_belong_to(kernel, stride, n_frames, precision):
-    """In another layout they would be copied, and slow down all that they meet."""
-    conv = Conv3d(16, 16, kernel, stride=stride, padding=kernel // 2)
-    conv = conv.to(memory_format=torch.channels_last_3d)
+def test_gradients_have_the_layout_of_their_tensors(kernel, stride, n_frames, precision):
+    """Another layout would have to be converted in every operation that follows."""
+    conv = cpu_kernels.apply(nn.Conv3d(16, 16, kernel, stride, kernel // 2, bias=False))
+    conv.to(memory_format=torch.channels_last_3d)
     x = torch.randn(2, 16, n_frames, 6, 6).to(memory_format=torch.channels_last_3d)
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
         y = conv(x.requires_grad_())
@@ -152,7 +157,7 @@ def test_gradients_lie_as_what_they_belong_to(kernel, stride, n_frames, precisio
     if precision == torch.bfloat16 and not onednn_has_bf16():
         return
     assert of_weight.is_contiguous(memory_format=torch.channels_last_3d)
-    if n_frames != 2:  # few enough voxels to lie otherwise
+    if n_frames != 2:  # as few voxels as the kernel covers: either layout
         assert of_x.is_contiguous(memory_format=torch.channels_last_3d)
 
 
@@ -161,12 +166,12 @@ def test_pooling_keeps_the_precision(precision):
     x = torch.randn(2, 4, 6, 7, 7, dtype=precision).requires_grad_()
     exact_x = x.detach().double().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        y = MaxPool3d(3, stride=2, padding=1)(x)
+        y = cpu_kernels.apply(nn.MaxPool3d(3, stride=2, padding=1))(x)
     exact_y = F.max_pool3d(exact_x, 3, 2, 1)
     assert y.dtype == precision and torch.equal(y.double(), exact_y)
-    above = torch.randn_like(exact_y)
-    y.backward(above.to(precision))
-    exact_y.backward(above)
+    grad = torch.randn_like(exact_y)
+    y.backward(grad.to(precision))
+    exact_y.backward(grad)
     assert relative_error(x.grad, exact_x.grad) < 0.01
 
 
@@ -194,9 +199,11 @@ def test_initialisation():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(UserError, match="resnet, resnet2p1d, preresnet"):
+    with pytest.raises(
+        UserError, match="unknown model 'vgg'; choose from resnet, resnet2p1d, preresnet"
+    ):
         build("vgg", 16, n_classes=2)
-    with pytest.raises(UserError, match="no densenet of depth 50; there are 121, 169"):
+    with pytest.raises(UserError, match="densenet has no depth 50; choose from 121, 169"):
         build("densenet", 50, n_classes=2)
 
 
@@ -205,26 +212,58 @@ def test_resnext_of_another_cardinality_keeps_its_head():
         assert build("resnext", 50, n_classes=2, resnext_cardinality=64).fc.in_features == 2048
 
 
-def test_a_frozen_weight_is_rounded_anew_once_it_has_changed():
+@pytest.mark.parametrize("family", FAMILIES)
+def test_replaced_head_is_initialised_like_the_family_s(family):
+    model = build(family, min(FAMILIES[family].depths), n_classes=2)
+    replace_head(model, family, 5)
+    head = getattr(model, FAMILIES[family].head)
+    assert head.out_features == 5
+    assert head.bias.any() == (family != "densenet")
+
+
+def test_kernels_keep_names_and_copies_and_can_be_removed():
+    model = build("resnet", 10, n_classes=2, resnet_widen_factor=0.125)
+    types, names = [type(m) for m in model.modules()], list(model.state_dict())
+    assert cpu_kernels.apply(model) is model and list(model.state_dict()) == names
+    copied = copy.deepcopy(model)
+    for layer in (model.conv1, copied.conv1, folded(model).conv1, copied.layer2[0].conv2):
+        assert type(layer) is cpu_kernels.CpuConv3d
+    assert type(copied.maxpool) is cpu_kernels.CpuMaxPool3d
+    model.requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(torch.rand(2, 3, 8, 32, 32))
+    cpu_kernels.remove(model)
+    assert [type(m) for m in model.modules()] == types
+    assert "_rounded" not in vars(model.layer1[0].conv1)
+
+
+@pytest.mark.parametrize("options", [{"dilation": 2}, {"padding": "same"},
+                                     {"padding": 1, "padding_mode": "circular"}])  # fmt: skip
+def test_convolutions_without_a_kernel_stay_as_they_are(options):
+    conv = nn.Conv3d(3, 4, 3, **options)
+    assert type(cpu_kernels.apply(conv)) is nn.Conv3d
+
+
+def test_a_frozen_weight_is_rounded_again_once_it_has_changed():
     torch.manual_seed(0)
-    conv = Conv3d(8, 8, 3, padding=1).requires_grad_(False)
+    conv = cpu_kernels.apply(nn.Conv3d(8, 8, 3, padding=1, bias=False)).requires_grad_(False)
     x = torch.randn(1, 8, 4, 6, 6)
 
     def same_as_torch():
         with torch.autocast("cpu", torch.bfloat16):
-            theirs = F.conv3d(x, conv.weight, padding=1)
-            return torch.equal(conv(x), theirs)
+            expected = F.conv3d(x, conv.weight, padding=1)
+            return torch.equal(conv(x), expected)
 
     with torch.inference_mode():
         assert same_as_torch()
-    kept = conv._rounded
-    assert same_as_torch() and conv._rounded is kept
+    cached = conv._rounded
+    assert same_as_torch() and conv._rounded is cached
     conv.load_state_dict({"weight": torch.randn(8, 8, 3, 3, 3)})
     assert same_as_torch()
     conv.weight.data = torch.randn(8, 8, 3, 3, 3)
     assert same_as_torch()
     assert list(conv.state_dict()) == ["weight"]
-    with torch.autocast("cpu", torch.bfloat16):  # gradients of the input alone
+    with torch.autocast("cpu", torch.bfloat16):  # gradients of the input only
         conv(x.requires_grad_()).sum().backward()
     assert x.grad is not None
     conv.requires_grad_(True)

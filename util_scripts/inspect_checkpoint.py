@@ -12,8 +12,6 @@ from utils.command_line import INPUT, Parser, run
 from utils.reading import shown_name
 
 SHOWN_NAMES = 10
-ARCHITECTURE = ("conv1_t_size", "resnet_shortcut", "resnet_widen_factor", "wide_resnet_k",
-                "resnext_cardinality")  # fmt: skip
 
 
 def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tuple[str, str]]:
@@ -48,9 +46,7 @@ def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tup
 def _details(identity: Identity) -> Iterator[tuple[str, str]]:
     yield "classes", str(identity.n_classes)
     yield "input channels", str(identity.n_input_channels)
-    for name in ARCHITECTURE:
-        if getattr(identity, name) is not None:
-            yield name, str(getattr(identity, name))
+    yield from ((name, str(value)) for name, value in identity.options.items())
 
 
 def _names(names: Sequence[str] | None, all_names: bool) -> str:
@@ -73,8 +69,8 @@ def _epoch(checkpoint: Checkpoint) -> str:
 def _flags(identity: Identity, saved: dict[str, Any]) -> Iterator[str]:
     """What main.py would have to be told if it could not read the file."""
     yield f"--model {identity.model} --model_depth {identity.model_depth}"
-    values = {name: getattr(identity, name) for name in ARCHITECTURE}
-    values |= {name: saved.get(name) for name in (*STEM_OF_FILE, *CLIPS, *PREPROCESSING)}
+    saved_names = (*STEM_OF_FILE, *CLIPS, *PREPROCESSING)
+    values = identity.options | {name: saved.get(name) for name in saved_names}
     for name, value in values.items():
         if value is None or value == getattr(Options, name):
             continue
