@@ -8,8 +8,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from datasets.video_dataset import ClipLoader, WindowBatches, in_batches_of
-from engine.device import Device, Scorer
-from engine.distributed import ALONE, World
+from engine.device import Device
+from engine.distributed import SINGLE_PROCESS, World
+from engine.prefetch import copied, fetched, paced
+from engine.scoring import Scorer, make_scorer
 from errors import UserError
 from evaluation.results import ranked
 from utils.progress_bar import Bar
@@ -34,7 +36,7 @@ def over_windows(
     loader: ClipLoader[WindowBatches],
     *,
     device: Device,
-    on_batch: Callable[[], None] | None = None,
+    after_batch: Callable[[], None] | None = None,
     is_silent: bool = False,
     task: str = "inference",
 ) -> Iterator[WindowValues]:
@@ -43,20 +45,20 @@ def over_windows(
     bar = Bar(task, loader.batches.n_windows, "clip", is_silent=is_silent)
 
     def computed() -> Iterator[tuple[Windows, Tensor]]:
-        batches = device.sent(loader)
+        batches = copied(loader, device.device)
         if loader.batches.may_mix:
             batches = in_batches_of(WINDOWS[device.device.type], batches)
-        for batch in device.paced(batches):
+        for batch in paced(batches, device.device):
             if not len(batch.labels):
                 continue
             rows = compute(batch.clips)  # (B, C, T, H, W) -> (B, K)
             yield (batch.videos.tolist(), batch.segments), rows
             bar.update(len(batch.labels))
-            if on_batch is not None:
-                on_batch()
+            if after_batch is not None:
+                after_batch()
 
     with bar:
-        for (videos, segments), rows in device.fetched(computed()):
+        for (videos, segments), rows in fetched(computed(), device.device):
             for video, segment, row in zip(videos, segments, rows.numpy(), strict=True):
                 check_finite(row, loader.video_id(video))
                 yield WindowValues(video, segment, row)
@@ -90,8 +92,8 @@ def infer(
     labels: Sequence[str],
     topk: int,
     average: bool = True,
-    world: World = ALONE,
-    on_batch: Callable[[], None] | None = None,
+    world: World = SINGLE_PROCESS,
+    after_batch: Callable[[], None] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Score whole videos: {video id: entries as results.write_results takes them}.
 
@@ -101,12 +103,12 @@ def infer(
     Raises UserError if no video could be read.
     """
     results: dict[int, list[dict[str, Any]]] = {}
-    logits = device.scorer(model)
+    logits = make_scorer(model, device)
     windows = over_windows(
         lambda clips: logits(clips).softmax(dim=1),
         loader,
         device=device,
-        on_batch=on_batch,
+        after_batch=after_batch,
         is_silent=not world.is_first,
     )
     if average:

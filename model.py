@@ -24,6 +24,8 @@ from models.build import build, replace_head
 from models.catalog import FAMILIES
 from opts import Options, fill_in
 
+ONE_VALUE_PER_CHANNEL = "more than 1 value per channel"  # in torch's error from batch norm
+
 log = logging.getLogger(__name__)
 
 
@@ -216,6 +218,20 @@ def freeze_before(model: nn.Module, family: str, begin: str) -> None:
     trained = set(entry.modules[entry.modules.index(begin) :])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(entry.module_of(name) in trained)
+
+
+def takes_single_clips(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Return whether a batch of one clip (C, T, H, W) fits the model in its present mode.
+
+    Not if that leaves a batch norm in training mode a single value per channel.
+    """
+    try:
+        dry_run(model, (1, *shape))
+    except ValueError as error:
+        if ONE_VALUE_PER_CHANNEL not in str(error):
+            raise
+        return False
+    return True
 
 
 def frozen_batch_norms(model: nn.Module) -> Sequence[nn.Module]:

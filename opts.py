@@ -49,9 +49,9 @@ class Options:
     """The options of one run. Paths are resolved; nothing writes to it."""
 
     root_path: Path | None = _flag("files", None, "joined in front of the five paths below")
-    video_path: Path | None = _flag("files", None, "folder of the frames (or of the videos)")
-    annotation_path: Path | None = _flag("files", None, "index (JSON) of the videos")
-    result_path: Path | None = _flag("files", None, "folder of results, made if missing")
+    video_path: Path = _flag("files", None, "folder of the frames (or of the videos)")
+    annotation_path: Path = _flag("files", None, "index (JSON) of the videos")
+    result_path: Path = _flag("files", None, "folder of results, made if missing")
     pretrain_path: Path | None = _flag("files", None, "checkpoint to fine-tune; gets a fresh head")
     resume_path: Path | None = _flag(
         "files", None, "checkpoint to go on from, or to evaluate; 'auto': newest in the results"

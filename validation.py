@@ -6,11 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.video_dataset import ValLoader
-from engine.device import Device, Scorer
-from engine.distributed import ALONE, World
+from engine.device import Device
+from engine.distributed import SINGLE_PROCESS, World
+from engine.prefetch import fetched, prefetch
+from engine.scoring import Scorer
 from errors import UserError
 from evaluation.metrics import topk_hits
 from inference import check_finite
@@ -42,30 +44,27 @@ class ClipScores(NamedTuple):
 
 
 def evaluate(
-    model: nn.Module,
+    score: Scorer,
     loader: ValLoader,
     *,
     device: Device,
     title: str,
-    world: World = ALONE,
-    scorer: Callable[[nn.Module], Scorer] | None = None,
-    on_batch: Callable[[], None] | None = None,
+    world: World = SINGLE_PROCESS,
+    before_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a model as it is now. Raises UserError if no clip is left, and on a NaN loss.
+    """Score validation clips, uint8 (B, C, T, H, W) or what else `score` takes, and summarise.
 
-    `scorer` makes of the model what turns a batch's clips into logits; it is the device's own
-    unless the loader yields something other than clips. Of several processes each evaluates its
-    videos, and all get the same answer. `on_batch` is called before each batch and may end the
-    pass by raising.
+    Of several processes each scores its own videos, and all get the same answer. `before_batch` is
+    called before each batch and may end the pass by raising. Raises UserError if no clip could be
+    read, and for a loss that is not finite.
     """
-    score = (scorer or device.scorer)(model)
     clips: list[ClipScores] = []
     bar = Bar(title, loader.n_videos, "video", is_silent=not world.is_first)
 
     def scored() -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
-        for batch in device.ahead(loader):
-            if on_batch is not None:
-                on_batch()
+        for batch in prefetch(loader, device.device):
+            if before_batch is not None:
+                before_batch()
             if len(batch.labels):
                 logits = score(batch.clips)  # (B, C, T, H, W) -> (B, K)
                 targets = batch.labels.to(logits.device, non_blocking=True)
@@ -75,7 +74,7 @@ def evaluate(
             bar.update(batch.n_videos)
 
     with bar:
-        for (labels, videos), columns in device.fetched(scored()):
+        for (labels, videos), columns in fetched(scored(), device.device):
             for video, row in zip(videos.tolist(), columns.numpy(), strict=True):
                 check_finite(row, f"{title}: {loader.video_id(video)}")
             losses, scores = columns[:, 0].numpy(), columns[:, 1:].numpy()

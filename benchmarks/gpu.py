@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from benchmarks import loading, plain
 from benchmarks.limits import clips_per_second
+from benchmarks.steps import make_trainer
 from benchmarks.timing import Comparison, compare, rate
 from datasets.video_dataset import ClipBatch
 from engine.device import Device, Normalization, choose_device
+from engine.scoring import make_scorer
 from model import freeze_before
 from models.build import build
-from trainer import Trainer
 
 FAMILIES = {"resnet": "R3D", "resnet2p1d": "R(2+1)D"}
 CLASSES = 700
@@ -115,8 +116,7 @@ def _our_steps(
     if is_compiled:
         model.compile()
     optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9, fused=True)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1000])
-    trainer = Trainer(model, optimizer, scheduler, device.grad_scaler(), device)
+    trainer = make_trainer(model, optimizer, device)
     trainer.begin_epoch()
     batch = ClipBatch(clips, labels, labels, [], [])
 
@@ -132,7 +132,7 @@ def _scoring(
     family: str, depth: int, clips: Tensor, device: Device, name: str, limit: float
 ) -> Comparison:
     model = build(family, depth, n_classes=CLASSES).eval().to(device.device)
-    score = device.scorer(model)
+    score = make_scorer(model, device)
 
     def ours() -> float:
         scores = [score(clips) for _ in range(STEPS)]

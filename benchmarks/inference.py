@@ -15,6 +15,7 @@ from benchmarks.frames import frame_folders, index_of
 from benchmarks.limits import clips_per_second
 from benchmarks.steps import devices
 from benchmarks.timing import Comparison, compare
+from engine.scoring import make_scorer
 from models.build import build
 from temporal_transforms import sliding_starts
 
@@ -28,7 +29,7 @@ def comparisons() -> Iterator[Comparison]:
     model = build("resnet", DEPTH, n_classes=CLASSES).eval()
     with apart(_plain_scores, clips) as theirs:
         for device in devices():
-            score = device.scorer(model)
+            score = make_scorer(model, device)
 
             def ours() -> float:
                 score(clips).softmax(dim=1)  # noqa: B023  called in this round of the loop

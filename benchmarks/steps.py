@@ -11,9 +11,11 @@ from benchmarks.limits import clips_per_second
 from benchmarks.timing import Comparison, compare
 from datasets.video_dataset import ClipBatch
 from engine.device import Device, Normalization, choose_device
+from engine.optim import Optimization
+from engine.scoring import clip_network
 from model import freeze_before
 from models.build import build
-from trainer import Trainer
+from training import Trainer
 
 N_CLASSES = 101
 ROUNDS = 7
@@ -81,8 +83,7 @@ def _our_step(
     model = device.place(build("resnet", depth, n_classes=N_CLASSES)).train()
     freeze_before(model, "resnet", begin)
     optimizer = torch.optim.SGD(_trained(model, begin), lr=1e-4, momentum=0.9, fused=True)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1000])
-    trainer = Trainer(model, optimizer, scheduler, device.grad_scaler(), device)
+    trainer = make_trainer(model, optimizer, device)
     batch = ClipBatch(clips, labels, torch.arange(len(clips)), [], [])
 
     def work() -> float:
@@ -90,3 +91,11 @@ def _our_step(
         return len(clips)
 
     return work
+
+
+def make_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, device: Device) -> Trainer:
+    """Return a trainer of a whole model, whose learning rate stays as it is."""
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1000])
+    optim = Optimization(optimizer, schedule, "multistep", device.grad_scaler())
+    network = clip_network(model, device)
+    return Trainer(model=model, network=network, optim=optim, device=device, n_classes=N_CLASSES)

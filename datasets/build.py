@@ -32,7 +32,7 @@ from datasets.video_dataset import (
     WindowBatches,
 )
 from datasets.workers import usable_workers
-from engine.distributed import ALONE, World
+from engine.distributed import SINGLE_PROCESS, World
 from media.ffmpeg import find_ffmpeg
 from opts import Options
 from spatial_transforms import EvalView, TrainView
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def build_train_loader(
-    options: Options, index: Index, world: World = ALONE
+    options: Options, index: Index, world: World = SINGLE_PROCESS
 ) -> ClipLoader[ShuffledBatches]:
     """One clip per training video and epoch, in an order drawn per epoch."""
     records = _usable_records(options, index, "training")
@@ -70,7 +70,7 @@ def build_train_loader(
 
 
 def build_val_loader(
-    options: Options, index: Index, world: World = ALONE
+    options: Options, index: Index, world: World = SINGLE_PROCESS
 ) -> ClipLoader[OrderedBatches]:
     """`n_val_samples` clips of each validation video; as many clips in a batch as in training."""
     records = _usable_records(options, index, "validation")
@@ -83,7 +83,7 @@ def build_val_loader(
 
 
 def build_inference_loader(
-    options: Options, index: Index, world: World = ALONE
+    options: Options, index: Index, world: World = SINGLE_PROCESS
 ) -> ClipLoader[WindowBatches]:
     """Every window of each video of --inference_subset, in order."""
     dataset = build_window_dataset(options, index, canonical_subset(options.inference_subset))

@@ -47,7 +47,7 @@ class ShuffledBatches:
             yield [SampleKey(self.epoch, int(i)) for i in batch]
 
     @property
-    def has_lone_clip(self) -> bool:
+    def has_single_clip(self) -> bool:
         """Whether a batch of an epoch leaves some process a single clip."""
         n_last = self.n_videos % self.batch_size or self.batch_size
         sizes = (min(self.n_videos, self.batch_size), min(self.n_videos, n_last))

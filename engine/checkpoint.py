@@ -7,14 +7,12 @@ it.
 """
 
 import logging
-import math
 import pickle
 import re
 import stat
 import tarfile
 import warnings
 import zipfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -23,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 
 from engine.advice import no_such_checkpoint
 from engine.checkpoint_fields import Best, Extras, SavedPosition, read_extras
@@ -31,7 +28,7 @@ from engine.weights_check import UNREADABLE, check_crc, check_tensors
 from errors import UserError
 from models.arch_detect import Identity, identify
 from utils.files import written_whole
-from utils.reading import shown, shown_name
+from utils.reading import shown_name
 
 SAFETENSORS = ".safetensors"
 OF_A_RUN = re.compile(r"(save_\d{1,9}|best|last)\.pth")  # what engine.checkpoint_manager writes
@@ -131,20 +128,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         stripped,
         epoch if isinstance(epoch, int) and 0 <= epoch < 2**53 else None,
         optimizer if _holds(optimizer, "state", "param_groups") else None,
-        scheduler if schedule_of(scheduler) is not None else None,
+        scheduler if isinstance(scheduler, dict) else None,
         read_extras(beside, str(path)),
     )
 
 
 def _holds(state: Any, *keys: str) -> bool:
     return isinstance(state, dict) and all(key in state for key in keys)
-
-
-def schedule_of(scheduler: Any) -> str | None:
-    """Which --lr_scheduler a saved state is of; None if it is of neither."""
-    if _holds(scheduler, "milestones", "last_epoch"):
-        return "multistep"
-    return "plateau" if _holds(scheduler, "patience", "num_bad_epochs") else None
 
 
 def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
@@ -303,37 +293,6 @@ def check_class_names(checkpoint: Checkpoint, labels: Sequence[str], index: Path
         f"{checkpoint.path}: class {number} is {saved!r} in the checkpoint and {given!r} in "
         f"{index}: use the index it was trained with, or --pretrain_path for new classes"
     )
-
-
-def load_schedule(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
-    """Load a schedule's state, of which only what this schedule has counts.
-
-    Raises ValueError where a value is of another kind than the schedule's own.
-    """
-    own = scheduler.state_dict()
-    known = {name: state[name] for name in own if name in state}
-    for name, value in known.items():
-        if not _is_alike(value, own[name]):
-            raise ValueError(f"the schedule's {name} is {shown(value)}")
-    for name in [n for n in known if isinstance(own[n], list) and len(known[n]) != len(own[n])]:
-        del known[name]  # a rate per parameter group, of parameters that are grouped otherwise
-    if "milestones" in known:
-        known["milestones"] = Counter(known["milestones"])
-    scheduler.load_state_dict(known)
-
-
-def _is_alike(value: Any, own: Any) -> bool:
-    """Whether a saved value can take the place of a schedule's own."""
-    if value is None or own is None:
-        return value is None or isinstance(value, int | float)
-    if isinstance(own, dict):
-        pairs = value.items() if isinstance(value, dict) else [("", "")]
-        return all(isinstance(n, int) and n >= 0 for pair in pairs for n in pair)
-    if isinstance(own, list):
-        return isinstance(value, list) and all(_is_alike(item, 0.0) for item in value)
-    if isinstance(own, bool | str):
-        return type(value) is type(own)
-    return isinstance(value, int | float) and not math.isnan(value)
 
 
 def find_newest(folder: Path) -> Checkpoint | None:

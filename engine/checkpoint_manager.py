@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoint import SAVED, Checkpoint, load_checkpoint, read_content, save_checkpoint
-from engine.distributed import ALONE, World
+from engine.distributed import SINGLE_PROCESS, World
 from engine.weights_check import first_not_finite
 from errors import UserError
 from utils.files import LEFTOVERS
@@ -16,11 +16,11 @@ BEST = "best.pth"
 State = Callable[[], dict[str, Any]]
 
 
-class CheckpointKeeper:
+class CheckpointManager:
     """Writes save_{epoch}.pth, best.pth and last.pth below `folder`.
 
     `every` is in epochs; `minutes` apart, last.pth is written inside epochs too (0: never);
-    `keep` of the save_{epoch}.pth stay (0: all). `about` rides along in every file.
+    `keep` of the save_{epoch}.pth stay (0: all). `metadata` rides along in every file.
     """
 
     def __init__(
@@ -30,15 +30,15 @@ class CheckpointKeeper:
         every: int,
         minutes: float,
         keep: int,
-        about: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         interruption: Interruption,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self.folder = folder
         self.every = every
         self.minutes = minutes
         self.keep = keep
-        self.about = dict(about)
+        self.metadata = dict(metadata)
         self.interruption = interruption
         self.world = world
         self._last_saved = time.monotonic()
@@ -48,7 +48,7 @@ class CheckpointKeeper:
 
     def at_end_of_epoch(self, state: State, epoch: int, *, is_last: bool, is_best: bool) -> None:
         """Save what is due. Raises UserError where it can't be."""
-        content = state() | self.about | {"epoch": epoch}
+        content = state() | self.metadata | {"epoch": epoch}
         if is_last or epoch % self.every == 0:
             self._save(f"save_{epoch}.pth", content)
             self._last_saved = time.monotonic()
@@ -61,7 +61,7 @@ class CheckpointKeeper:
                 self._save("last.pth", content)
             raise self._interrupted(asked, f"after epoch {epoch}")
 
-    def mend(self, resumed: Checkpoint) -> None:
+    def repair(self, resumed: Checkpoint) -> None:
         """Do what the run that is resumed was killed before it could: drop old files, write
         best.pth."""
         if not self.world.is_first or resumed.path.parent != self.folder:
@@ -85,18 +85,18 @@ class CheckpointKeeper:
         `position` holds plain values, among them the "epoch" that is not done yet and the
         "batches" of it that are. Raises Interrupted, or UserError where the disk is full.
         """
-        if self.world.size == 1 and not self.is_wanted():
+        if self.world.size == 1 and not self.wants_pause():
             return
         asked = self._asked()
         # To programs that know nothing of positions the file is at the end of the epoch before.
         extra = {"epoch": position["epoch"] - 1, "position": dict(position)}
-        self._save("last.pth", state() | self.about | extra)
+        self._save("last.pth", state() | self.metadata | extra)
         self._last_saved = time.monotonic()
         if asked:
             where = f"in epoch {position['epoch']}, batch {position['batches']}"
             raise self._interrupted(asked, where)
 
-    def is_wanted(self) -> bool:
+    def wants_pause(self) -> bool:
         """Whether this process has a reason to call inside_epoch, which then all must."""
         return self.interruption.asked is not None or self._is_due()
 

@@ -35,7 +35,7 @@ def give_back() -> None:
         libc.malloc_trim(0)
 
 
-class Bounded:
+class MemoryBound:
     """Bounds what a process holds while it does the same work again and again.
 
     Small objects that come to lie among large ones let what is kept grow, by a quarter over the

@@ -72,7 +72,7 @@ class World:
         import torch.distributed as dist
 
         tensor = torch.tensor(values, dtype=torch.float64)
-        with noticing_the_lost():
+        with explain_lost_process():
             dist.all_reduce(tensor, group=self.control)
         return tensor.tolist()
 
@@ -83,16 +83,16 @@ class World:
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
-        with noticing_the_lost():
+        with explain_lost_process():
             dist.all_gather_object(values, value, group=self.control)
         return values
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
 @contextmanager
-def noticing_the_lost() -> Iterator[None]:
+def explain_lost_process() -> Iterator[None]:
     """A word instead of a traceback in the processes that one of them left."""
     try:
         yield
@@ -214,7 +214,7 @@ def _meeting_place(dist_url: str, environ: Mapping[str, str]) -> str:
 
 
 def launch(
-    argv: Sequence[str], n_processes: int, *, node: World = ALONE, dist_url: str = ""
+    argv: Sequence[str], n_processes: int, *, node: World = SINGLE_PROCESS, dist_url: str = ""
 ) -> int:
     """Run main.py in `n_processes` on this machine, one per GPU, by torchrun; its exit status.
 

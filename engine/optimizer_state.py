@@ -38,7 +38,7 @@ class _State(msgspec.Struct):
 
 
 def load_optimizer(
-    optimizer: torch.optim.SGD, state: Mapping[str, Any], *, names: Sequence[str], place: str
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, names: Sequence[str], place: str
 ) -> None:
     """Load an SGD's state whose parameters may be grouped otherwise than ours.
 

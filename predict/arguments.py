@@ -37,14 +37,17 @@ def add_classifier_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def classifier_of(options: argparse.Namespace) -> "Classifier":
-    """The classifier of a command line with those flags, and add_clip_flags' if it has these.
+    """Load the classifier of a command line with those flags, and set up this process for it.
 
     Raises UserError."""
+    from engine.device import tune_process
     from predict.classifier import load_classifier
 
     names = (*CLASSIFIER_FLAGS, *CLIP_FLAGS)
     flags = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    return load_classifier(options.checkpoint, labels=options.labels, flags=flags)
+    classifier = load_classifier(options.checkpoint, labels=options.labels, flags=flags)
+    tune_process(classifier.device)
+    return classifier
 
 
 def add_clip_flags(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from datasets.video_dataset import SampleKey, collate
+from engine.scoring import make_scorer
 from errors import UserError
 from evaluation.results import some
 from media.ffmpeg import Ffmpeg
@@ -98,7 +99,7 @@ def check_export(
     the checkpoint, (N, K)."""
     inputs = reference.normalized(clips) if takes_floats else clips
     parity = compare_logits(expected, in_batches(run_exported, inputs))
-    own = reference.device.scorer(reference.model)
+    own = make_scorer(reference.model, reference.device)
     runners, batches = [run_exported, own], [inputs[:BATCH], clips[:BATCH]]
     exported_ms, own_ms = (1000 * s for s in seconds_per_clip(runners, batches))
     return Check(parity, exported_ms, own_ms, len(clips[:BATCH]))

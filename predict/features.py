@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from engine.device import Scorer
+from engine.scoring import Scorer, make_scorer
 from errors import UserError
 from model import without_head
 from models.catalog import FAMILIES
@@ -19,7 +19,7 @@ def feature_scorer(classifier: Classifier, layer: str = "") -> Scorer:
     """
     if not layer:
         trunk = without_head(classifier.model, classifier.options.model)
-        return classifier.device.scorer(trunk)
+        return make_scorer(trunk, classifier.device)
     # As it is: with batch norm folded, the outputs of convolutions would be others.
     module = find_layer(classifier.model, layer)
     device = classifier.device

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from engine.scoring import make_scorer
 from inference import check_finite
 from media.ffmpeg import Ffmpeg
 from media.manifest import LEFT_OUT
@@ -69,7 +70,7 @@ class Predictor:
     def __init__(self, classifier: Classifier, stride: int, sinks: Sequence[Sink]) -> None:
         """`stride` counts kept frames from the start of a window to that of the next."""
         self._classifier, self._stride, self._sinks = classifier, stride, sinks
-        self._logits = classifier.device.scorer(classifier.model)
+        self._logits = make_scorer(classifier.model, classifier.device)
         self._ffmpeg = Ffmpeg()
 
     def run(self, inputs: Sequence[VideoInput]) -> Summary:

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 import torch._dynamo  # noqa: F401  the optimiser would import it, in every fork again
 
+import engine.runner  # noqa: F401  which main.py imports late
 import main as program
-from engine import runner as phases  # noqa: F401  which main.py imports late
 from tests.runs import make_dataset
 
 LOGS = ("train.log", "train_batch.log", "val.log", "val.json")

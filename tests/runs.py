@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 
 import main
+from engine.optim import Optimization
+from engine.scoring import clip_network
 from models.build import build
 from tests.golden.weights import weights_from_names
+from training import Trainer
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -129,3 +132,11 @@ def read_table(text):
 def read_results(run, subset="val"):
     """The scores of a result file: {video id: entries}."""
     return json.loads((run / f"{subset}.json").read_text(encoding="utf-8"))["results"]
+
+
+def make_trainer(model, optimizer, device, **fields):
+    """A trainer of a whole model, whose learning rate stays as it is."""
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1000])
+    optim = Optimization(optimizer, schedule, "multistep", device.grad_scaler())
+    fields = {"network": clip_network(model, device), "n_classes": 2, "optim": optim} | fields
+    return Trainer(model=model, device=device, **fields)

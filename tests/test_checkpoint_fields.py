@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
 
-from engine.checkpoint import load_checkpoint, load_schedule, save_checkpoint
+from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.checkpoint_fields import read_extras
+from engine.optim import load_schedule
 from errors import UserError
 from opts import FLAGS, Options, check_saved
 

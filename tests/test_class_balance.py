@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,9 @@ from datasets.class_balance import balanced_weights, class_counts, describe_coun
 from datasets.compact import VideoRecord
 from datasets.video_dataset import ClipBatch
 from engine.device import Normalization, choose_device
-from opts import parse_opts
-from tests.runs import make_dataset, small_run
-from trainer import build_trainer
+from tests.runs import make_dataset, make_trainer, small_run
 
 pytestmark = pytest.mark.numeric
-
-PATHS = ["--video_path", "v", "--annotation_path", "a", "--result_path", "r"]
 
 
 def test_counts_and_weights_even_the_classes_out():
@@ -54,27 +51,35 @@ def test_a_step_weighs_each_clip_by_its_class(accumulate):
     device = choose_device(
         no_cuda=True, precision="fp32", normalization=Normalization.of("kinetics")
     )
-    options = parse_opts([*PATHS, "--learning_rate", "1", "--momentum", "0", "--weight_decay", "0"])
     model, labels = Fixed(), torch.tensor([0, 0, 0, 1])
-    weights = balanced_weights(np.array([3, 1]))
-    trainer = build_trainer(options, model, device, None, class_weights=weights)
+    weights = torch.tensor(balanced_weights(np.array([3, 1])), dtype=torch.float32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    trainer = make_trainer(model, optimizer, device, class_weights=weights)
     expected = torch.nn.Parameter(model.logits.detach().clone())
     each = F.cross_entropy(expected.expand(4, 2), labels, reduction="none")
-    (each * torch.tensor(weights)[labels]).mean().backward()
+    (each * weights[labels]).mean().backward()
     size = 4 // accumulate
     for number in range(accumulate):
         part = labels[number * size : (number + 1) * size]
         batch = ClipBatch(torch.zeros(size, 3, 2, 4, 4, dtype=torch.uint8), part, part, [], [])
-        trainer.step(batch, n_clips=4, ends=number == accumulate - 1)
+        trainer.step(batch, n_clips=4, is_last=number == accumulate - 1)
     torch.testing.assert_close(
         model.logits.data, expected.data - expected.grad, check_dtype=False, atol=1e-6, rtol=0
     )
 
 
-def test_the_flag_changes_training_of_an_uneven_set_alone(tmp_path, capfd):
-    make_dataset(tmp_path)
-    assert small_run(tmp_path, "--n_epochs", "1") == 0
-    assert small_run(tmp_path, "--n_epochs", "1", "--class_weights", "balanced", result="even") == 0
+def losses(root, *flags, result):
+    assert small_run(root, "--n_epochs", "1", *flags, result=result) == 0
+    return (root / result / "train.log").read_text()
+
+
+def test_balanced_weights_change_the_training_of_an_uneven_set_only(tmp_path, capfd):
+    index = make_dataset(tmp_path)
+    balanced = ("--class_weights", "balanced")
+    assert losses(tmp_path, result="even") == losses(tmp_path, *balanced, result="even_balanced")
     assert "training videos: a 3, b 3" in capfd.readouterr().out
-    first, even = ((tmp_path / name / "train.log").read_text() for name in ("res", "even"))
-    assert first == even  # three videos of each class: every weight is 1
+    for video in ("b_0", "b_1"):
+        index["database"][video]["subset"] = "testing"
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    assert losses(tmp_path, result="uneven") != losses(tmp_path, *balanced, result="balanced")
+    assert "training videos: a 3, b 1" in capfd.readouterr().out

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from engine.scoring import make_scorer
 from errors import UserError
 from models.build import build
 from predict.classifier import load_classifier, read_labels
@@ -31,7 +32,7 @@ def test_a_checkpoint_of_a_run_needs_nothing_beside_it(tmp_path):
     assert (options.sample_size, options.sample_duration) == (32, 8)
     assert options.no_max_pool and classifier.device.normalization.value_scale == 255
     assert not classifier.model.training
-    logits = classifier.device.scorer(classifier.model)(CLIPS)
+    logits = make_scorer(classifier.model, classifier.device)(CLIPS)
     assert logits.shape == (2, 2)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from datasets import workers
 from engine import cpu_memory as memory
-from engine.cpu_memory import GLIBC_VARIABLES, Bounded
+from engine.cpu_memory import GLIBC_VARIABLES, MemoryBound
 from tests.commands import run_command
 from tests.runs import make_dataset, small_run
 
@@ -14,14 +14,17 @@ pytestmark = pytest.mark.numeric
 
 FAULTS = """
 import resource, sys
-from engine.device import Normalization, choose_device
+from engine.device import Normalization, choose_device, tune_process
 import torch
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 if "keep" in sys.argv:
-    choose_device(no_cuda=True, precision="fp32", normalization=Normalization.of("kinetics"))
+    device = choose_device(
+        no_cuda=True, precision="fp32", normalization=Normalization.of("kinetics")
+    )
+    tune_process(device)
 for _ in range(30):  # at first each lies beside the last: a few bytes of its place are taken
     torch.ones(16 << 20)  # 64 MiB, more than glibc ever keeps by itself
 before = faults()
@@ -77,7 +80,7 @@ def test_what_grows_is_given_back(monkeypatch):
     held = iter([100, 104, 106, 90, 94, 95, 91])
     monkeypatch.setattr(memory, "_resident", lambda: next(held))
     monkeypatch.setattr(memory, "give_back", lambda: given.append(True))
-    bounded, seen = Bounded(), []
+    bounded, seen = MemoryBound(), []
     for _ in range(7):
         bounded.after_batch()
         seen.append(len(given))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import main
-from engine.distributed import ALONE, World, find_launcher, join
+from engine.distributed import SINGLE_PROCESS, World, find_launcher, join
 from errors import UserError
 from tests.commands import Command
 from tests.runs import make_dataset, read_table
@@ -51,7 +51,7 @@ def launched():
     """Starts main.py through the launch() of a machine with several GPUs."""
     with ExitStack() as commands:
 
-        def launched(root, result, n_processes, *flags, node=ALONE, url="", **how):
+        def launched(root, result, n_processes, *flags, node=SINGLE_PROCESS, url="", **how):
             arguments = ["--root_path", str(root), "--result_path", result, *FLAGS, *flags]
             call = f"launch({arguments!r}, {n_processes}, node={node!r}, dist_url={url!r})"
             code = f"import sys; from engine.distributed import *; sys.exit({call})"
@@ -235,7 +235,7 @@ def test_synchronised_batch_norm_is_refused_without_a_gpu(tmp_path, capsys, dist
     flags = [flag for flag in FLAGS if flag != "--no_cuda"] + ["--batchnorm_sync", *distributed]
     assert main.main(["--root_path", str(tmp_path), "--result_path", "res", *flags]) == 2
     told = capsys.readouterr().err
-    assert told == "error: --batchnorm_sync works on GPUs alone, and none is visible\n"
+    assert told == "error: --batchnorm_sync needs GPUs, and none is visible\n"
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_shares_hold_every_item_once():
     for size in (1, 2, 5):
         shares = [World(rank, size).share(7) for rank in range(size)]
         assert sorted(item for share in shares for item in share) == list(range(7))
-    assert ALONE.sums([1, 2]) == [1, 2] and ALONE.gather("x") == ["x"]
+    assert SINGLE_PROCESS.sums([1, 2]) == [1, 2] and SINGLE_PROCESS.gather("x") == ["x"]
 
 
 def test_what_gloo_still_holds_does_not_abort_a_process_that_ends(tmp_path):

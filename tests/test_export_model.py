@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from datasets.frame_readers import JpgFolder, default_decoder
+from engine.scoring import make_scorer
 from errors import UserError
 from models.build import build
 from predict import export as deployment
@@ -136,7 +137,7 @@ def test_the_documented_program_gives_this_program_s_scores(exported, tmp_path, 
     pixels = apply_view(frames, EvalView(32).draw(40, 53, None))  # (16, 3, 32, 32)
     clips = pixels.view(2, 8, 3, 32, 32).transpose(1, 2)
     assert np.abs(names["clips"].astype(int) - clips.numpy()).max() <= 2
-    expected = classifier.device.scorer(classifier.model)(clips).softmax(1).mean(0).numpy()
+    expected = make_scorer(classifier.model, classifier.device)(clips).softmax(1).mean(0).numpy()
     np.testing.assert_allclose(names["scores"], expected, atol=5e-3)
     first = printed.getvalue().splitlines()[0]
     assert first == f"{expected.max():.3f}  {NAMES[expected.argmax()]}"

@@ -1,5 +1,6 @@
 """The fast ways give what the original's way, written plainly in benchmarks/plain.py, gives."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -12,7 +13,9 @@ from datasets.frame_readers import JpgFolder, default_decoder
 from datasets.index import read_index
 from datasets.samplers import SampleKey, WindowBatches
 from datasets.video_dataset import ClipBatch, VideoDataset, in_batches_of
-from engine.device import InParts, Normalization, choose_device
+from engine.device import Normalization, choose_device
+from engine.prefetch import prefetch
+from engine.scoring import SplittingScorer, make_scorer
 from errors import UserError
 from inference import WINDOWS
 from media.ffmpeg import Ffmpeg
@@ -20,8 +23,7 @@ from models.build import build
 from opts import parse_opts
 from spatial_transforms import EvalView, TrainView
 from temporal_transforms import center_window
-from tests.runs import make_dataset, read_results, small_run
-from trainer import Trainer
+from tests.runs import make_dataset, make_trainer, read_results, small_run
 
 pytestmark = pytest.mark.numeric
 
@@ -56,10 +58,10 @@ def test_logits_are_the_plain_way_s(family):
     with torch.no_grad():
         expected = model(plain.model_input(pixels))
     largest = expected.abs().max()
-    exact = on_cpu().scorer(model)(pixels)
+    exact = make_scorer(model, on_cpu())(pixels)
     assert (exact - expected).abs().max() <= 1e-4 * largest
     if family == "resnet":  # bf16 keeps 8 bits of every number
-        rounded = on_cpu("bf16").scorer(model)(pixels)
+        rounded = make_scorer(model, on_cpu("bf16"))(pixels)
         assert (rounded - expected).abs().max() <= 0.05 * largest
 
 
@@ -68,8 +70,7 @@ def test_a_training_step_s_logits_and_gradients_are_the_plain_way_s():
     pixels, labels = clips(4), torch.tensor([0, 1, 2, 3])
     device = on_cpu()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [100])
-    trainer = Trainer(device.place(model), optimizer, schedule, device.grad_scaler(), device)
+    trainer = make_trainer(device.place(model), optimizer, device)
     trainer.begin_epoch()
     sums = trainer.step(ClipBatch(pixels, labels, labels, [], []), n_clips=4)
     loss = plain.train_step(
@@ -117,13 +118,13 @@ def test_windows_of_many_videos_share_a_forward_pass(tmp_path, monkeypatch):
     make_dataset(tmp_path, train=1, val=5, n_frames=72)  # 9 windows each
     assert small_run(tmp_path, "--n_epochs", "1", result="trained") == 0
     weights = ("--resume_path", "trained/save_1.pth", "--no_train", "--no_val", "--inference")
-    sizes, score = [], InParts.__call__
+    sizes, score = [], SplittingScorer.__call__
 
     def spied(self, pixels):
         sizes.append(len(pixels))
         return score(self, pixels)
 
-    monkeypatch.setattr(InParts, "__call__", spied)
+    monkeypatch.setattr(SplittingScorer, "__call__", spied)
     results = []
     for number in ("1", "128"):
         flags = ("--inference_batch_size", number, "--inference_stride", "8")
@@ -173,16 +174,16 @@ def test_scoring_goes_on_with_fewer_clips_where_memory_ends(caplog):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: …")
         return pixels.float().flatten(1).sum(1, keepdim=True)
 
-    in_parts = InParts(score)
+    in_parts = SplittingScorer(score)
     pixels = torch.arange(10)[:, None]
     assert in_parts(pixels).flatten().tolist() == list(range(10))
-    assert "2 clips at a time" in caplog.text and in_parts.most == 2
+    assert "2 clips at a time" in caplog.text and in_parts.max_clips == 2
 
     def full(pixels):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(UserError, match="smaller --sample_size"):
-        InParts(full)(pixels)
+        SplittingScorer(full)(pixels)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -191,15 +192,15 @@ def test_a_step_on_a_gpu_waits_for_nothing(precision):
     gpu = choose_device(no_cuda=False, precision=precision, normalization=KINETICS)
     model = gpu.place(small())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [100])
-    trainer = Trainer(model, optimizer, schedule, gpu.grad_scaler(), gpu, clip_grad=1.0)
+    trainer = make_trainer(model, optimizer, gpu)
+    trainer = replace(trainer, optim=replace(trainer.optim, clip_grad=1.0))
     trainer.begin_epoch()
     labels = torch.tensor([0, 1, 2, 3]).pin_memory()
     batch = ClipBatch(clips(4).pin_memory(), labels, labels, [], [])
     trainer.step(batch, n_clips=4)  # the first one prepares
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for ready in gpu.ahead([batch] * 5):
+        for ready in prefetch([batch] * 5, gpu.device):
             trainer.step(ready, n_clips=4)
     finally:
         torch.cuda.set_sync_debug_mode("default")

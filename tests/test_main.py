@@ -263,7 +263,7 @@ def test_unreadable_samples_can_be_left_out(own, capsys):
     flags = ["--on_bad_video", "skip", "--train_t_crop", "center", "--inference"]
     assert small_run(own, *flags) == 0
     out = capsys.readouterr().out
-    assert "epoch 1: 1 samples left out" in out and "an empty file" in out
+    assert "epoch 1: skipped 1 unreadable samples" in out and "an empty file" in out
     assert "1 of 4 videos have no result, counted as wrong: b_3" in out
 
 
@@ -287,7 +287,7 @@ def test_missing_videos_are_counted_and_named(own, capsys):
         (["--pretrain_path", "none.pth"], "no such checkpoint"),
         (["--resume_path", "cut.pth"], "only a part"),
         (["--resume_path", "index.json"], "no checkpoint"),
-        (["--result_path", "index.json"], "can't be written"),
+        (["--result_path", "index.json"], "cannot be written"),
         (["--accimage"], "accimage is not installed"),
         (["--resume_path", "auto", "--no_train", "--result_path", "empty"], "no checkpoint in"),
     ],
@@ -359,7 +359,7 @@ LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
 import torch
-import main, phases, model
+import engine.runner, main, model
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (400 << 20),) * 2)
 sys.exit(main.main(sys.argv[1:]))

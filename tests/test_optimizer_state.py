@@ -9,8 +9,7 @@ from torch import nn
 from engine.device import Normalization, choose_device
 from engine.optimizer_state import load_optimizer
 from errors import UserError
-from tests.runs import as_of_the_original, make_dataset, small_run
-from trainer import Trainer
+from tests.runs import as_of_the_original, make_dataset, make_trainer, small_run
 
 pytestmark = pytest.mark.numeric
 
@@ -228,13 +227,12 @@ def test_no_momentum_comes_of_a_first_step_that_is_skipped():
     normalization = Normalization.of("kinetics")
     device = choose_device(no_cuda=True, precision="fp16", normalization=normalization)
     optimizer = sgd(model, fused=True)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [100])
-    trainer = Trainer(model, optimizer, schedule, device.grad_scaler(), device)
+    trainer = make_trainer(model, optimizer, device)
     gradient = torch.randn(SHAPE)
     torch.use_deterministic_algorithms(True)  # fills new memory with NaN
     try:
         for value in (torch.full(SHAPE, torch.inf), gradient):
-            scaled = trainer.scaler.scale(value)
+            scaled = trainer.optim.scaler.scale(value)
             model.weight.grad = torch.empty_like(model.weight).copy_(scaled)
             trainer._update()
     finally:

@@ -51,7 +51,8 @@ def test_a_bar_counts_clips_and_its_clock_runs_while_a_batch_takes_long(monkeypa
     monkeypatch.setattr(bars, "REDRAWN", 0.01)
     with terminal() as shown, Bar("epoch 1", 40, "clip") as bar:
         wait_until(lambda: shown.getvalue().count("0/40 [") > 3)
-        bar.update(40, loss="0.500")
+        bar.show(loss="0.500")
+        bar.update(40)
         wait_until(lambda: "40/40" in shown.getvalue() and "loss=0.500" in shown.getvalue())
     assert " clips" in shown.getvalue()
 
@@ -143,7 +144,8 @@ def test_extraction_knows_its_total(tmp_path):
 def test_scripts_log_to_standard_error(tmp_path):
     draw(tmp_path / "videos/a/1.mp4", seconds=0.5)
     code = (
-        "import sys; from runtime import bars; from util_scripts import cli, generate_video_jpgs; "
+        "import sys; from utils import command_line as cli, progress_bar as bars; "
+        "from util_scripts import generate_video_jpgs; "
         "bars.LOGGED = 0; sys.argv[1:] = ['videos', 'jpg', 'own']; "
         "sys.exit(cli.run(generate_video_jpgs.main))"
     )

@@ -272,7 +272,7 @@ def test_a_read_only_results_folder(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     assert small_run(tmp_path, "--resume_path", "auto", "--n_epochs", "3") == 2
-    assert "res: can't be written: Permission denied" in capsys.readouterr().err
+    assert "res: cannot be written: Permission denied" in capsys.readouterr().err
     assert (tmp_path / "res/save_2.pth").read_bytes() == before
 
 
@@ -292,8 +292,8 @@ def test_flags_that_the_file_overrules_are_told(tmp_path, capsys):
     flags = ("--learning_rate", "0.5", "--momentum", "0.9", "--multistep_milestones", "1", "2")
     assert small_run(tmp_path, *flags, "--resume_path", "auto", "--n_epochs", "3") == 0
     out = capsys.readouterr().out
-    assert "--learning_rate 0.5: the resumed run goes on with 0.01" in out
-    assert "--multistep_milestones (1, 2): the resumed run goes on with (50, 100, 150)" in out
+    assert "--learning_rate 0.5: the resumed run continues with 0.01" in out
+    assert "--multistep_milestones (1, 2): the resumed run continues with (50, 100, 150)" in out
     assert "--momentum" not in out
     overwrite = ("--overwrite_milestones", "--resume_path", "auto", "--n_epochs", "4")
     assert small_run(tmp_path, *flags, *overwrite) == 0

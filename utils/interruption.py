@@ -84,8 +84,8 @@ def is_under_nohup() -> bool:
 
 
 @contextmanager
-def going_on(hint: str) -> Iterator[None]:
-    """Inside, a signal that ends the run at once leaves `hint` as the way to go on."""
+def resume_hint(hint: str) -> Iterator[None]:
+    """Add `hint`, how to resume, to a signal that ends the block at once."""
     try:
         yield
     except Interrupted as interrupted:

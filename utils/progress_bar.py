@@ -50,11 +50,13 @@ class Bar:
     def __exit__(self, *error: object) -> None:
         self._context.close()
 
-    def update(self, n: int, **notes: str) -> None:
-        """`n` more are done; `notes` are shown behind the bar."""
+    def show(self, **notes: str) -> None:
+        """Show the notes behind the bar from the next update on."""
+        self._tqdm.set_postfix(notes, refresh=False)
+
+    def update(self, n: int) -> None:
+        """Count `n` more as done."""
         self._done += n
-        if notes:
-            self._tqdm.set_postfix(notes, refresh=False)
         self._tqdm.update(n)
         now = time.monotonic()
         if self._tqdm.disable and not self._is_silent and now - self._logged >= LOGGED:

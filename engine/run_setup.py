@@ -1,0 +1,173 @@
+"""What a run reads and checks before its first phase: index, checkpoints, options, model, log."""
+
+import logging
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from datasets.activitynet import UntrimmedIndex, read_any_index
+from datasets.index import Index
+from engine.advice import no_such_weights
+from engine.checkpoint import Checkpoint, check_class_names, find_newest, load_checkpoint
+from engine.device import Device, tune_process
+from engine.distributed import World
+from engine.progress import Position
+from engine.run_log import RunLog
+from errors import UserError
+from model import (
+    build_device,
+    build_finetuned_model,
+    build_loaded_model,
+    build_model,
+    freeze_before,
+    settle,
+)
+from opts import AUTO, Options
+
+log = logging.getLogger("main")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all phases of a run share; `resumed` is the checkpoint it continues or evaluates."""
+
+    options: Options
+    index: Index
+    model: nn.Module
+    device: Device
+    world: World
+    run_log: RunLog
+    resumed: Checkpoint | None
+
+    @property
+    def start(self) -> Position:
+        """Where training starts."""
+        return position_of(self.resumed)
+
+
+def set_up(options: Options, world: World) -> Run:
+    """Read the index and the checkpoints, complete the options, build the model.
+
+    Nothing in the results folder changes yet. Raises UserError for files that do not fit together.
+    """
+    index = read_any_index(options.annotation_path)
+    _check_index_form(options, index)
+    _check_writable(options.result_path)
+    resumed, pretrained = _read_checkpoints(options)
+    options = _count_classes(options, index, is_resumed=resumed is not None)
+    if (file := resumed or pretrained) is not None:
+        options = settle(options, file, resumes=resumed is not None)
+    _check_classes(options, index)
+    if resumed is not None:
+        check_class_names(resumed, index.labels, index.path)
+    torch.manual_seed(options.manual_seed)
+    # As the original; but whole frames differ in shape, and cuDNN would time each shape anew.
+    torch.backends.cudnn.benchmark = options.inference_crop != "nocrop"
+    device = build_device(options, number=world.local_rank)
+    tune_process(device)
+    log.info("%s on %s", options.arch, device)
+    model = device.place(_build_model(options, index, resumed, pretrained))
+    run_log = _open_log(options, resumed, world, index)
+    return Run(options, index, model, device, world, run_log, resumed)
+
+
+def position_of(checkpoint: Checkpoint | None) -> Position:
+    """Return where training continues after a checkpoint."""
+    if checkpoint is None:
+        return Position(1)
+    if checkpoint.position is not None:
+        return Position(**checkpoint.position)
+    return Position((checkpoint.epoch or 0) + 1)
+
+
+def _check_index_form(options: Options, index: Index) -> None:
+    if isinstance(index, UntrimmedIndex) != (options.dataset == "activitynet"):
+        form = "" if isinstance(index, UntrimmedIndex) else "not "
+        raise UserError(f"--dataset {options.dataset}: {index.path} is {form}in ActivityNet's form")
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        cause = error.strerror or error
+        raise UserError(f"--result_path {folder}: cannot be written: {cause}") from None
+
+
+def _read_checkpoints(options: Options) -> tuple[Checkpoint | None, Checkpoint | None]:
+    """Read --resume_path and, if there is nothing to resume, --pretrain_path."""
+    if options.resume_path is not None and options.resume_path != AUTO:
+        return load_checkpoint(options.resume_path), None
+    if options.resume_path == AUTO:
+        newest = find_newest(options.result_path)
+        if newest is not None:
+            return newest, None
+        if options.no_train:
+            raise UserError(f"--resume_path auto: no checkpoint in {options.result_path}")
+        log.info("no checkpoint in %s yet: starting a new run", options.result_path)
+    if options.pretrain_path is None:
+        return None, None
+    if not options.pretrain_path.exists():
+        raise UserError(no_such_weights(options.pretrain_path))
+    return None, load_checkpoint(options.pretrain_path)
+
+
+def _count_classes(options: Options, index: Index, *, is_resumed: bool) -> Options:
+    """Without --n_classes, give the head an output per label; a resumed run keeps its own."""
+    if "n_classes" in options.given:
+        return options
+    if not is_resumed:
+        log.info("--n_classes %d: the labels of %s", len(index.labels), index.path)
+    return replace(options, n_classes=len(index.labels))
+
+
+def _check_classes(options: Options, index: Index) -> None:
+    n_labels = len(index.labels)
+    if options.n_classes < n_labels:
+        raise UserError(f"--n_classes {options.n_classes}: {index.path} has {n_labels} labels")
+    if options.n_classes > n_labels:
+        text = "--n_classes %d, but the index has %d labels: results leave the other outputs out"
+        log.warning(text, options.n_classes, n_labels)
+
+
+def _build_model(
+    options: Options, index: Index, resumed: Checkpoint | None, pretrained: Checkpoint | None
+) -> nn.Module:
+    if resumed is not None:
+        model = build_loaded_model(options, resumed)
+        progress = "weights only" if resumed.epoch is None else f"epoch {resumed.epoch}"
+        log.info("%s: loaded, %s", resumed.path, progress)
+    elif pretrained is not None:
+        model = build_finetuned_model(options, pretrained, index.labels, index.path)
+    else:
+        model = build_model(options)
+    freeze_before(model, options.model, options.ft_begin_module)
+    return model
+
+
+def _open_log(options: Options, resumed: Checkpoint | None, world: World, index: Index) -> RunLog:
+    start = position_of(resumed)
+    continues = (
+        resumed is not None
+        and resumed.epoch is not None
+        and resumed.path.resolve().parent == options.result_path.resolve()
+    )
+    inputs = (options.pretrain_path, options.resume_path, options.annotation_path)
+    return RunLog(
+        options.result_path,
+        options=options.as_plain(),
+        labels=index.labels,
+        keep_before=sys.maxsize if options.no_train else start.epoch,
+        keep_batches=start.batches,
+        tensorboard=options.tensorboard,
+        is_silent=not world.is_first,
+        resumed=resumed.path if resumed is not None and continues else None,
+        is_evaluation=options.no_train,
+        inputs=[path for path in inputs if path is not None],
+    )

@@ -1,0 +1,91 @@
+"""A model as a function from a batch of clips to scores, for inference and validation."""
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine.cpu_memory import MemoryBound
+from engine.device import Device, is_out_of_memory
+from errors import UserError
+from models.folding import folded
+
+Scorer = Callable[[Tensor], Tensor]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What training and validation run batches through: a model on clips, or its head on features.
+
+    `module` is called in training steps with what `to_input` makes of a batch; `make_scorer` takes
+    the weights as they are now.
+    """
+
+    module: nn.Module
+    to_input: Callable[[Tensor], Tensor]
+    make_scorer: Callable[[], Scorer]
+
+
+def clip_network(model: nn.Module, device: Device, *, module: nn.Module | None = None) -> Network:
+    """Return the network of a whole model; `module` is its distributed wrapper, if it has one."""
+    return Network(module or model, device.model_input, lambda: make_scorer(model, device))
+
+
+def head_network(head: nn.Module, device: Device) -> Network:
+    """Return the network of a head alone, on cached features (B, D)."""
+
+    def to_input(features: Tensor) -> Tensor:
+        return features.to(device.device, non_blocking=True)
+
+    def score(features: Tensor) -> Tensor:
+        with torch.inference_mode(), device.autocast():
+            return head(to_input(features)).float()
+
+    return Network(head, to_input, lambda: score)
+
+
+def make_scorer(model: nn.Module, device: Device) -> Scorer:
+    """Return a function from uint8 clips (B, C, T, H, W) to float32 logits (B, K).
+
+    It computes with a copy of the model as it is now: batch norm folded into the convolutions,
+    weights and activations in the device's inference precision.
+    """
+    dtype = device.inference_dtype
+    ready = device.place(folded(model)).to(dtype)
+    memory = MemoryBound()
+
+    def score(clips: Tensor) -> Tensor:
+        with torch.inference_mode():
+            scores = ready(device.model_input(clips).to(dtype)).float()
+        if device.device.type == "cpu":
+            memory.after_batch()
+        return scores
+
+    return SplittingScorer(score)
+
+
+class SplittingScorer:
+    """Score fewer clips at a time once a batch has run out of memory."""
+
+    def __init__(self, score: Scorer) -> None:
+        self.score, self.max_clips = score, sys.maxsize
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        while True:
+            try:
+                return torch.cat([self.score(part) for part in clips.split(self.max_clips)])
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.max_clips = min(self.max_clips, len(clips)) // 2
+            if self.max_clips == 0:
+                raise UserError(
+                    "out of memory for a single clip: choose a smaller --sample_size or "
+                    "--sample_duration"
+                )
+            log.warning("out of memory: scoring %d clips at a time from now on", self.max_clips)
