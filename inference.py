@@ -1,4 +1,4 @@
-"""Windows of videos -> scores per video."""
+"""Score whole videos by sliding windows."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -16,15 +16,15 @@ from errors import UserError
 from evaluation.results import ranked
 from utils.progress_bar import Bar
 
-# Of one forward pass: bounds its memory. An R3D-50 on a CPU scores as many clips per second 8 at a
-# time as 32, in 0.4 GiB less, and the memory it keeps does not grow.
+# Windows per forward pass, which bounds the memory. On a CPU, an R3D-50 scores as many clips per
+# second in batches of 8 as of 32, with 0.4 GiB less.
 WINDOWS = {"cpu": 8, "cuda": 128}
 
 Windows = tuple[list[int], list[tuple[int, int]]]  # their videos and segments
 
 
 class WindowValues(NamedTuple):
-    """What one window gave, (K,), and its place in the video."""
+    """The output for one window, (K,), and its place in the video."""
 
     video: int
     segment: tuple[int, int]  # first frame number, last + 1
@@ -40,8 +40,11 @@ def over_windows(
     is_silent: bool = False,
     task: str = "inference",
 ) -> Iterator[WindowValues]:
-    """What `compute` makes of every window, in the loader's order; WINDOWS at a time, whatever
-    videos they are from, where the loader allows it. Raises UserError on values like NaN."""
+    """Yield the output of `compute` for every window, in the loader's order.
+
+    Where the loader allows it, batches of WINDOWS mix windows of several videos. Raises UserError
+    on NaN or infinity.
+    """
     bar = Bar(task, loader.batches.n_windows, "clip", is_silent=is_silent)
 
     def computed() -> Iterator[tuple[Windows, Tensor]]:
@@ -65,16 +68,16 @@ def over_windows(
 
 
 def check_finite(values: np.ndarray, video: str) -> None:
-    """Raises UserError that names the video where a model gave NaN or infinity for it."""
+    """Raise a UserError that names the video if the model outputs NaN or infinity for it."""
     if not np.isfinite(values).all():
         raise UserError(
-            f"{video}: the model gives NaN or infinity: its training has diverged, or its numbers "
-            "are too large for --precision fp16; try fp32"
+            f"{video}: the model outputs NaN or infinity: its training has diverged, or its values "
+            "are too large for --precision fp16; try --precision fp32"
         )
 
 
 def by_video(windows: Iterable[WindowValues]) -> Iterator[WindowValues]:
-    """The mean of each video's windows, float64 (K,), over all that they cover of it."""
+    """Average the windows of each video in float64, (K,); the segment spans all of them."""
     for video, group in groupby(windows, key=lambda window: window.video):
         total, segments = np.zeros(()), []
         for window in group:
@@ -95,11 +98,10 @@ def infer(
     world: World = SINGLE_PROCESS,
     after_batch: Callable[[], None] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Score whole videos: {video id: entries as results.write_results takes them}.
+    """Score whole videos; return {video id: entries for evaluation.results.write_results}.
 
-    With `average` a video's scores are the mean of its windows', else every window gets an entry.
-    Of several processes each scores its videos, and all get all results, in the index's order.
-    Windows of one video come one after the other, so that a video is done before the next starts.
+    With `average` a video's scores are the mean over its windows, otherwise every window gets an
+    entry. Each process scores its share of the videos, and all return all results, in index order.
     Raises UserError if no video could be read.
     """
     results: dict[int, list[dict[str, Any]]] = {}
@@ -124,5 +126,5 @@ def infer(
     for others in world.gather(results):
         results |= others
     if not results:
-        raise UserError("inference: every video was left out as unreadable")
+        raise UserError("inference: none of the videos could be read")
     return {loader.video_id(video): results[video] for video in sorted(results)}

@@ -1,4 +1,4 @@
-"""One pass over validation clips: loss, clip accuracy and video accuracy."""
+"""Evaluate a model on validation clips: loss, clip accuracy and video accuracy."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -20,14 +20,14 @@ from utils.progress_bar import Bar
 
 
 class Evaluation(NamedTuple):
-    """What one pass found. A video's scores are the mean softmax of its clips."""
+    """The metrics of one pass. A video's scores are the mean softmax of its clips."""
 
     loss: float  # mean cross entropy of the clips
     clip_accuracy: float
     video_accuracy: float
     n_clips: int
     targets: np.ndarray  # (N,) class numbers of the videos
-    predictions: np.ndarray  # (N,) those of their highest scores
+    predictions: np.ndarray  # (N,) class numbers of the highest scores
 
     @property
     def n_videos(self) -> int:
@@ -35,7 +35,7 @@ class Evaluation(NamedTuple):
 
 
 class ClipScores(NamedTuple):
-    """Some clips: loss (N,), softmax (N, K), label (N,) and video (N,)."""
+    """A batch of clips: loss (N,), softmax (N, K), label (N,) and video (N,)."""
 
     losses: np.ndarray
     scores: np.ndarray
@@ -54,9 +54,9 @@ def evaluate(
 ) -> Evaluation:
     """Score validation clips, uint8 (B, C, T, H, W) or what else `score` takes, and summarise.
 
-    Of several processes each scores its own videos, and all get the same answer. `before_batch` is
+    Each process scores its share of the videos, and all return the same result. `before_batch` is
     called before each batch and may end the pass by raising. Raises UserError if no clip could be
-    read, and for a loss that is not finite.
+    read, and on NaN or infinity.
     """
     clips: list[ClipScores] = []
     bar = Bar(title, loader.n_videos, "video", is_silent=not world.is_first)
@@ -81,13 +81,13 @@ def evaluate(
             clips.append(ClipScores(losses, scores, labels.numpy(), videos.numpy()))
     together = [part for parts in world.gather(clips) for part in parts]
     if not together:
-        raise UserError("validation: every sample was left out as unreadable")
+        raise UserError("validation: none of the clips could be read")
     return _summarise(ClipScores(*map(np.concatenate, zip(*together, strict=True))))
 
 
 def _summarise(clips: ClipScores) -> Evaluation:
-    """All clips -> the numbers. In the order of the videos, so that a sum does not depend on how
-    many processes there were."""
+    """Compute the metrics in the order of the videos, so that the sums do not depend on the number
+    of processes."""
     order = np.argsort(clips.videos, kind="stable")
     losses, scores, labels, videos = (column[order] for column in clips)
     _, first_clip, video_of_clip = np.unique(videos, return_index=True, return_inverse=True)

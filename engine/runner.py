@@ -35,8 +35,8 @@ from engine.resume_check import DECIDE_CLIPS, check_same_run
 from engine.run_setup import Run, set_up
 from engine.scoring import clip_network, head_network, make_scorer
 from errors import UserError
-from evaluation.metrics import FEW, could_be
-from evaluation.results import Entries, accuracy_of, caution, describe, write_results
+from evaluation.metrics import FEW, describe_interval
+from evaluation.results import Entries, accuracy_of, describe, few_videos_warning, write_results
 from inference import infer
 from model import frozen_batch_norms, takes_single_clips, without_head, wrap_for_distributed
 from models.catalog import FAMILIES
@@ -261,8 +261,8 @@ def _warn_before_training(
     for kind, texts in by_kind(check_index(run.index)).items():
         log.warning("index: %d %s: %s", len(texts), kind, "; ".join(first_few(texts)))
     if val_clips is not None and (n := len(val_clips.dataset)) < FEW:
-        text = could_be((n + 1) // 2, n)
-        log.warning("%d validation videos are few: an accuracy of %s", n, text)
+        text = describe_interval((n + 1) // 2, n)
+        log.warning("only %d validation videos: %s", n, text)
     if run.resumed is None and run.options.pretrain_path is None:
         n_videos, n_nodes = len(clips.dataset), run.world.n_nodes
         advice = from_scratch(run.options, n_videos=n_videos, n_nodes=n_nodes)
@@ -348,7 +348,7 @@ def _log_accuracy(
         log.info("the videos have no labels: no accuracy")
         return {}
     accuracy = accuracy_of(run.index, results, subset)
-    if (warning := caution(accuracy, subset)) is not None:
+    if (warning := few_videos_warning(accuracy, subset)) is not None:
         log.warning("%s", warning)
     for line in describe(accuracy):
         log.info("%s", line)

@@ -1,4 +1,4 @@
-"""Accuracy and its kin. Arrays in, numbers out."""
+"""Accuracy, confusion, intervals, tests and curves: arrays in, numbers out."""
 
 import math
 from statistics import NormalDist
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-FEW = 50  # videos, or videos of a class, below which no verdict stands on them
+FEW = 50  # below so many videos, or videos of a class, figures are too uncertain to judge
 
 
 def topk_hits(scores: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """(N, K) scores and (N,) class numbers -> (N,) bool: is the target among the k highest?
+    """Return whether each target is among the k highest: (N, K) scores, (N,) classes -> (N,) bool.
 
-    Of equal scores the lower class number ranks first, and NaN ranks last. A target below 0 (no
-    label) or with a NaN score is no hit.
+    The lower class number wins ties, and NaN ranks last. A negative target (unlabelled) or one
+    with a NaN score is a miss.
     """
     targets = np.asarray(targets)
     rows = np.arange(len(scores))
@@ -24,9 +24,9 @@ def topk_hits(scores: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
 
 
 def mean_class_accuracy(hits: np.ndarray, targets: np.ndarray) -> float:
-    """(N,) bool and (N,) class numbers -> the mean of the classes' own accuracies.
+    """Average the accuracy per class, from (N,) bool and (N,) class numbers.
 
-    Classes without a sample do not count.
+    Classes without a sample are excluded.
     """
     hits, targets = np.asarray(hits), np.asarray(targets)
     _, classes = np.unique(targets, return_inverse=True)
@@ -34,16 +34,16 @@ def mean_class_accuracy(hits: np.ndarray, targets: np.ndarray) -> float:
 
 
 def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, n_classes: int) -> np.ndarray:
-    """(N,) and (N,) -> (n_classes, n_classes) counts; row = target, column = prediction."""
+    """Count (target, prediction) pairs: (N,) and (N,) -> (n_classes, n_classes)."""
     matrix = np.zeros((n_classes, n_classes), np.int64)
     np.add.at(matrix, (np.asarray(targets), np.asarray(predictions)), 1)
     return matrix
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The Wilson score interval of a proportion (Wilson 1927, doi:10.2307/2276774).
+    """Return the Wilson score interval of a proportion (Wilson 1927, doi:10.2307/2276774).
 
-    Raises ValueError without samples.
+    Raises ValueError if n is 0.
     """
     if n < 1:
         raise ValueError("an interval needs at least one sample")
@@ -55,18 +55,20 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def could_be(successes: int, n: int) -> str:
-    """A share and the ends of its 95% interval, in words: 7 of 8 -> "87.5% can be anything …"."""
+def describe_interval(successes: int, n: int) -> str:
+    """Describe how uncertain an accuracy is, for the user to read."""
     low, high = wilson_interval(successes, n)
-    return f"{successes / n:.1%} can be anything from {low:.0%} to {high:.0%}"
+    return f"the 95% interval of an accuracy of {successes / n:.1%} is {low:.0%} to {high:.0%}"
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
-    """The exact two-sided p of McNemar's test (1947, doi:10.1007/BF02295996): of two classifiers on
-    the same samples, how often chance alone would part the samples that just one of them has right
-    as unevenly as into `only_a` and `only_b`, or more so. 1 where there are none."""
+    """Return the exact two-sided p of McNemar's test (1947, doi:10.1007/BF02295996).
+
+    Of two classifiers on the same samples, `only_a` samples are correct for the first only and
+    `only_b` for the second only. 1.0 if both are 0.
+    """
     n = only_a + only_b
-    coefficient = total = 1  # in whole numbers: no rounding, however many samples
+    coefficient = total = 1  # integers, so that nothing is rounded however large n is
     for i in range(min(only_a, only_b)):
         coefficient = coefficient * (n - i) // (i + 1)
         total += coefficient
@@ -74,20 +76,20 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
 
 
 class Thresholds(NamedTuple):
-    """What becomes of two classes where a score of at least a threshold means the positive one.
+    """Counts of a binary classifier at each of its M distinct scores as the threshold.
 
-    Columns (M,), from the highest distinct score to the lowest.
+    A score of at least the threshold means positive. Columns (M,), by falling threshold.
     """
 
     thresholds: np.ndarray
-    true_positives: np.ndarray  # positives at or above the threshold
-    false_positives: np.ndarray  # negatives there
+    true_positives: np.ndarray
+    false_positives: np.ndarray
     n_positives: int
     n_negatives: int
 
     @property
     def recall(self) -> np.ndarray:
-        """The share of positives that is found; also called true positive rate."""
+        """Also called true positive rate."""
         return self.true_positives / self.n_positives
 
     @property
@@ -96,7 +98,6 @@ class Thresholds(NamedTuple):
 
     @property
     def precision(self) -> np.ndarray:
-        """The share of what is called positive that is so."""
         return self.true_positives / (self.true_positives + self.false_positives)
 
     @property
@@ -106,14 +107,15 @@ class Thresholds(NamedTuple):
 
     @property
     def f1(self) -> np.ndarray:
-        """The harmonic mean of precision and recall."""
         wrong = self.false_positives + self.n_positives - self.true_positives
         return 2 * self.true_positives / (2 * self.true_positives + wrong)
 
 
 def thresholds_of(is_positive: np.ndarray, scores: np.ndarray) -> Thresholds:
-    """(N,) bool and (N,) scores of the positive class. Raises ValueError unless both classes occur
-    and all scores are finite."""
+    """Count at each distinct score, from (N,) bool and (N,) scores of the positive class.
+
+    Raises ValueError unless both classes occur and all scores are finite.
+    """
     is_positive, scores = np.asarray(is_positive, bool), np.asarray(scores, np.float64)
     if is_positive.all() or not is_positive.any():
         raise ValueError("both classes must occur")
@@ -134,46 +136,50 @@ def thresholds_of(is_positive: np.ndarray, scores: np.ndarray) -> Thresholds:
 
 
 def roc_curve(counts: Thresholds) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates, (M + 1,) each, from (0, 0), above every score, to (1, 1)."""
+    """Return false and true positive rates, (M + 1,) each, from (0, 0) to (1, 1)."""
     return np.append(0.0, counts.false_positive_rate), np.append(0.0, counts.recall)
 
 
 def precision_recall_curve(counts: Thresholds) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall, (M + 1,) each, with rising recall from the point (1, 0) on, at which
-    nothing is called positive."""
+    """Return precision and recall, (M + 1,) each, by rising recall; the first point is (1, 0)."""
     return np.append(1.0, counts.precision), np.append(0.0, counts.recall)
 
 
 def auc(x: np.ndarray, y: np.ndarray) -> float:
-    """The area under a curve of straight lines, (N,) rising x and (N,) y."""
+    """Return the area under a piecewise linear curve, (N,) rising x and (N,) y."""
     x, y = np.asarray(x), np.asarray(y)
     return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2)
 
 
 def average_precision(counts: Thresholds) -> float:
-    """The mean of the precisions at each threshold, weighted by the recall that it adds: the area
-    below the precision-recall curve without the optimism of straight lines between its points."""
+    """Return the mean precision weighted by the increase in recall at each threshold.
+
+    This is the area under the precision-recall curve as a step function; linear interpolation
+    would be too optimistic.
+    """
     precision, recall = precision_recall_curve(counts)
     return float((np.diff(recall) * precision[1:]).sum())
 
 
 class Calibration(NamedTuple):
-    """Scores of predictions in bins of equal width, (n_bins,) each; NaN where a bin is empty."""
+    """Predictions in bins of equal score width, (n_bins,) each; NaN for empty bins."""
 
     counts: np.ndarray
-    scores: np.ndarray  # their mean
+    scores: np.ndarray  # mean score
     accuracies: np.ndarray
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the mean gap between score and accuracy."""
+        """Expected calibration error: the mean gap between score and accuracy."""
         gaps = np.abs(self.scores - self.accuracies)
         return float(np.nansum(gaps * self.counts) / self.counts.sum())
 
 
 def calibration(scores: np.ndarray, hits: np.ndarray, n_bins: int = 10) -> Calibration:
-    """(N,) scores in [0, 1] of the predictions and (N,) bool whether they are right (Guo et al.,
-    arXiv:1706.04599). A bin holds its upper edge, the first 0 too."""
+    """Bin (N,) scores in [0, 1] of the predictions and (N,) bool whether they are correct.
+
+    See Guo et al., arXiv:1706.04599. Bins include their upper edge, and the first one also 0.
+    """
     scores, hits = np.asarray(scores, np.float64), np.asarray(hits)
     inner_edges = np.linspace(0, 1, n_bins + 1)[1:-1]
     bins = np.searchsorted(inner_edges, scores)

@@ -1,4 +1,4 @@
-"""{subset}.json: the scores of each video, and how right they are."""
+"""Read and write result files ({subset}.json), and compute their accuracy."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,27 +10,23 @@ from typing import Any, TypedDict
 import msgspec
 import numpy as np
 
-from datasets.index import (
-    UNLABELLED,
-    Index,
-    canonical_subset,
-)
+from datasets.index import UNLABELLED, Index, canonical_subset
 from errors import UserError
-from evaluation.metrics import FEW, could_be, mean_class_accuracy, wilson_interval
+from evaluation.metrics import FEW, describe_interval, mean_class_accuracy, wilson_interval
 from utils.files import write_json
 from utils.reading import Finite, decode_text, parse_json, read_bytes, shown_name, typed
 
-KS = (1, 5)  # the k of the top-k accuracies that are told without being asked
-NAMED = 5  # videos that a line names before "and N more"
+KS = (1, 5)  # the k of the top-k accuracies that are always computed
+NAMED = 5  # names in a line before "and N more"
 
 Entries = list[dict[str, Any]]
 
 
 def ranked(scores: np.ndarray, labels: Sequence[str], topk: int) -> Entries:
-    """(K,) scores -> the `topk` highest as {"label", "score"}, all for topk <= 0.
+    """Return the `topk` highest of (K,) scores as {"label", "score"}, all for topk <= 0.
 
-    Outputs beyond the labels are left out; the scores of the others stay as they are. Of equal
-    scores the lower class number comes first.
+    Outputs without a label are excluded, without renormalising the others. The lower class number
+    wins ties.
     """
     known = np.asarray(scores)[: len(labels)]
     order = np.argsort(-known, kind="stable")[: topk if topk > 0 else None]
@@ -38,7 +34,7 @@ def ranked(scores: np.ndarray, labels: Sequence[str], topk: int) -> Entries:
 
 
 def write_results(path: Path, results: Mapping[str, Entries]) -> None:
-    """Write {"results": …}, whole or not at all. Raises UserError where it can't be written."""
+    """Write {"results": …}, whole or not at all. Raises UserError if it can't be written."""
     write_json(path, {"results": dict(results)})
 
 
@@ -48,13 +44,13 @@ class Score(TypedDict):
 
 
 class Window(TypedDict):
-    """One entry of --inference_no_average; "segment" beside it is not needed for an accuracy."""
+    """One entry of --inference_no_average; its "segment" is not needed for the accuracy."""
 
     result: list[Score]
 
 
 class _Id(str):
-    """A type of its own, so that msgspec calls a hook for every id."""
+    """A separate type, so that msgspec calls a hook for every id."""
 
 
 class _Scores(msgspec.Struct):
@@ -66,7 +62,7 @@ class _Windows(msgspec.Struct):
 
 
 def read_results(path: Path) -> dict[str, Entries]:
-    """Read what write_results wrote. Raises UserError for any other file."""
+    """Read a file of write_results. Raises UserError for any other file."""
     raw = read_bytes(path, "result file")
     for kind in (_Scores, _Windows):
         if (found := _decode(raw, kind)) is not None:
@@ -75,8 +71,8 @@ def read_results(path: Path) -> dict[str, Entries]:
 
 
 def _decode(raw: bytes, kind: type[_Scores] | type[_Windows]) -> dict[str, Entries] | None:
-    """The results of a sound file, fast; None where the strict reader must find out what is wrong,
-    or read names that are not UTF-8."""
+    """Decode a valid file, fast. None if the strict reader has to find the error, or has to read
+    names that are not UTF-8."""
     ids: list[str] = []
 
     def note(kind: type, name: str) -> _Id:
@@ -95,7 +91,7 @@ def _decode(raw: bytes, kind: type[_Scores] | type[_Windows]) -> dict[str, Entri
 def _read_strictly(text: str, path: Path) -> dict[str, Entries]:
     content = parse_json(text, path, "result file")
     if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
-        raise UserError(f"{path}: no result file: it has no object 'results'")
+        raise UserError(f"{path}: not a result file: it has no object 'results'")
     for video_id, entries in content["results"].items():
         first = next(iter(entries), None) if isinstance(entries, list) else None
         has_windows = isinstance(first, dict) and "result" in first
@@ -108,23 +104,22 @@ def _read_strictly(text: str, path: Path) -> dict[str, Entries]:
 class Accuracy:
     """The accuracy of a result file over the labelled videos of a subset.
 
-    Without `ignore_missing` a missing video is wrong. `top` maps k to the share of videos whose
-    label is among the first k; a k beyond the entries kept per video is not in it, since what a
-    longer list would have held is not known.
+    Without `ignore_missing` a missing video counts as wrong. `top` maps k to top-k accuracy; it
+    has no k above the number of entries saved per video, for which the accuracy is unknown.
     """
 
     n_videos: int  # labelled videos of the subset
     n_results: int  # videos of the result file
     n_labels: int
     missing: tuple[str, ...]  # labelled videos without a result
-    strangers: tuple[str, ...]  # results of videos that are no labelled ones of the subset
-    unknown_labels: tuple[str, ...]  # labels of counted results that the index does not have
+    not_in_subset: tuple[str, ...]  # results of other videos than the labelled ones of the subset
+    unknown_labels: tuple[str, ...]  # labels in counted results that are not in the index
     ignore_missing: bool
-    averaged: bool  # the result holds windows, whose scores were averaged here
-    n_hits: int  # videos that are right at top-1
+    averaged: bool  # window scores were averaged per video
+    n_hits: int  # top-1
     top: dict[int, float]
     mean_class: float
-    interval: tuple[float, float]  # Wilson 95%, of top-1
+    interval: tuple[float, float]  # Wilson 95% interval of top-1
 
     @property
     def n_counted(self) -> int:
@@ -139,7 +134,7 @@ def accuracy_of(
     ks: Sequence[int] = KS,
     ignore_missing: bool = False,
 ) -> Accuracy:
-    """Compare results with the index. Raises UserError if not one video can be compared."""
+    """Compute the accuracy of results. Raises UserError if no labelled video has a result."""
     subset = canonical_subset(subset)
     targets = labelled(index, subset)
     rankings = {video: _ranking(results[video]) for video in targets if video in results}
@@ -157,7 +152,7 @@ def accuracy_of(
         n_results=len(results),
         n_labels=len(index.labels),
         missing=tuple(video for video in targets if video not in results),
-        strangers=tuple(video for video in results if video not in targets),
+        not_in_subset=tuple(video for video in results if video not in targets),
         unknown_labels=tuple(sorted({*chain(*rankings.values())} - {*index.labels})),
         ignore_missing=ignore_missing,
         averaged=any(is_windowed(results[video]) for video in rankings),
@@ -169,7 +164,7 @@ def accuracy_of(
 
 
 def labelled(index: Index, subset: str) -> dict[str, int]:
-    """The class numbers of a subset's labelled videos, in the index's order."""
+    """Map the labelled videos of a subset to their class numbers, in the order of the index."""
     entries = index.entries.of_subset(canonical_subset(subset))
     return {entry.video_id: entry.label for entry in entries if entry.label != UNLABELLED}
 
@@ -177,18 +172,18 @@ def labelled(index: Index, subset: str) -> dict[str, int]:
 def top1_hits(
     index: Index, results: Mapping[str, Entries], targets: Mapping[str, int]
 ) -> dict[str, bool]:
-    """Whether the first label is the right one, of each video of `targets` that has a result."""
+    """Map each video of `targets` that has a result to whether its top-1 label is correct."""
     rankings = {video: _ranking(results[video]) for video in targets if video in results}
     return {v: _rank(index.labels[targets[v]], ranking) == 1 for v, ranking in rankings.items()}
 
 
 def is_windowed(entries: Entries) -> bool:
-    """Whether a video's entries are windows, as --inference_no_average writes them."""
+    """Return whether a video's entries are windows, as --inference_no_average writes them."""
     return bool(entries) and "result" in entries[0]
 
 
 def _n_kept(videos: Iterable[Entries]) -> int:
-    """The fewest entries that a video, or a window of one, was saved with."""
+    """Return the smallest number of entries saved for a video or a window."""
     lists = chain.from_iterable(
         [window["result"] for window in entries] if is_windowed(entries) else [entries]
         for entries in videos
@@ -197,10 +192,10 @@ def _n_kept(videos: Iterable[Entries]) -> int:
 
 
 def averaged(entries: Entries) -> list[tuple[str, float]]:
-    """The labels of one video with their scores, best first; a NaN score is no prediction.
+    """Rank the labels of one video by score, best first; NaN scores are dropped.
 
-    The scores of windows (--inference_no_average) are averaged. A label that a window leaves out
-    counts 0 there, so a small --output_topk makes this differ from averaging all scores.
+    Window scores (--inference_no_average) are averaged. A label that a window does not list counts
+    as 0 there, so with a small --output_topk this differs from averaging all scores.
     """
     windows = [entry["result"] for entry in entries] if is_windowed(entries) else [entries]
     sums: dict[str, float] = {}
@@ -218,23 +213,23 @@ def _ranking(entries: Entries) -> list[str]:
 
 
 def _rank(label: str, ranking: Sequence[str]) -> float:
-    """1 for the best; infinity where the label is not in the ranking."""
+    """Return 1 for the best, and infinity if the label is not in the ranking."""
     return ranking.index(label) + 1 if label in ranking else math.inf
 
 
-def caution(accuracy: Accuracy, subset: str) -> str | None:
-    """What the accuracy of a few videos of `subset` does not tell; None where there are enough."""
+def few_videos_warning(accuracy: Accuracy, subset: str) -> str | None:
+    """Warn of the uncertainty if there are fewer than FEW videos in `subset`, else None."""
     n = accuracy.n_counted
     if n >= FEW:
         return None
     return (
-        f"{n} {canonical_subset(subset)} videos: {could_be(accuracy.n_hits, n)}; videos from other "
-        "places or cameras may do worse still"
+        f"only {n} {canonical_subset(subset)} videos: {describe_interval(accuracy.n_hits, n)}; "
+        "accuracy on videos from other places or cameras may be lower still"
     )
 
 
 def describe(accuracy: Accuracy, *, ks: Sequence[int] = KS) -> list[str]:
-    """The lines that main.py and eval_accuracy print."""
+    """Return the lines that main.py and eval_accuracy print."""
     a = accuracy
     low, high = a.interval
     lines = [
@@ -243,34 +238,34 @@ def describe(accuracy: Accuracy, *, ks: Sequence[int] = KS) -> list[str]:
     ]
     for k in sorted({*ks} - {1}):
         if k not in a.top:
-            lines.append(f"video top-{k} unknown: the result holds fewer than {k} entries a video")
+            lines.append(f"video top-{k} unknown: fewer than {k} entries were saved per video")
         else:
-            trivial = f" (there are only {a.n_labels} labels)" if k >= a.n_labels else ""
+            trivial = f" (trivial: there are only {a.n_labels} labels)" if k >= a.n_labels else ""
             lines.append(f"video top-{k} {a.top[k]:.4f}{trivial}")
     lines.append(f"mean class accuracy {a.mean_class:.4f}")
     if a.missing:
-        how = "left out of the count" if a.ignore_missing else "counted as wrong"
+        how = "excluded" if a.ignore_missing else "counted as wrong"
         lines.append(
             f"{len(a.missing)} of {a.n_videos} videos have no result, {how}: {some(a.missing)}"
         )
     else:
         lines.append(f"all {a.n_videos} videos have a result")
     if a.averaged:
-        lines.append("the result holds windows: the scores they kept were averaged per video")
-    if a.strangers:
+        lines.append("the result file contains windows: their saved scores were averaged per video")
+    if a.not_in_subset:
         lines.append(
-            f"{len(a.strangers)} results are not of the subset's labelled videos, "
-            f"not counted: {some(a.strangers)}"
+            f"{len(a.not_in_subset)} results are not for labelled videos of the subset, "
+            f"not counted: {some(a.not_in_subset)}"
         )
     if a.unknown_labels:
         lines.append(
-            f"{len(a.unknown_labels)} labels of the result are not in the index: "
+            f"{len(a.unknown_labels)} labels in the result are not in the index: "
             f"{some(a.unknown_labels)}"
         )
     return lines
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """List the first few names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(map(shown_name, names[:NAMED])) + more

@@ -1,4 +1,4 @@
-"""Charts as SVG that takes its colours from the page, so that one serves light, dark and print."""
+"""Charts as SVG in the colours of the page, so that one file suits light, dark and print."""
 
 import io
 import re
@@ -18,18 +18,18 @@ from evaluation.metrics import (
 )
 from reporting.facts import Facts, Table
 from reporting.tables import TwoClasses
-from utils.plotting import LITERAL, tick_names
+from utils.plotting import LITERAL
 from utils.reading import shown_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZE = (4.4, 3.2)  # inches; text is as large as the page's where a chart is as wide as a phone
+SIZE = (4.4, 3.2)  # inches: on a phone, text in charts is as large as on the page
 POINTS = 10
-MANY_EPOCHS = 30  # above it, lines without markers and bars without gaps
-MOST_DOTS = 100  # a side of the picture of all classes
+MANY_EPOCHS = 30  # above this, lines have no markers and bars no gaps
+MAX_CELLS = 100  # per side of the confusion matrix as a picture
 
-# Drawn in these colours, which no chart has otherwise, and then named as the page's own.
+# Charts are drawn in these otherwise unused colours, which are then replaced by CSS variables.
 INK, FAINT, LINES = "#010203", "#010204", ("#010a01", "#010a02", "#010a03")
 PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--faint)"} | {
     colour: f"var(--line-{number})" for number, colour in enumerate(LINES, start=1)
@@ -63,7 +63,7 @@ STYLE: Any = {  # matplotlib types the names of its settings one by one
 
 
 class Chart(NamedTuple):
-    """A picture for the page, and what it shows in words, for those who can't see it."""
+    """An SVG element, and its content in words for screen readers."""
 
     svg: str
     alt: str
@@ -78,7 +78,7 @@ def _style() -> Iterator[None]:
 
 
 def draw(name: str, alt: str, paint: Callable[["Axes"], None]) -> Chart:
-    """Let `paint` fill a chart's axes. `name` keeps what it defines apart from other charts."""
+    """Make a chart whose axes `paint` fills. `name` makes its ids unique on the page."""
     from matplotlib.figure import Figure
 
     with _style():
@@ -90,7 +90,7 @@ def draw(name: str, alt: str, paint: Callable[["Axes"], None]) -> Chart:
 
 
 def _for_page(svg: str, name: str, alt: str) -> str:
-    """The drawing without its file's header, ids that occur once a page, colours of the page."""
+    """Strip the XML header, make ids unique, and use the colours and font of the page."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'\bid="', f'id="{name}-', body)
@@ -108,7 +108,7 @@ def _quoted(text: str) -> str:
 
 
 def curves(facts: Facts) -> list[Chart]:
-    """Loss, accuracy and rate by epoch, of what the logs hold."""
+    """Plot loss, accuracy and learning rate by epoch, as far as they are logged."""
     train, val = facts.logs.get("train"), facts.logs.get("val")
     charts = [
         _by_epoch("loss", "Loss", [("training", train, "loss"), ("validation", val, "loss")]),
@@ -154,11 +154,11 @@ def _by_epoch(
         if len(lines) > 1:
             axes.legend()
 
-    told = "; ".join(f"{label} {_told(epochs, values)}" for label, epochs, values in lines)
-    return draw(name, f"{title} by epoch. {told}.", paint)
+    summary = "; ".join(f"{label} {_range(epochs, values)}" for label, epochs, values in lines)
+    return draw(name, f"{title} by epoch. {summary}.", paint)
 
 
-def _told(epochs: np.ndarray, values: np.ndarray) -> str:
+def _range(epochs: np.ndarray, values: np.ndarray) -> str:
     known = np.flatnonzero(np.isfinite(values))
     first, last = known[0], known[-1]
     return (
@@ -174,7 +174,7 @@ def _whole_numbers(axes: "Axes") -> None:
 
 
 def times(table: Table) -> Chart:
-    """Seconds of each epoch, by what they were spent on."""
+    """Plot the seconds of each epoch: computing, waiting, validation."""
     waiting, computing = table["waiting"], table["train"] - table["waiting"]
     parts = [("computing", computing), ("waiting", waiting), ("validation", table["validation"])]
 
@@ -189,12 +189,12 @@ def times(table: Table) -> Chart:
         _whole_numbers(axes)
         axes.legend(ncols=3, loc="upper left", handlelength=1, columnspacing=1)
 
-    told = ", ".join(f"{label} {np.nansum(seconds):.0f} s" for label, seconds in parts)
-    return draw("times", f"Seconds per epoch. In all: {told}.", paint)
+    totals = ", ".join(f"{label} {np.nansum(seconds):.0f} s" for label, seconds in parts)
+    return draw("times", f"Seconds per epoch. Totals: {totals}.", paint)
 
 
 def reliability(found: Calibration) -> Chart:
-    """Accuracy against score, with the Wilson interval of each bin."""
+    """Plot accuracy against score, with the Wilson interval of each bin."""
     full = found.counts > 0
     scores, shares, counts = found.scores[full], found.accuracies[full], found.counts[full]
     bounds = [
@@ -207,31 +207,28 @@ def reliability(found: Calibration) -> Chart:
         axes.vlines(scores, low, high, color=LINES[0], linewidth=1.2, alpha=0.6)
         sizes = 12 + 150 * counts / counts.max()
         axes.scatter(scores, shares, sizes, color=LINES[0], zorder=3, alpha=0.8)
-        axes.set(xlabel="score of the answer", ylabel="answers that are right")
-        axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.02), title="Reliability")
+        axes.set(xlabel="mean score of the prediction", ylabel="accuracy")
+        axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.02), title="Reliability diagram")
 
-    told = "; ".join(
-        f"of {n:.0f} answers with a score of {score:.2f} on average {share:.0%} are right"
+    summary = "; ".join(
+        f"{n:.0f} predictions with a mean score of {score:.2f} have an accuracy of {share:.0%}"
         for score, share, n in zip(scores, shares, counts, strict=True)
     )
-    return draw("reliability", f"Reliability of the scores: {told}.", paint)
+    return draw("reliability", f"Reliability diagram: {summary}.", paint)
 
 
 def roc(two: TwoClasses) -> Chart:
-    """Found positives against false alarms; the choices of the table are marked."""
+    """Plot the ROC curve, with the thresholds of the table marked."""
     x, y = roc_curve(two.counts)
 
     def paint(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
         axes.plot(x, y, color=LINES[0])
-        _mark(axes, [(c.false_alarms, c.recall) for c in two.choices])
-        negative, positive = tick_names([two.negative, two.positive])
-        axes.set(xlabel=f"{negative} taken for {positive}", ylabel=f"{positive} found")
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), title=f"ROC, area {auc(x, y):.3f}")
+        _mark(axes, [(c.false_positive_rate, c.recall) for c in two.choices])
+        axes.set(xlabel="false positive rate", ylabel="true positive rate (recall)")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), title=f"ROC, AUC {auc(x, y):.3f}")
 
-    return draw(
-        "roc", f"ROC of {shown_name(two.positive)}: area under the curve {auc(x, y):.3f}.", paint
-    )
+    return draw("roc", f"ROC curve of {shown_name(two.positive)}: area {auc(x, y):.3f}.", paint)
 
 
 def precision_recall(two: TwoClasses) -> Chart:
@@ -243,16 +240,15 @@ def precision_recall(two: TwoClasses) -> Chart:
         axes.axhline(share, color=FAINT, linestyle="--", linewidth=1.2)
         axes.step(recall, precision, where="pre", color=LINES[0])
         _mark(axes, [(c.recall, c.precision) for c in two.choices])
-        [positive] = tick_names([two.positive])
-        axes.set(xlabel=f"{positive} found (recall)", ylabel="alarms that are right")
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), title=f"Precision, average {area:.3f}")
+        axes.set(xlabel="recall", ylabel="precision", title=f"Precision-recall, average {area:.3f}")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
 
-    alt = f"Precision by recall of {shown_name(two.positive)}: average precision {area:.3f}."
+    alt = f"Precision-recall curve of {shown_name(two.positive)}: average precision {area:.3f}."
     return draw("precision", alt, paint)
 
 
 def _mark(axes: "Axes", points: Sequence[tuple[float, float]]) -> None:
-    """Number the choices; those at one place share a mark."""
+    """Mark the points by number; points at the same place share a mark."""
     places: dict[tuple[float, float], list[str]] = {}
     for number, point in enumerate(points, start=1):
         places.setdefault(point, []).append(str(number))
@@ -262,27 +258,29 @@ def _mark(axes: "Axes", points: Sequence[tuple[float, float]]) -> None:
 
 
 def whole_matrix(matrix: np.ndarray) -> Chart:
-    """Every pair of classes as a dot, the fuller the larger its share of the true class; of more
-    than MOST_DOTS classes, neighbours share a dot, which shows the largest of them."""
+    """Draw the confusion matrix as a picture, each row normalised by its true class. With more than
+    MAX_CELLS classes, neighbours share a cell, which shows their maximum."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     k = len(matrix)
-    block = -(-k // MOST_DOTS)
+    block = -(-k // MAX_CELLS)
     starts = np.arange(0, k, block)
     largest = np.maximum.reduceat(np.maximum.reduceat(shares, starts, axis=0), starts, axis=1)
 
     def paint(axes: "Axes") -> None:
         picture = np.zeros((*largest.shape, 4))
         picture[..., :3] = (0.25, 0.53, 0.96)
-        picture[..., 3] = np.sqrt(largest)  # mistakes are few: a root makes them visible
+        picture[..., 3] = np.sqrt(largest)  # the root makes rare mistakes visible
         extent = (0, len(starts) * block, len(starts) * block, 0)
         axes.imshow(picture, interpolation="none", aspect="auto", extent=extent)
-        axes.set(xlabel="answer", ylabel="truth", title="All classes, in the index's order")
+        axes.set(xlabel="predicted class", ylabel="true class", title="All classes, in index order")
         axes.set(xlim=(0, k), ylim=(k, 0))
         axes.grid(False)
 
-    shared = f" {block} x {block} pairs share a dot, which shows the largest." if block > 1 else ""
+    shared = (
+        f" {block} x {block} pairs share a cell, which shows their maximum." if block > 1 else ""
+    )
     alt = (
         f"Confusion matrix of all {k} classes: {np.trace(matrix)} of {matrix.sum()} videos are on "
-        f"its line.{shared}"
+        f"the diagonal.{shared}"
     )
     return draw("matrix", alt, paint)

@@ -1,4 +1,4 @@
-"""What a results folder says: read once, as plain columns that charts and tables are made of."""
+"""Read a results folder once, into plain columns that charts and tables are made of."""
 
 import logging
 import math
@@ -20,20 +20,20 @@ log = logging.getLogger(__name__)
 
 REPORT_NAME = "report.html"  # in a results folder
 LOGS = ("train", "val", "time")
-UNKNOWN = -1  # the number of a label that the index does not have
+UNKNOWN = -1  # class number of a label that is not in the index
 
-Table = Mapping[str, np.ndarray]  # a log's columns, (epochs,) each
+Table = Mapping[str, np.ndarray]  # columns of a log, (epochs,) each
 
 
 @dataclass(frozen=True)
 class Videos:
-    """Videos with a prediction, in the index's order, as columns of equal length N."""
+    """Videos with a prediction, in index order, as columns of length N."""
 
     ids: tuple[str, ...]
-    targets: np.ndarray  # class numbers; UNLABELLED where the index tells none
-    predictions: np.ndarray  # class numbers; UNKNOWN for a label that the index does not have
+    targets: np.ndarray  # class numbers or UNLABELLED
+    predictions: np.ndarray  # class numbers or UNKNOWN
     scores: np.ndarray  # of the predictions
-    rankings: tuple[list[tuple[str, float]], ...]  # all labels kept, with their scores, best first
+    rankings: tuple[list[tuple[str, float]], ...]  # saved labels with scores, best first
 
     @property
     def is_labelled(self) -> np.ndarray:
@@ -45,20 +45,21 @@ class Videos:
 
     @property
     def margins(self) -> np.ndarray:
-        """How far the best score is above the second; where no second was kept, above what the
-        others can have had."""
+        """Difference of the two best scores; if only one was saved, to the rest of the total."""
         seconds = [r[1][1] if len(r) > 1 else 1 - r[0][1] for r in self.rankings]
         return self.scores - np.array(seconds, np.float64)
 
     def score_of(self, label: str) -> np.ndarray:
-        """(N,) scores of one class; NaN where it was not kept."""
+        """Return the (N,) scores of one class; NaN where it was not saved."""
         return np.array([dict(ranking).get(label, math.nan) for ranking in self.rankings])
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a report tells but pictures of videos. What is None is not known, and `reasons`
-    says why, by what would show it: accuracy, logs."""
+    """Everything a report shows except pictures of videos.
+
+    None means unknown; `reasons` says why, under the keys "accuracy" and "logs".
+    """
 
     folder: Path
     subset: str
@@ -72,7 +73,7 @@ class Facts:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def confusion(self) -> np.ndarray:
-        """(K, K) counts of the labelled videos whose prediction is a class of the index."""
+        """Return the (K, K) confusion matrix, without predictions that are UNKNOWN."""
         known = self.videos.is_labelled & (self.videos.predictions != UNKNOWN)
         return confusion_matrix(
             self.videos.targets[known], self.videos.predictions[known], len(self.labels)
@@ -80,10 +81,10 @@ class Facts:
 
 
 def read_facts(folder: Path, subset: str, *, index_path: Path | None = None) -> Facts:
-    """Read the results of one subset and all that lies beside them.
+    """Read the results of one subset and the logs and provenance next to them.
 
-    The index is the one that the run used, unless another path is given. Raises UserError where
-    there is no result file, or the index that was asked for can't be used.
+    The index is the one that the run used, unless another path is given. Raises UserError if there
+    is no result file, or if the index at `index_path` can't be used.
     """
     path = folder / f"{subset}.json"
     results = read_results(path)
@@ -101,7 +102,7 @@ def facts_of(
     provenance: Provenance,
     reasons: Mapping[str, str] | None = None,
 ) -> Facts:
-    """The same of results and an index that have been read."""
+    """Like read_facts, for results and an index that have been read already."""
     reasons = dict(reasons or {})
     accuracy = None
     targets: Mapping[str, int] = {}
@@ -113,7 +114,7 @@ def facts_of(
             reasons["accuracy"] = str(error)
     logs = {name: table for name in LOGS if (table := read_log(folder / f"{name}.log"))}
     if not logs:
-        reasons["logs"] = f"{folder} holds no train.log, val.log or time.log"
+        reasons["logs"] = f"there is no train.log, val.log or time.log in {folder}"
     labels = _all_labels(results) if index is None else index.labels
     return Facts(
         folder=folder,
@@ -132,14 +133,14 @@ def facts_of(
 def _index(path: Path | None, provenance: Provenance, reasons: dict[str, str]) -> Index | None:
     if path is not None:
         return read_any_index(path)
-    told = provenance.options.get("annotation_path")
-    if told is None:
-        reasons["accuracy"] = "nothing tells which index the run used: give it with --index"
+    used = provenance.options.get("annotation_path")
+    if used is None:
+        reasons["accuracy"] = "the index of the run is unknown; give it with --index"
         return None
     try:
-        return read_any_index(Path(told))
+        return read_any_index(Path(used))
     except UserError as error:
-        reasons["accuracy"] = f"{error} (give it with --index)"
+        reasons["accuracy"] = f"{error} (or give the index with --index)"
         return None
 
 
@@ -151,7 +152,7 @@ def _all_labels(results: Mapping[str, Entries]) -> tuple[str, ...]:
 def _columns(
     results: Mapping[str, Entries], targets: Mapping[str, int], labels: Sequence[str]
 ) -> Videos:
-    """The labelled videos first, in the index's order, then the others."""
+    """Put labelled videos first, in index order, then the others."""
     order = [*(v for v in targets if v in results), *(v for v in results if v not in targets)]
     rankings = {video: averaged(results[video]) for video in order}
     ids = [video for video in order if rankings[video]]
@@ -166,18 +167,20 @@ def _columns(
 
 
 def read_log(path: Path) -> Table | None:
-    """A tab-separated log as columns, the last row of each epoch alone; None without rows. What is
-    no number is NaN: a row may have been cut short, or written before a column was."""
+    """Read a tab-separated log as columns, with the last row of each epoch. None without rows.
+
+    What is not a number becomes NaN: rows may be cut short, or older than a column.
+    """
     if not path.exists():
         return None
     try:
         lines = read_text(path, "log", errors="replace").splitlines()
     except UserError as error:
-        log.warning("%s: the report does without it", error)
+        log.warning("%s; the report omits this log", error)
         return None
     names = lines[0].split("\t") if lines else []
     if len(set(names)) < len(names):
-        log.warning("%s: a column stands twice: the report does without it", path)
+        log.warning("%s: duplicate column; the report omits this log", path)
         return None
     rows: dict[float, list[float]] = {}
     for line in lines[1:]:

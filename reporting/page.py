@@ -1,4 +1,4 @@
-"""The page of a report: facts, charts and strips -> one HTML file that needs nothing else."""
+"""Render facts, charts and strips to one self-contained HTML page."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from datasets.index_checks import by_kind, check_sides, first_few
 from engine.provenance import versions
 from errors import UserError
 from evaluation.metrics import calibration
-from evaluation.results import caution, describe, some
+from evaluation.results import describe, few_videos_warning, some
 from opts import ROOTED_PATHS
 from reporting import charts
 from reporting.facts import Facts
@@ -31,22 +31,24 @@ from utils.progress_bar import duration
 
 TEMPLATE = "report.html.j2"
 N_PAIRS = 15
-N_ENDS = 10  # best and worst classes that are shown without being asked
+N_ENDS = 10  # best and worst classes shown before the full list
 N_BINS = 10
-# Control characters, what turns the direction of text, surrogates.
-UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-NOT_TOLD = ("root_path", "given")
+# Control characters, bidirectional overrides, surrogates.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+HIDDEN_OPTIONS = ("root_path", "given")
 
 
 def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = None) -> str:
-    """The whole page. `strips` is what reporting.strips made, or {"reason": why there are none}.
+    """Render the page. `strips` is from reporting.strips, or {"reason": why there are none}.
 
-    Raises UserError for a `positive` that is no class.
+    Raises UserError if `positive` is not a class.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     if positive is not None and positive not in facts.labels:
-        raise UserError(f"--positive {positive}: the classes are {some(facts.labels)}")
+        raise UserError(
+            f"--positive {positive}: no such class; the classes are {some(facts.labels)}"
+        )
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -75,17 +77,16 @@ def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = No
 
 def _short_paths(facts: Facts) -> ShortPaths:
     made = facts.provenance
-    told = [made.options[name] for name in ROOTED_PATHS if made.options.get(name) is not None]
+    used = [made.options[name] for name in ROOTED_PATHS if made.options.get(name) is not None]
     others = (made.checkpoint, facts.index.path if facts.index is not None else None)
-    return ShortPaths(facts.folder, map(Path, [*told, *filter(None, others)]))
+    return ShortPaths(facts.folder, map(Path, [*used, *filter(None, others)]))
 
 
 def _literal(shorten: ShortPaths, value: Any) -> Any:
-    """Text with short paths, without the characters that a browser drops, or that turn the text
-    after them round."""
+    """Shorten paths, and escape characters that a browser drops or that reverse the text."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
-    return UNSHOWN.sub(lambda match: ascii(match[0])[1:-1], shorten(value))
+    return UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], shorten(value))
 
 
 def percent(share: float) -> str:
@@ -93,13 +94,13 @@ def percent(share: float) -> str:
 
 
 def count(n: int) -> str:
-    """1234567 -> 1 234 567, with thin spaces that no line breaks at."""
+    """Format 1234567 as 1 234 567, with narrow no-break spaces."""
     return f"{n:,}".replace(",", "\u202f")
 
 
 def _title(facts: Facts) -> str:
-    told = facts.provenance.options.get("annotation_path")
-    index = facts.index.path if facts.index is not None else Path(told) if told else None
+    used = facts.provenance.options.get("annotation_path")
+    index = facts.index.path if facts.index is not None else Path(used) if used else None
     data = None if index is None else f"{index.absolute().parent.name}/{index.stem}"
     arch = _arch(facts.provenance.options)
     return " on ".join(filter(None, (arch, data))) or facts.folder.absolute().name
@@ -111,14 +112,14 @@ def _headline(facts: Facts) -> dict[str, Any]:
         return {"reason": facts.reasons.get("accuracy", "the videos have no labels")}
     return {
         "accuracy": accuracy,
-        "cautions": [*filter(None, [caution(accuracy, facts.subset)]), *_doubts(facts)],
+        "warnings": [*filter(None, [few_videos_warning(accuracy, facts.subset)]), *_leaks(facts)],
         "subset": canonical_subset(facts.subset),
         "notes": [line for line in describe(accuracy) if not line.startswith(("video", "mean"))],
     }
 
 
-def _doubts(facts: Facts) -> Iterator[str]:
-    """What makes the accuracy too high: training videos among the others."""
+def _leaks(facts: Facts) -> Iterator[str]:
+    """Yield what may make the accuracy too high: recordings in both training and validation."""
     assert facts.index is not None
     for kind, texts in by_kind(check_sides(facts.index)).items():
         yield f"{count(len(texts))} {kind}: {'; '.join(first_few(texts))}"
@@ -203,13 +204,13 @@ def _time(facts: Facts) -> dict[str, Any] | None:
 
 
 def _made_by(facts: Facts) -> list[tuple[str, str]]:
-    """What made the result, as rows of a name and a text."""
+    """List how the result was produced, as rows of a name and a text."""
     made, options = facts.provenance, facts.provenance.options
     checkpoint = "not known" if made.checkpoint is None else str(made.checkpoint)
     if made.epoch is not None:
         checkpoint += f", epoch {made.epoch}"
     if made.checkpoint_changed:
-        checkpoint += " (that file has changed since)"
+        checkpoint += " (the file has changed since)"
     rows = [
         ("result", f"{facts.folder.absolute() / facts.subset}.json, {_counts(facts)}"),
         ("index", str(facts.index.path.absolute()) if facts.index else "not known"),
@@ -218,8 +219,8 @@ def _made_by(facts: Facts) -> list[tuple[str, str]]:
         ("model", _arch(options) or "not known"),
         ("input", _input(options)),
         ("windows", _windows(options)),
-        ("computed on", made.device or "not known"),
-        ("took", "not known" if made.seconds is None else duration(made.seconds)),
+        ("device", made.device or "not known"),
+        ("duration", "not known" if made.seconds is None else duration(made.seconds)),
         ("finished", made.finished or "not known"),
         ("versions", _listed(made.versions) or "not known"),
         ("report by", _listed(versions())),
@@ -240,8 +241,8 @@ def _counts(facts: Facts) -> str:
     sizes = {
         name: sum(1 for _ in entries.of_subset(name)) for name in dict.fromkeys(SUBSETS.values())
     }
-    told = ", ".join(f"{count(size)} {name}" for name, size in sizes.items() if size)
-    return f"{n}; the index has {told}"
+    listed = ", ".join(f"{count(size)} {name}" for name, size in sizes.items() if size)
+    return f"{n}; the index has {listed}"
 
 
 def _input(options: Mapping[str, Any]) -> str:
@@ -256,8 +257,8 @@ def _input(options: Mapping[str, Any]) -> str:
 def _windows(options: Mapping[str, Any]) -> str:
     if "inference_stride" not in options:
         return "not known"
-    crop = "the centre square" if options.get("inference_crop") == "center" else "whole frames"
-    return f"one every {options['inference_stride']} kept frames, of {crop}"
+    crop = "centre crop" if options.get("inference_crop") == "center" else "no crop"
+    return f"every {options['inference_stride']} kept frames, {crop}"
 
 
 def _listed(values: Mapping[str, str]) -> str:
@@ -265,13 +266,13 @@ def _listed(values: Mapping[str, str]) -> str:
 
 
 def _options(facts: Facts) -> Sequence[tuple[str, str, bool]]:
-    """(name, value, whether it is another one than the default), those first."""
+    """List (name, value, whether it differs from the default), those that differ first."""
     from opts import FLAGS
 
     defaults = {field.name: field.default for field in FLAGS}
     rows = []
     for name, value in facts.provenance.options.items():
-        if name in NOT_TOLD or name not in defaults:
+        if name in HIDDEN_OPTIONS or name not in defaults:
             continue
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
         rows.append((name, shown, value != defaults[name]))

@@ -1,21 +1,24 @@
-"""Paths of this machine, shortened for a page that may be sent to others."""
+"""Shorten paths of this machine, for a page that may be shared."""
 
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-NOT_NAMED = "…"
+ELLIPSIS = "…"
 
 
 class ShortPaths:
-    """Shortens the paths in a text: those beside the results folder to what follows from there, of
-    `paths` and their like the last two parts, and those of the user's home to ~."""
+    """Shortens the paths in a text.
+
+    Paths next to the results folder become relative to its parent, those next to one of `paths`
+    keep their last two parts, and the user's home becomes ~.
+    """
 
     def __init__(self, folder: Path, paths: Iterable[Path]) -> None:
-        beside = folder.absolute().parent
-        short = {path.absolute().parent.parent: f"{NOT_NAMED}{os.sep}" for path in paths}
-        short |= {Path.home(): f"~{os.sep}", beside: ""}
+        parent = folder.absolute().parent
+        short = {path.absolute().parent.parent: f"{ELLIPSIS}{os.sep}" for path in paths}
+        short |= {Path.home(): f"~{os.sep}", parent: ""}
         self._short = {
             f"{start}{os.sep}": text for start, text in short.items() if start != start.parent
         }

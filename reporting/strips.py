@@ -1,4 +1,4 @@
-"""Film strips of single videos: frames of one window, and where in it the model looked."""
+"""Film strips of single videos: frames of one window, with and without a Grad-CAM heat map."""
 
 import base64
 import io
@@ -15,22 +15,22 @@ from datasets.video_dataset import Sample, SampleKey, SlidingWindows, VideoDatas
 from engine.device import Device
 from models.gradcam import finest_useful_layer, grad_cam, in_float32
 from reporting.facts import UNKNOWN, Facts
-from reporting.tables import most_unsure, worst_mistakes
+from reporting.tables import most_uncertain, worst_mistakes
 
-N_TRIED = 3  # windows of a video that are looked at for the one to show
+N_TRIED = 3  # windows per video, of which the one with the highest score is shown
 N_FRAMES, COLUMNS = 8, 4  # of a strip
-LARGEST_SIDE = 128  # pixels of a shown frame
-N_SCORES = 3  # beside a strip
-BAR = 4  # pixels below a frame, for how much it counted
+LARGEST_SIDE = 128  # pixels of a frame
+N_SCORES = 3  # listed with a strip
+BAR = 4  # height in pixels of the bar below a frame
 JPEG_QUALITY = 80
 
 
 class Strip(NamedTuple):
-    """One video on the page; pictures are data URIs, or None where there are none."""
+    """One video on the page; pictures are data URIs or None."""
 
     video_id: str
     truth: str | None
-    answer: str
+    prediction: str
     ranking: list[tuple[str, float]]
     caption: str
     frames: str | None = None
@@ -42,8 +42,11 @@ class Strip(NamedTuple):
 
 @dataclass
 class Viewer:
-    """A model to look with. `family` is a key of models.catalog.FAMILIES; without a `layer` the
-    first clip decides which one is fine enough."""
+    """A model for Grad-CAM.
+
+    `family` is a key of models.catalog.FAMILIES. Without `layer`, the first clip decides which
+    layer is fine enough.
+    """
 
     model: nn.Module
     device: Device
@@ -54,25 +57,25 @@ class Viewer:
     def __post_init__(self) -> None:
         self._ready = in_float32(self.model)
 
-    def look(self, clips: Tensor, answer: int) -> tuple[int, np.ndarray]:
-        """Of uint8 clips (N, C, T, H, W), the number of the one in which the model is surest of
-        `answer`, and what counted there, (T, H, W) in [0, 1]."""
+    def explain(self, clips: Tensor, prediction: int) -> tuple[int, np.ndarray]:
+        """Return which of uint8 clips (N, C, T, H, W) has the highest score for the class
+        `prediction`, and its heat map, (T, H, W) in [0, 1]."""
         inputs = self.device.model_input(clips)
         if self.layer is None:
             self.layer = finest_useful_layer(self._ready, self.family, inputs[:1])
-        classes = torch.full((len(clips),), answer, device=inputs.device)
+        classes = torch.full((len(clips),), prediction, device=inputs.device)
         found = grad_cam(self._ready, inputs, classes, self.layer)
-        best = int(found.logits.softmax(dim=1)[:, answer].argmax())
+        best = int(found.logits.softmax(dim=1)[:, prediction].argmax())
         return best, found.upsampled(*clips.shape[2:])[best].cpu().numpy()
 
 
 def make_strips(
     facts: Facts, n: int, *, dataset: VideoDataset | None, viewer: Viewer | None, reasons: str = ""
 ) -> dict[str, Any]:
-    """The page's part on single videos: `n` of the worst mistakes and `n` of the most unsure.
+    """Make the section on single videos: the `n` worst mistakes and the `n` most uncertain videos.
 
-    Without a dataset they are named with their scores alone, without a viewer there is no heat;
-    `reasons` says why.
+    Without a dataset there are only names and scores, without a viewer no heat maps; `reasons` says
+    why.
     """
     groups = groups_of(facts, n)
     album = _Album(facts, dataset, viewer, ids_of(facts, groups))
@@ -84,14 +87,14 @@ def make_strips(
 
 
 def groups_of(facts: Facts, n: int) -> dict[str, list[int]]:
-    """The videos that are worth a look, by title, as places in the columns."""
-    unsure = "Unsure: the two best scores are closest"
+    """Choose the videos to show: {title: positions in the columns}."""
+    uncertain = "Most uncertain: smallest difference between the two best scores"
     if facts.accuracy is None:
-        return {unsure: most_unsure(facts.videos, n)}
+        return {uncertain: most_uncertain(facts.videos, n)}
     mistakes = worst_mistakes(facts.videos, n)
     return {
-        "The worst mistakes: wrong answers with the highest scores": mistakes,
-        unsure: most_unsure(facts.videos, n, but=mistakes),
+        "Worst mistakes: wrong predictions with the highest scores": mistakes,
+        uncertain: most_uncertain(facts.videos, n, exclude=mistakes),
     }
 
 
@@ -102,17 +105,17 @@ def ids_of(facts: Facts, groups: Mapping[str, Sequence[int]]) -> set[str]:
 def _note(dataset: VideoDataset | None, viewer: Viewer | None, reasons: str) -> str:
     parts = []
     if dataset is not None:
-        parts.append(f"Of each video one window is shown, by {N_FRAMES} of its frames.")
+        parts.append(f"Each video is shown by {N_FRAMES} frames of one window.")
     if viewer is not None and viewer.layer is not None:
         parts.append(
-            f"Bright is what made the model give its answer (Grad-CAM, {viewer.layer}); the bar "
-            "below a frame is how much that frame counted."
+            f"Bright areas contributed most to the prediction (Grad-CAM, {viewer.layer}); the bar "
+            "below a frame is its mean over the frame."
         )
     return " ".join([*parts, reasons])
 
 
 class _Album:
-    """Makes strips of some videos; finds their places among the dataset's records once."""
+    """Makes strips of some videos; looks up their positions in the dataset once."""
 
     def __init__(
         self, facts: Facts, dataset: VideoDataset | None, viewer: Viewer | None, ids: set[str]
@@ -132,10 +135,10 @@ class _Album:
             return bare
         place = self.places.get(bare.video_id)
         if place is None:
-            return bare._replace(caption="Its frames are not there.")
+            return bare._replace(caption="Its frames were not found.")
         return self._pictured(bare, place, int(videos.predictions[number]))
 
-    def _pictured(self, bare: Strip, place: int, answer: int) -> Strip:
+    def _pictured(self, bare: Strip, place: int, prediction: int) -> Strip:
         assert self.dataset is not None and isinstance(self.dataset.temporal, SlidingWindows)
         n_windows = self.dataset.temporal.count(len(self.dataset.kept_frames(place)))
         tried = np.unique(np.linspace(0, n_windows - 1, N_TRIED).round().astype(int)).tolist()
@@ -146,18 +149,18 @@ class _Album:
                 return bare._replace(caption=f"{sample.reason}.")
             samples.append(sample)
         best, heat = len(tried) // 2, None
-        if self.viewer is not None and answer != UNKNOWN:
-            best, heat = self.viewer.look(torch.cat([s.clips for s in samples]), answer)
+        if self.viewer is not None and prediction != UNKNOWN:
+            best, heat = self.viewer.explain(torch.cat([s.clips for s in samples]), prediction)
         first, end = samples[best].segments[0]
         caption = f"Frames {first} to {end - 1}, window {tried[best] + 1} of {n_windows}" + (
-            "" if heat is None or len(tried) == 1 else f", the surest of {len(tried)} looked at"
+            "" if heat is None or len(tried) == 1 else f", the highest score of {len(tried)} tried"
         )
         return _with_pictures(bare._replace(caption=f"{caption}."), samples[best].clips[0], heat)
 
 
 def _with_pictures(bare: Strip, clip: Tensor, heat: np.ndarray | None) -> Strip:
-    """Pictures of a clip, uint8 (C, T, H, W), and of its heat, (T, H, W) in [0, 1]."""
-    pixels = clip if clip.shape[0] == 3 else clip[:1].expand(3, -1, -1, -1)  # flow: u alone
+    """Add pictures of a clip, uint8 (C, T, H, W), and of its heat map, (T, H, W) in [0, 1]."""
+    pixels = clip if clip.shape[0] == 3 else clip[:1].expand(3, -1, -1, -1)  # flow: only u
     shown = np.linspace(0, pixels.shape[1] - 1, min(N_FRAMES, pixels.shape[1])).round().astype(int)
     frames = pixels.permute(1, 2, 3, 0).numpy()[shown]  # (T', H, W, 3)
     picture = _sheet(frames)
@@ -169,23 +172,23 @@ def _with_pictures(bare: Strip, clip: Tensor, heat: np.ndarray | None) -> Strip:
     if heat is None:
         return with_frames
     hot = _sheet(_overlaid(frames, heat[shown]), heat[shown].mean(axis=(1, 2)))
-    told = f"The same frames; what counted for {bare.answer} is bright"
-    return with_frames._replace(heat=_data_uri(hot), heat_alt=f"{told}: {_where(heat)}")
+    alt = f"Heat map of the same frames for {bare.prediction}; {_brightest(heat)}"
+    return with_frames._replace(heat=_data_uri(hot), heat_alt=alt)
 
 
-def _where(heat: np.ndarray) -> str:
-    """In words, the place of the largest value of (T, H, W)."""
+def _brightest(heat: np.ndarray) -> str:
+    """Describe where the maximum of (T, H, W) is."""
     if not heat.any():
-        return "nothing did"
+        return "it is zero everywhere"
     frame, row, column = np.unravel_index(int(heat.argmax()), heat.shape)
     rows, columns = ("top", "middle", "bottom"), ("left", "centre", "right")
     vertical = rows[min(2, 3 * int(row) // heat.shape[1])]
     horizontal = columns[min(2, 3 * int(column) // heat.shape[2])]
-    return f"most of all the {vertical} {horizontal} of frame {int(frame) + 1} of {len(heat)}"
+    return f"brightest at the {vertical} {horizontal} of frame {int(frame) + 1} of {len(heat)}"
 
 
 def _overlaid(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Grey frames, uint8 (T, H, W, 3), in the colours of their heat."""
+    """Colour grey frames, uint8 (T, H, W, 3), by their heat, (T, H, W)."""
     import matplotlib
 
     grey = frames.mean(axis=3, keepdims=True) * 0.7
@@ -195,7 +198,7 @@ def _overlaid(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _sheet(frames: np.ndarray, bars: Sequence[float] | np.ndarray | None = None) -> Image.Image:
-    """Frames, uint8 (T, H, W, 3), in rows of COLUMNS; `bars` are drawn below them, (T,)."""
+    """Arrange frames, uint8 (T, H, W, 3), in rows of COLUMNS, with (T,) `bars` below them."""
     images = [Image.fromarray(frame) for frame in frames]
     for image in images:
         image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))

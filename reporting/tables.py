@@ -1,4 +1,4 @@
-"""What the tables of a report say, counted from its facts."""
+"""Compute the tables of a report."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,20 +9,20 @@ from evaluation.metrics import FEW, Thresholds, thresholds_of, wilson_interval
 from evaluation.results import labelled
 from reporting.facts import UNKNOWN, Facts, Videos
 
-SHOWN_CLASSES = 20  # of a confusion matrix with numbers in it
+SHOWN_CLASSES = 20  # largest confusion matrix that is shown with numbers
 OTHERS = "all others"
-FALSE_ALARMS = 0.05
+FALSE_POSITIVES = 0.05
 RECALL = 0.95
 
 
 class ClassRow(NamedTuple):
-    """One class; a video without a result counts as wrong, as it does in the accuracy."""
+    """One class; videos without a result count as wrong, as in the overall accuracy."""
 
     label: str
     n: int
     n_right: int
     interval: tuple[float, float]  # Wilson 95%
-    taken_for: str  # the class that most of its mistakes went to, or ""
+    most_confused: str  # the class that most of its mistakes were predicted as, or ""
 
     @property
     def accuracy(self) -> float:
@@ -30,7 +30,7 @@ class ClassRow(NamedTuple):
 
 
 def class_rows(facts: Facts) -> list[ClassRow]:
-    """The classes that have videos, worst first; of equal ones the one with more videos."""
+    """List the classes that have videos, worst first; larger classes first in ties."""
     assert facts.index is not None
     matrix = facts.confusion()
     targets = list(labelled(facts.index, facts.subset).values())
@@ -39,42 +39,42 @@ def class_rows(facts: Facts) -> list[ClassRow]:
     rows = []
     for number in np.flatnonzero(counts).tolist():
         n, right = int(counts[number]), int(matrix[number, number])
-        taken_for = int(wrong[number].argmax())
+        confused = int(wrong[number].argmax())
         rows.append(
             ClassRow(
                 facts.labels[number],
                 n,
                 right,
                 wilson_interval(right, n),
-                facts.labels[taken_for] if wrong[number, taken_for] else "",
+                facts.labels[confused] if wrong[number, confused] else "",
             )
         )
     return sorted(rows, key=lambda row: (row.accuracy, -row.n, row.label))
 
 
 class Pair(NamedTuple):
-    """A class that was taken for another one."""
+    """A true class and the class it was predicted as."""
 
     truth: str
-    answer: str
+    prediction: str
     n: int
-    share: float  # of the class's videos that have a result
+    share: float  # of the true class's videos that have a result
 
 
 def confused_pairs(matrix: np.ndarray, labels: Sequence[str], limit: int) -> list[Pair]:
-    """The pairs that most videos were confused in; of equal ones those of smaller classes."""
+    """List the pairs with the most mistakes; smaller classes first in ties."""
     totals = matrix.sum(axis=1)
     wrong = matrix * ~np.eye(len(matrix), dtype=bool)
-    truths, answers = np.nonzero(wrong)
-    order = np.lexsort((answers, truths, totals[truths], -wrong[truths, answers]))[:limit]
+    truths, predictions = np.nonzero(wrong)
+    order = np.lexsort((predictions, truths, totals[truths], -wrong[truths, predictions]))[:limit]
     return [
-        Pair(labels[t], labels[a], int(wrong[t, a]), float(wrong[t, a] / totals[t]))
-        for t, a in zip(truths[order].tolist(), answers[order].tolist(), strict=True)
+        Pair(labels[t], labels[p], int(wrong[t, p]), float(wrong[t, p] / totals[t]))
+        for t, p in zip(truths[order].tolist(), predictions[order].tolist(), strict=True)
     ]
 
 
 def shown_matrix(matrix: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """The whole matrix, or of many classes those with the most mistakes and the others as one."""
+    """Return the matrix and its labels; with many classes, merge those with the fewest mistakes."""
     if len(matrix) <= SHOWN_CLASSES:
         return matrix, list(labels)
     wrong = matrix * ~np.eye(len(matrix), dtype=bool)
@@ -88,41 +88,43 @@ def shown_matrix(matrix: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray,
 
 
 def too_few(counts: Sequence[int], labels: Sequence[str]) -> str | None:
-    """Why nothing can be said of scores and thresholds on so few videos per class; None if it can:
-    with FEW videos of each of two classes, or twice as many of more classes."""
+    """Say why there are too few videos to judge scores and thresholds, or return None.
+
+    Two classes need FEW videos each, more classes twice as many in all.
+    """
     if len(labels) == 2 and min(counts) < FEW:
-        told = " and ".join(f"{n} of {name}" for n, name in zip(counts, labels, strict=True))
-        return f"it takes some {FEW} videos of each class to tell, and there are {told}"
+        found = " and ".join(f"{n} of {name}" for n, name in zip(counts, labels, strict=True))
+        return f"needs at least {FEW} videos of each class; there are {found}"
     if sum(counts) < 2 * FEW:
-        return f"it takes some {2 * FEW} videos to tell, and there are {sum(counts)}"
+        return f"needs at least {2 * FEW} videos; there are {sum(counts)}"
     return None
 
 
 class Choice(NamedTuple):
-    """A threshold for the score of the positive class, and what becomes of the videos with it."""
+    """A threshold for the score of the positive class, and the resulting rates."""
 
-    what: str
+    criterion: str
     threshold: float
     recall: float
     precision: float
-    false_alarms: float  # the share of the negatives
+    false_positive_rate: float
     accuracy: float
 
 
 class TwoClasses(NamedTuple):
-    """A result of two classes as the search for one of them."""
+    """A two-class result as the detection of one class."""
 
     positive: str
     negative: str
     counts: Thresholds
     choices: list[Choice]
-    n_left_out: int  # videos whose score for the positive class was not kept
+    n_without_score: int  # videos whose score for the positive class was not saved
 
 
 def two_classes(facts: Facts, positive: str | None) -> TwoClasses:
-    """`positive` is the class that is looked for: unless told, the rarer one, or the first.
+    """Find thresholds for the class `positive`, by default the rarer one, or the first.
 
-    Raises ValueError, with the reason, where there is nothing to choose.
+    Raises ValueError, with the reason, if there is no threshold to choose.
     """
     if len(facts.labels) != 2 or facts.index is None:
         raise ValueError("only for two classes")
@@ -132,7 +134,9 @@ def two_classes(facts: Facts, positive: str | None) -> TwoClasses:
     scores = videos.score_of(facts.labels[number])
     is_used = videos.is_labelled & np.isfinite(scores)
     if not is_used.any():
-        raise ValueError("no video kept the score of both classes: set --output_topk 2 or more")
+        raise ValueError(
+            "the scores of both classes were not saved: run inference with --output_topk 2 or more"
+        )
     counts = thresholds_of(videos.targets[is_used] == number, scores[is_used])
     return TwoClasses(
         facts.labels[number],
@@ -144,38 +148,38 @@ def two_classes(facts: Facts, positive: str | None) -> TwoClasses:
 
 
 def _choices(counts: Thresholds) -> list[Choice]:
-    """Every choice takes the best of the thresholds that do what it asks; of equal ones the
-    highest, which calls the fewest."""
-    quiet = counts.false_positive_rate <= FALSE_ALARMS
-    thorough = int(np.argmax(counts.recall >= RECALL))
+    """Choose the best threshold for each criterion; the highest one in ties, which has the fewest
+    positives."""
+    allowed = counts.false_positive_rate <= FALSE_POSITIVES
+    high_recall = int(np.argmax(counts.recall >= RECALL))
     half = np.flatnonzero(counts.thresholds >= 0.5)
     found = [
-        ("at 0.5", int(half[-1]) if len(half) else None),
-        ("most videos right", int(counts.accuracy.argmax())),
-        ("best F1", int(counts.f1.argmax())),
+        ("0.5", int(half[-1]) if len(half) else None),
+        ("highest accuracy", int(counts.accuracy.argmax())),
+        ("highest F1", int(counts.f1.argmax())),
         (
-            f"at most {FALSE_ALARMS:.0%} false alarms",
-            int(np.where(quiet, counts.recall, -1).argmax()) if quiet.any() else None,
+            f"false positive rate at most {FALSE_POSITIVES:.0%}",
+            int(np.where(allowed, counts.recall, -1).argmax()) if allowed.any() else None,
         ),
-        (f"finds at least {RECALL:.0%}", thorough),
+        (f"recall at least {RECALL:.0%}", high_recall),
     ]
-    return [_choice(what, counts, place) for what, place in found if place is not None]
+    return [_choice(criterion, counts, place) for criterion, place in found if place is not None]
 
 
-def _choice(what: str, counts: Thresholds, place: int) -> Choice:
+def _choice(criterion: str, counts: Thresholds, place: int) -> Choice:
     columns = (counts.recall, counts.precision, counts.false_positive_rate, counts.accuracy)
-    threshold = 0.5 if what == "at 0.5" else float(counts.thresholds[place])
-    return Choice(what, threshold, *(float(column[place]) for column in columns))
+    threshold = 0.5 if criterion == "0.5" else float(counts.thresholds[place])
+    return Choice(criterion, threshold, *(float(column[place]) for column in columns))
 
 
 def worst_mistakes(videos: Videos, limit: int) -> list[int]:
-    """The wrong answers with the highest scores, as places in the columns."""
+    """Return the positions of the wrong predictions with the highest scores."""
     wrong = np.flatnonzero(videos.is_labelled & ~videos.hits & (videos.predictions != UNKNOWN))
     return wrong[np.argsort(-videos.scores[wrong], kind="stable")][:limit].tolist()
 
 
-def most_unsure(videos: Videos, limit: int, *, but: Sequence[int] = ()) -> list[int]:
-    """The videos whose two best scores are closest to each other, without those of `but`."""
+def most_uncertain(videos: Videos, limit: int, *, exclude: Sequence[int] = ()) -> list[int]:
+    """Return the positions of the videos whose two best scores are closest, except `exclude`."""
     order = np.argsort(videos.margins, kind="stable")
-    left = set(but)
-    return [number for number in order.tolist() if number not in left][:limit]
+    excluded = set(exclude)
+    return [number for number in order.tolist() if number not in excluded][:limit]

@@ -1,4 +1,4 @@
-"""Writing a report: for a results folder later on, or right after inference."""
+"""Write a report, of a results folder or right after inference."""
 
 import logging
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from reporting.page import render
 from reporting.strips import Viewer, make_strips
 from utils.files import written_whole
 
-N_AFTER_INFERENCE = 4  # strips of each kind: few, for the sake of a machine without a GPU
+N_AFTER_INFERENCE = 4  # film strips per group; few, because they take time without a GPU
 
 log = logging.getLogger("main")
 
@@ -25,7 +25,7 @@ log = logging.getLogger("main")
 def write_report(
     path: Path, facts: Facts, *, strips: Mapping[str, Any], positive: str | None = None
 ) -> None:
-    """Raises UserError where it can't be written, or `positive` is no class."""
+    """Write the page. Raises UserError if it can't be written, or `positive` is not a class."""
     page = render(facts, strips=strips, positive=positive)
     with written_whole(path) as part:
         part.write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -42,8 +42,10 @@ def report_inference(
     device: Device,
     dataset: VideoDataset,
 ) -> None:
-    """Write the report of results that have just been written to `folder`. What goes wrong with it
-    is told in one line: the results are there all the same."""
+    """Write the report of results that were just written to `folder`.
+
+    An error is only logged, in one line: the results themselves are complete.
+    """
     try:
         provenance = read_provenance(folder / f"{subset}.json")
         facts = facts_of(folder, subset, results, index, provenance)

@@ -36,7 +36,9 @@ def test_prints_the_lines_of_the_original_first(files, capsys):
         "calculate top-1 accuracy",
         "top-1 accuracy: 0.6",
     ]
-    assert lines[6].startswith("5 validation videos: 60.0% can be anything from 23% to 88%; ")
+    assert lines[6].startswith(
+        "only 5 validation videos: the 95% interval of an accuracy of 60.0% is"
+    )
     assert lines[7].startswith("video top-1 0.6000: 3 of 5 videos right, 95% interval 0.2307 to")
     assert lines[8:] == [
         "video top-5 0.8000",
@@ -49,7 +51,7 @@ def test_ignore_changes_the_denominator(files, capsys):
     assert eval_accuracy.main([*files, "--ignore", "--subset", "val"]) == 0
     out = capsys.readouterr().out
     assert "number of ground truth: 5\n" in out
-    assert "top-1 accuracy: 0.75\n" in out and "left out of the count: e0" in out
+    assert "top-1 accuracy: 0.75\n" in out and "excluded: e0" in out
 
 
 def test_save_writes_the_bare_number(files, tmp_path):

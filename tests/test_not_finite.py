@@ -68,7 +68,7 @@ def test_scores_that_are_not_finite_end_inference(trained, tmp_path, capsys, fla
     path = changed(trained, tmp_path / "c.pth", fc_weight=3e38)  # finite, but its sums are not
     flags = ("--resume_path", str(path), *flags)
     assert small_run(trained, *flags, result=str(tmp_path / "on")) == 2
-    assert "a_3: the model gives NaN or infinity" in one_line(capsys)
+    assert "a_3: the model outputs NaN or infinity" in one_line(capsys)
     assert not (tmp_path / "on/val.json").exists()
 
 
@@ -76,7 +76,7 @@ def test_scores_that_are_not_finite_end_validation(trained, tmp_path, capsys):
     path = changed(trained, tmp_path / "c.pth", fc_weight=3e38)
     flags = ("--resume_path", str(path), "--no_train")
     assert small_run(trained, *flags, result=str(tmp_path / "on")) == 2
-    assert "validation 1: a_3: the model gives NaN or infinity" in one_line(capsys)
+    assert "validation 1: a_3: the model outputs NaN or infinity" in one_line(capsys)
 
 
 def test_scores_that_are_not_finite_end_a_prediction(trained, tmp_path):
@@ -85,7 +85,7 @@ def test_scores_that_are_not_finite_end_a_prediction(trained, tmp_path):
     outputs = ("--json", tmp_path / "out.json")
     done = run_util("predict_video", video, "--checkpoint", path, *HOW, *outputs)
     assert done.status == 2, done.text
-    assert f"error: {video}: the model gives NaN or infinity" in done.stderr
+    assert f"error: {video}: the model outputs NaN or infinity" in done.stderr
 
 
 def test_features_that_are_not_finite_are_not_written(trained, tmp_path):
@@ -94,7 +94,7 @@ def test_features_that_are_not_finite_are_not_written(trained, tmp_path):
     how = ("--checkpoint", path, "--subset", "val", "--layer", "fc", *HOW)
     done = run_util("extract_features", trained / "index.json", trained / "jpg", out, *how)
     assert done.status == 2, done.text
-    assert "error: a_3: the model gives NaN or infinity" in done.stderr and not out.exists()
+    assert "error: a_3: the model outputs NaN or infinity" in done.stderr and not out.exists()
 
 
 def test_weights_that_are_not_finite_are_not_saved(trained, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The page of a results folder: what it counts, what it says where material is missing."""
+"""The HTML report: its figures, and what it says if data is missing."""
 
 import re
 from html.parser import HTMLParser
@@ -15,7 +15,7 @@ from reporting.facts import read_facts, read_log
 from reporting.tables import (
     class_rows,
     confused_pairs,
-    most_unsure,
+    most_uncertain,
     shown_matrix,
     two_classes,
     worst_mistakes,
@@ -57,7 +57,7 @@ def write_logs(folder):
 
 
 class Page(HTMLParser):
-    """What a browser would see of it: headings, texts, ids, and where it points to."""
+    """The headings, text, ids and link targets of a page."""
 
     def __init__(self, path):
         super().__init__()
@@ -66,11 +66,13 @@ class Page(HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
-        told = dict(attributes)
+        given = dict(attributes)
         self._tag = tag
-        self.ids += [told["id"]] if "id" in told else []
-        self.targets += [told[name] for name in ("src", "href", "xlink:href") if name in told]
-        if (tag == "svg" and not told.get("aria-label")) or (tag == "img" and not told.get("alt")):
+        self.ids += [given["id"]] if "id" in given else []
+        self.targets += [given[name] for name in ("src", "href", "xlink:href") if name in given]
+        if (tag == "svg" and not given.get("aria-label")) or (
+            tag == "img" and not given.get("alt")
+        ):
             self.unnamed.append(tag)
 
     def handle_data(self, data):
@@ -92,24 +94,24 @@ def two_classes_of(folder, n):
     make_results(folder, ["fight", "rest"], truths, [{0: s, 1: 1 - s} for s in answers])
 
 
-def test_few_videos_get_a_caution_first_and_no_verdict(tmp_path):
+def test_few_videos_get_a_warning_first_and_no_calibration(tmp_path):
     two_classes_of(tmp_path, 3)
     page = page_of(tmp_path)
-    first = page.text.index("6 validation videos: 83.3% can be anything from 44% to 97%")
-    assert first < page.text.index("of the validation videos are right")
-    reason = "it takes some 50 videos of each class to tell, and there are 3 of fight and 3 of rest"
-    assert page.text.count(f"Left out: {reason}.") == 2
-    assert "calibration error" not in page.text and "false alarms" not in page.text
+    warning = "only 6 validation videos: the 95% interval of an accuracy of 83.3% is 44% to 97%"
+    assert page.text.index(warning) < page.text.index("top-1 accuracy on validation videos")
+    reason = "needs at least 50 videos of each class; there are 3 of fight and 3 of rest"
+    assert page.text.count(f"Not shown: {reason}.") == 2
+    assert "calibration error" not in page.text and "false positive" not in page.text
 
 
 def test_few_videos_of_more_classes(tmp_path):
     random_results(tmp_path, ["a", "b", "c"], 99)
     page = page_of(tmp_path)
-    assert "Left out: it takes some 100 videos to tell, and there are 99." in page.text
-    assert "can be anything" not in page.text
+    assert "Not shown: needs at least 100 videos; there are 99." in page.text
+    assert "only 99" not in page.text
 
 
-def test_recordings_on_both_sides_are_told_first(tmp_path):
+def test_recordings_in_both_subsets_are_reported_first(tmp_path):
     two_classes_of(tmp_path, 60)
     entries = {
         "v0": entry_of("validation", "fight", 9),
@@ -119,27 +121,26 @@ def test_recordings_on_both_sides_are_told_first(tmp_path):
     write_index(tmp_path / "index.json", ["fight", "rest"], entries)
     page = page_of(tmp_path)
     place = page.text.index("m3_clip1 (training) and m3_clip2")
-    assert place < page.text.index("of the validation videos are right")
+    assert place < page.text.index("top-1 accuracy on validation videos")
 
 
-def test_two_classes_get_every_part(tmp_path):
+def test_two_classes_get_every_section(tmp_path):
     two_classes_of(tmp_path, 60)
     page_of(tmp_path)
     write_logs(tmp_path)
     page = page_of(tmp_path)  # replaces its own
     assert page.headings == [
-        "Training", "What is taken for what", "Accuracy of each class",
-        "Can the scores be relied on?", "Which threshold for fight?", "Videos", "Time",
-        "What made it",
+        "Training", "Confusion matrix", "Accuracy per class", "Calibration",
+        "Decision threshold for fight", "Videos", "Time", "Run details",
     ]  # fmt: skip
     assert "83.3%" in page.text and "100 of 120 videos" in page.text
-    assert "can be anything" not in page.text and "Left out" not in page.text
+    assert "only 120" not in page.text and "Not shown" not in page.text.partition("Videos")[0]
     assert len(page.ids) == len(set(page.ids))
     assert not page.unnamed
     assert all(target.startswith(("#", "data:")) for target in page.targets)
 
 
-def test_many_classes_stay_a_small_page(tmp_path):
+def test_many_classes_make_a_small_page(tmp_path):
     labels = [f"class {number} of many" for number in range(700)]
     random_results(tmp_path, labels, 3000)
     page = page_of(tmp_path)
@@ -147,7 +148,7 @@ def test_many_classes_stay_a_small_page(tmp_path):
     assert "all others" in page.text and "find" in page.ids
 
 
-def test_names_can_hold_anything(tmp_path):
+def test_labels_are_escaped(tmp_path):
     labels = ["<script>alert(1)</script>", '$x^2$ & "more"']
     make_results(tmp_path, labels, [0, 1], [{0: 0.7, 1: 0.3}, {0: 0.6, 1: 0.4}])
     page = page_of(tmp_path)
@@ -155,35 +156,35 @@ def test_names_can_hold_anything(tmp_path):
     assert page.text.count(labels[0]) > 2 and page.text.count(labels[1]) > 2
 
 
-def test_what_is_missing_is_left_out_and_named(tmp_path):
+def test_sections_without_data_say_why(tmp_path):
     make_results(tmp_path, ["a", "b"], [0, 1], [{0: 0.7, 1: 0.3}, {0: 0.6, 1: 0.4}])
     assert report.main([str(tmp_path)]) == 0
     page = Page(tmp_path / "report.html")
-    assert page.headings == ["Training", "Videos", "What made it"]
-    assert "nothing tells which index" in page.text and "holds no train.log" in page.text
+    assert page.headings == ["Training", "Videos", "Run details"]
+    assert "the index of the run is unknown" in page.text and "no train.log" in page.text
 
 
 @pytest.mark.parametrize("kept", [1, 2])
 def test_the_threshold_needs_the_scores_of_both_classes(tmp_path, kept):
     scores = [{0: 0.7, 1: 0.3}, {0: 0.4, 1: 0.6}]
     facts = make_results(tmp_path, ["a", "b"], [1, 1], scores, kept=kept)
-    with pytest.raises(ValueError, match="both classes must occur|set --output_topk"):
+    with pytest.raises(ValueError, match="both classes must occur|--output_topk 2"):
         two_classes(facts, "a")
-    assert "Left out: " in page_of(tmp_path).text
+    assert "Not shown: " in page_of(tmp_path).text
 
 
-def test_bad_arguments_are_one_line(tmp_path):
+def test_wrong_arguments_are_one_line(tmp_path):
     with pytest.raises(UserError, match="val.json: no such result file"):
         report.main([str(tmp_path)])
     make_results(tmp_path, ["a", "b"], [0, 1], [{0: 0.7, 1: 0.3}, {0: 0.6, 1: 0.4}])
     index = ["--index", str(tmp_path / "index.json")]
-    with pytest.raises(UserError, match="--positive c: the classes are a, b"):
+    with pytest.raises(UserError, match="--positive c: no such class; the classes are a, b"):
         report.main([str(tmp_path), *index, "--positive", "c"])
     with pytest.raises(UserError, match="can't be written"):
         report.main([str(tmp_path), *index, "--out", str(tmp_path / "val.json" / "r.html")])
 
 
-def test_columns_of_windows_unknown_labels_and_strangers(tmp_path):
+def test_columns_of_windows_unknown_labels_and_other_subsets(tmp_path):
     write_index(
         tmp_path / "index.json",
         ["a", "b"],
@@ -207,23 +208,23 @@ def test_columns_of_windows_unknown_labels_and_strangers(tmp_path):
     assert (row.label, row.n, row.n_right) == ("b", 3, 1)
 
 
-def test_mistakes_and_unsure_videos_are_the_extreme_ones(tmp_path):
+def test_shown_mistakes_and_uncertain_videos_are_the_extreme_ones(tmp_path):
     facts = random_results(tmp_path, list("abcd"), 60)
     videos = facts.videos
     mistakes = worst_mistakes(videos, 5)
     others = set(np.flatnonzero(~videos.hits)) - set(mistakes)
     assert not videos.hits[mistakes].any()
     assert min(videos.scores[mistakes]) >= max(videos.scores[list(others)])
-    unsure = most_unsure(videos, 5, but=mistakes)
-    left = set(range(60)) - set(mistakes) - set(unsure)
-    assert not set(unsure) & set(mistakes)
-    assert max(videos.margins[unsure]) <= min(videos.margins[list(left)])
+    uncertain = most_uncertain(videos, 5, exclude=mistakes)
+    left = set(range(60)) - set(mistakes) - set(uncertain)
+    assert not set(uncertain) & set(mistakes)
+    assert max(videos.margins[uncertain]) <= min(videos.margins[list(left)])
 
 
-def test_confused_pairs_come_by_their_number():
+def test_confused_pairs_are_sorted_by_count():
     matrix = np.array([[5, 3, 0], [1, 0, 3], [0, 0, 2]])
     pairs = confused_pairs(matrix, "abc", 10)
-    assert [(p.truth, p.answer, p.n) for p in pairs] == [
+    assert [(p.truth, p.prediction, p.n) for p in pairs] == [
         ("b", "c", 3),
         ("a", "b", 3),
         ("b", "a", 1),
@@ -231,7 +232,7 @@ def test_confused_pairs_come_by_their_number():
     assert pairs[0].share == 0.75 and len(confused_pairs(matrix, "abc", 2)) == 2
 
 
-def test_of_many_classes_the_rest_is_one(tmp_path):
+def test_rare_mistakes_of_many_classes_are_merged(tmp_path):
     matrix = np.random.default_rng(1).integers(0, 4, (50, 50))
     shown, names = shown_matrix(matrix, [str(number) for number in range(50)])
     assert shown.shape == (20, 20) and shown.sum() == matrix.sum()
@@ -244,7 +245,7 @@ def test_of_many_classes_the_rest_is_one(tmp_path):
     assert shown_matrix(small, list("abc")) == (pytest.approx(small), list("abc"))
 
 
-def test_each_choice_is_the_best_that_does_what_it_says(tmp_path):
+def test_each_threshold_is_the_best_for_its_criterion(tmp_path):
     draw_from = np.random.default_rng(5)
     truths = draw_from.integers(0, 2, 120)
     scores = np.clip(
@@ -254,41 +255,42 @@ def test_each_choice_is_the_best_that_does_what_it_says(tmp_path):
     facts = make_results(tmp_path, ["yes", "no"], truths.tolist(), answers)
     two = two_classes(facts, "yes")
     positive = truths == 0
-    found = {choice.what: choice for choice in two.choices}
+    found = {choice.criterion: choice for choice in two.choices}
 
     def outcome(threshold):
         called = scores >= threshold
         return {
-            "recall": called[positive].mean(), "false_alarms": called[~positive].mean(),
+            "recall": called[positive].mean(), "false_positive_rate": called[~positive].mean(),
             "accuracy": (called == positive).mean(),
             "precision": positive[called].mean() if called.any() else 1.0,
         }  # fmt: skip
 
     everywhere = [outcome(threshold) for threshold in np.unique(scores)]
     for choice in two.choices:
-        told = outcome(choice.threshold)
-        assert told == pytest.approx({name: getattr(choice, name) for name in told})
-    assert found["most videos right"].accuracy == max(o["accuracy"] for o in everywhere)
-    quiet = found["at most 5% false alarms"]
-    assert quiet.false_alarms <= 0.05
-    assert quiet.recall == max(o["recall"] for o in everywhere if o["false_alarms"] <= 0.05)
-    thorough = found["finds at least 95%"]
-    assert thorough.recall >= 0.95
-    least = min(o["false_alarms"] for o in everywhere if o["recall"] >= 0.95)
-    assert thorough.false_alarms == least
-    f1 = found["best F1"]
+        rates = outcome(choice.threshold)
+        assert rates == pytest.approx({name: getattr(choice, name) for name in rates})
+    assert found["highest accuracy"].accuracy == max(o["accuracy"] for o in everywhere)
+    few_positives = found["false positive rate at most 5%"]
+    rate = "false_positive_rate"
+    assert few_positives.false_positive_rate <= 0.05
+    assert few_positives.recall == max(o["recall"] for o in everywhere if o[rate] <= 0.05)
+    high_recall = found["recall at least 95%"]
+    assert high_recall.recall >= 0.95
+    least = min(o[rate] for o in everywhere if o["recall"] >= 0.95)
+    assert high_recall.false_positive_rate == least
+    f1 = found["highest F1"]
     assert 2 * f1.precision * f1.recall / (f1.precision + f1.recall) == pytest.approx(
         thresholds_of(positive, scores).f1.max()
     )
 
 
-def test_the_rarer_class_is_looked_for(tmp_path):
+def test_the_rarer_class_is_the_positive_one(tmp_path):
     facts = make_results(tmp_path, ["a", "b"], [0, 0, 1], [{0: 0.7, 1: 0.3}] * 3)
     assert two_classes(facts, None).positive == "b"
     assert two_classes(facts, "a").positive == "a"
 
 
-def test_logs_cut_short_or_with_columns_missing(tmp_path):
+def test_logs_with_short_rows_or_missing_columns(tmp_path):
     path = tmp_path / "val.log"
     assert read_log(path) is None
     path.write_text("epoch\tloss\tacc\tvideo_acc\n")
@@ -299,14 +301,14 @@ def test_logs_cut_short_or_with_columns_missing(tmp_path):
     assert np.isnan(table["video_acc"]).tolist() == [False, True]
 
 
-def test_charts_take_the_colours_of_the_page():
+def test_charts_use_the_colours_of_the_page():
     chart = draw("x", 'a "quoted" <text>', lambda axes: axes.set(title="of $money$"))
     assert "currentColor" in chart.svg and "of $money$" in chart.svg
     assert not re.findall(r"#0[01]0[0-9a-f]{3}", chart.svg)
     assert 'aria-label="a &quot;quoted&quot; &lt;text>"' in chart.svg
 
 
-def test_an_index_of_activitynet_will_do(tmp_path):
+def test_an_activitynet_index_is_accepted(tmp_path):
     from datasets.activitynet import read_any_index
     from utils.files import write_json
 

@@ -24,18 +24,18 @@ def pictures(found):
     return [target for target in found.targets if target.startswith("data:image/jpeg")]
 
 
-def test_inference_writes_it_with_strips_of_its_own_model(trained):
+def test_inference_writes_a_report_with_film_strips(trained):
     found = Page(trained / "res" / "report.html")
     assert not found.unnamed
     assert "resnet-10 on" in found.text and "save_1.pth, epoch 1" in found.text
-    assert "Grad-CAM, layer1" in found.text and "the surest of 2 looked at" in found.text
+    assert "Grad-CAM, layer1" in found.text and "the highest score of 2 tried" in found.text
     assert len(pictures(found)) == 2 * 4  # frames and heat of each of the 4 videos
     made = read_provenance(trained / "res" / "val.json")
     assert made.epoch == 1 and made.seconds > 0 and not made.checkpoint_changed
     assert made.options["sample_size"] == 32 and "torch" in made.versions
 
 
-def test_the_folder_alone_gives_the_same_pictures(trained, tmp_path):
+def test_a_report_of_the_folder_has_the_same_pictures(trained, tmp_path):
     out = tmp_path / "again.html"
     assert report.main([str(trained / "res"), "--out", str(out), "--strips", "4", "--no_cuda"]) == 0
     first, second = Page(trained / "res" / "report.html"), Page(out)
@@ -43,13 +43,13 @@ def test_the_folder_alone_gives_the_same_pictures(trained, tmp_path):
     assert second.text.count("window") >= 4
 
 
-def test_things_that_have_moved_are_named_or_given(trained, tmp_path):
+def test_moved_files_are_named_or_given_by_flags(trained, tmp_path):
     moved = tmp_path / "res"
     shutil.copytree(trained / "res", moved)
-    told = json.loads((moved / "val.run.json").read_text())
-    told |= {"checkpoint": str(tmp_path / "gone.pth")}
-    told["options"] |= {"video_path": str(tmp_path / "gone"), "annotation_path": "gone.json"}
-    (moved / "val.run.json").write_text(json.dumps(told))
+    run_details = json.loads((moved / "val.run.json").read_text())
+    run_details |= {"checkpoint": str(tmp_path / "gone.pth")}
+    run_details["options"] |= {"video_path": str(tmp_path / "gone"), "annotation_path": "gone.json"}
+    (moved / "val.run.json").write_text(json.dumps(run_details))
     index = ["--index", str(trained / "index.json"), "--no_cuda"]
     assert report.main([str(moved), *index]) == 0
     text = Page(moved / "report.html").text
@@ -63,16 +63,16 @@ def test_things_that_have_moved_are_named_or_given(trained, tmp_path):
     assert len(pictures(found)) == 4 and "layer3.0.conv1" in found.text
 
 
-def test_another_file_in_the_checkpoint_s_place_is_told(trained, tmp_path):
+def test_a_changed_checkpoint_is_reported(trained, tmp_path):
     moved = tmp_path / "res"
     shutil.copytree(trained / "res", moved)
-    told = json.loads((moved / "val.run.json").read_text())
-    (moved / "val.run.json").write_text(json.dumps(told | {"checkpoint_stamp": [1, 2.0]}))
+    run_details = json.loads((moved / "val.run.json").read_text())
+    (moved / "val.run.json").write_text(json.dumps(run_details | {"checkpoint_stamp": [1, 2.0]}))
     assert report.main([str(moved), "--strips", "0"]) == 0
-    assert "that file has changed since" in Page(moved / "report.html").text
+    assert "the file has changed since" in Page(moved / "report.html").text
 
 
-def test_no_report_if_told_so_and_none_is_no_failure(trained, tmp_path, monkeypatch, capsys):
+def test_no_report_with_the_flag_or_after_an_error(trained, tmp_path, monkeypatch, capsys):
     resume = ["--no_train", "--no_val", "--resume_path", str(trained / "res" / "save_1.pth")]
     flags = [*resume, "--inference", "--inference_no_average"]
     assert small_run(trained, *flags, "--no_report", result=str(tmp_path)) == 0

@@ -1,6 +1,6 @@
-"""The report as Chromium shows it: nothing sticks out, complains, or asks the network for anything.
+"""The report in Chromium: no overflow, no console messages, no network requests.
 
-Needs a Chromium or Chrome on the machine; without one these tests are skipped.
+Skipped without Chromium or Chrome.
 """
 
 import os
@@ -34,7 +34,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """Of a small run with pictures, of many classes with long names, and of two with a choice."""
+    """Reports of a small run with pictures, of many classes with long names, and of two classes."""
     run = tmp_path_factory.mktemp("run")
     make_dataset(run)
     assert small_run(run, "--inference", "--n_epochs", "2", report=True) == 0
@@ -54,30 +54,30 @@ def reports(tmp_path_factory):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 @pytest.mark.parametrize("name", ["run", "many", "two"])
-def test_it_fits_and_is_silent(browser, reports, name, width, scheme):
+def test_the_page_fits_and_loads_nothing(browser, reports, name, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
     page = context.new_page()
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    messages, requests = [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(reports[name].as_uri())
     assert page.evaluate("innerWidth") == width
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for details in page.query_selector_all("details > summary"):
         details.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate(STICKING_OUT) == []
+    assert page.evaluate(OVERFLOWING) == []
     assert page.evaluate(WITHOUT_TEXT) == []
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [reports[name].as_uri()]
+    assert messages == []
+    assert [url for url in requests if not url.startswith("data:")] == [reports[name].as_uri()]
     ground, ink = page.evaluate(COLOURS)
     assert (sum(ground) < sum(ink)) == (scheme == "dark")
     context.close()
 
 
-# Elements beyond the window's right edge, unless they lie in a part that scrolls by itself.
-STICKING_OUT = """() => [...document.querySelectorAll("body *")]
+# Elements beyond the right edge of the window, except inside parts that scroll.
+OVERFLOWING = """() => [...document.querySelectorAll("body *")]
     .filter(e => !e.closest(".scroll") && !e.closest("svg")
                  && e.getBoundingClientRect().right > innerWidth + 0.5)
     .map(e => e.outerHTML.slice(0, 90))"""
@@ -102,7 +102,7 @@ def test_text_of_charts_is_legible_on_a_phone(browser, reports):
     context.close()
 
 
-def test_a_class_can_be_found(browser, reports):
+def test_classes_can_be_searched(browser, reports):
     context = browser.new_context(viewport={"width": DESKTOP, "height": 900})
     page = context.new_page()
     page.goto(reports["many"].as_uri())
@@ -116,7 +116,7 @@ def test_a_class_can_be_found(browser, reports):
     context.close()
 
 
-def test_it_prints_on_paper(browser, reports):
+def test_the_page_can_be_printed(browser, reports):
     context = browser.new_context()
     page = context.new_page()
     page.goto(reports["run"].as_uri())

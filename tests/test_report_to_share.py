@@ -1,4 +1,4 @@
-"""What a report tells of the machine it was made on and of the people it shows."""
+"""A report must not reveal the paths of the machine it was made on."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tests.test_report import Page
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A run whose frames, index and results lie in folders that name a user and a client."""
+    """A run in a folder whose path names a user and a client."""
     root = tmp_path_factory.mktemp("home") / "alice/client"
     make_dataset(root)
     flags = small_flags(root, "--inference", "--n_epochs", "1", report=True)
@@ -23,7 +23,7 @@ def root(tmp_path_factory):
     return root
 
 
-def test_no_path_of_this_machine_is_in_it(root):
+def test_no_absolute_path_is_in_the_page(root):
     page = (root / "res/report.html").read_text(encoding="utf-8")
     assert str(root.parent) not in page and "alice" not in page
     text = Page(root / "res/report.html").text
@@ -31,14 +31,14 @@ def test_no_path_of_this_machine_is_in_it(root):
     assert "pictures of them" in text and "--strips 0" in text
 
 
-def test_nor_where_things_lie_elsewhere_or_are_missing(root, tmp_path):
+def test_paths_elsewhere_and_missing_files_are_shortened_too(root, tmp_path):
     results = root / "res"
-    told = json.loads((results / "val.run.json").read_text(encoding="utf-8"))
+    run_details = json.loads((results / "val.run.json").read_text(encoding="utf-8"))
     elsewhere = tmp_path / "bob/secret"
     elsewhere.mkdir(parents=True)
-    told["options"]["video_path"] = str(elsewhere / "frames/jpg")
-    told["checkpoint"] = str(elsewhere / "runs/gone.pth")
-    (results / "val.run.json").write_text(json.dumps(told), encoding="utf-8")
+    run_details["options"]["video_path"] = str(elsewhere / "frames/jpg")
+    run_details["checkpoint"] = str(elsewhere / "runs/gone.pth")
+    (results / "val.run.json").write_text(json.dumps(run_details), encoding="utf-8")
     out = tmp_path / "page.html"
     assert run_util("report", results, "--out", out, "--no_cuda").status == 0
     page = out.read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def test_nor_where_things_lie_elsewhere_or_are_missing(root, tmp_path):
     assert "…/runs/gone.pth: no such checkpoint" in page and "…/frames/jpg" in page
 
 
-def test_without_strips_it_names_and_shows_no_video(root, tmp_path):
+def test_without_strips_no_video_is_named_or_shown(root, tmp_path):
     out = tmp_path / "page.html"
     assert run_util("report", root / "res", "--out", out, "--strips", "0").status == 0
     page = out.read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def test_without_strips_it_names_and_shows_no_video(root, tmp_path):
     assert "pictures of them" not in page
 
 
-def test_paths_are_shortened_by_what_they_begin_with(monkeypatch):
+def test_paths_are_shortened_by_their_prefix(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/alice"))
     paths = [Path("/data/ucf/jpg"), Path("/x"), Path("/home/alice/a/b/c.pth")]
     shorten = ShortPaths(Path("/srv/project/results"), paths)

@@ -6,7 +6,14 @@ import pytest
 
 from datasets.index import entry_of, read_index, write_index
 from errors import UserError
-from evaluation.results import accuracy_of, caution, describe, ranked, read_results, write_results
+from evaluation.results import (
+    accuracy_of,
+    describe,
+    few_videos_warning,
+    ranked,
+    read_results,
+    write_results,
+)
 
 
 def scored(*labels):
@@ -65,7 +72,7 @@ def test_bad_result_files(tmp_path, text, complaint):
         read_results(tmp_path / "gone.json")
 
 
-def test_accuracy_counts_missing_videos_as_wrong_unless_told(index):
+def test_missing_videos_count_as_wrong_unless_ignored(index):
     results = {
         "a1": scored(*"abcde"),
         "a2": scored(*"cdefa"),
@@ -76,45 +83,51 @@ def test_accuracy_counts_missing_videos_as_wrong_unless_told(index):
     assert accuracy.top == {1: 2 / 4, 5: 3 / 4}
     assert accuracy.mean_class == pytest.approx((1 / 3 + 1) / 2)
     assert (accuracy.n_videos, accuracy.n_results, accuracy.n_counted) == (4, 4, 4)
-    assert accuracy.missing == ("a3",) and accuracy.strangers == ("t1",)
+    assert accuracy.missing == ("a3",) and accuracy.not_in_subset == ("t1",)
     text = "\n".join(describe(accuracy))
     assert "1 of 4 videos have no result, counted as wrong: a3" in text
-    assert "1 results are not of the subset's labelled videos, not counted: t1" in text
+    assert "1 results are not for labelled videos of the subset, not counted: t1" in text
 
     accuracy = accuracy_of(index, results, "val", ignore_missing=True)
     assert accuracy.top == {1: 2 / 3, 5: 1.0} and accuracy.n_counted == 3
     text = "\n".join(describe(accuracy))
-    assert "2 of 3 videos right" in text and "left out of the count: a3" in text
+    assert "2 of 3 videos right" in text and "excluded: a3" in text
 
 
 @pytest.mark.parametrize(
-    ("right", "n", "told"),
-    [(7, 8, "8 validation videos: 87.5% can be anything from 53% to 98%; "), (40, 49, "49 "),
-     (1, 1, "1 validation videos: 100.0% can be anything from 21% to 100%; "), (40, 50, None)],
+    ("right", "n", "interval"),
+    [(7, 8, "87.5% is 53% to 98%"), (40, 49, "81.6% is 69% to 90%"), (1, 1, "100.0% is 21% to"),
+     (40, 50, None)],
 )  # fmt: skip
-def test_what_few_videos_do_not_tell(tmp_path, right, n, told):
+def test_a_warning_for_fewer_than_50_videos(tmp_path, right, n, interval):
     entries = {f"v{i}": entry_of("validation", "a", 9) for i in range(n)}
     write_index(tmp_path / "index.json", "ab", entries)
     results = {name: scored("ab"[i >= right]) for i, name in enumerate(entries)}
-    text = caution(accuracy_of(read_index(tmp_path / "index.json"), results, "val"), "val")
-    assert text is None if told is None else text.startswith(told)
+    text = few_videos_warning(
+        accuracy_of(read_index(tmp_path / "index.json"), results, "val"), "val"
+    )
+    if interval is None:
+        assert text is None
+    else:
+        start = f"only {n} validation videos: the 95% interval of an accuracy of {interval}"
+        assert text.startswith(start)
 
 
-def test_top_k_is_not_told_beyond_what_was_saved(index):
+def test_top_k_is_unknown_beyond_the_saved_entries(index):
     results = {name: scored("a", "b", "c") for name in ("a1", "a2", "a3", "b1")}
     accuracy = accuracy_of(index, results, "validation", ks=(1, 3, 5))
     assert accuracy.top == {1: 0.75, 3: 1.0}
     lines = describe(accuracy, ks=(1, 3, 5))
     assert lines[1:3] == [
         "video top-3 1.0000",
-        "video top-5 unknown: the result holds fewer than 5 entries a video",
+        "video top-5 unknown: fewer than 5 entries were saved per video",
     ]
     whole = accuracy_of(index, {"a1": scored(*"bcdefa")}, "validation", ks=(9,))
     assert whole.top[9] == 0.25
-    assert "video top-9 0.2500 (there are only 6 labels)" in describe(whole, ks=(9,))
+    assert "video top-9 0.2500 (trivial: there are only 6 labels)" in describe(whole, ks=(9,))
 
 
-def test_order_is_by_score_and_nan_predicts_nothing(index):
+def test_labels_are_ranked_by_score_and_nan_is_dropped(index):
     nan = math.nan
     results = {
         "a1": [{"label": "b", "score": 0.1}, {"label": "a", "score": 0.9}],
@@ -141,10 +154,10 @@ def test_windows_are_averaged(index):
     assert any("averaged per video" in line for line in describe(accuracy))
 
 
-def test_labels_that_the_index_lacks_are_named(index):
+def test_labels_missing_from_the_index_are_named(index):
     accuracy = accuracy_of(index, {"a1": scored("A", "a")}, "val")
     assert accuracy.unknown_labels == ("A",) and accuracy.top[1] == 0
-    assert "1 labels of the result are not in the index: A" in describe(accuracy)
+    assert "1 labels in the result are not in the index: A" in describe(accuracy)
 
 
 def test_nothing_to_compare(index):

@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets.activitynet import read_any_index
 from datasets.index import SUBSETS
 from errors import UserError
-from evaluation.results import KS, Accuracy, accuracy_of, caution, describe, read_results
+from evaluation.results import KS, Accuracy, accuracy_of, describe, few_videos_warning, read_results
 from utils.command_line import INPUT, Parser, run
 from utils.files import written_whole
 from utils.outputs import ACCURACY
@@ -41,8 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{options.result}: holds fewer than {options.k} entries for some videos; run main.py "
             f"--inference again with --output_topk {options.k} or more"
         )
-    few = [text] if (text := caution(accuracy, options.subset)) is not None else []
-    lines = [*_lines_of_the_original(accuracy, options.k), *few, *describe(accuracy, ks=ks)]
+    few = few_videos_warning(accuracy, options.subset)
+    lines = [
+        *_lines_of_the_original(accuracy, options.k),
+        *filter(None, [few]),
+        *describe(accuracy, ks=ks),
+    ]
     print("\n".join(lines))
     if options.save:
         path = _saved_at(options)

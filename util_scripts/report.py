@@ -1,8 +1,9 @@
-"""One HTML page of a results folder: accuracy, curves, confusions, calibration, mistakes.
+"""Write an HTML report of a results folder: accuracy, curves, confusion, calibration, mistakes.
 
-RESULTS_DIR is what main.py --inference wrote; the page is a single file that needs no network. What
-made the result is read from {subset}.run.json or opts.json beside it; the flags say it where that
-is not known, or where things have moved. A part whose material is missing is left out and says so.
+RESULTS_DIR is the --result_path of main.py --inference; the report is a single file that needs no
+network. The index, frames and checkpoint of the run are read from {subset}.run.json or opts.json
+in that folder; flags override them, for example if files have moved. A section whose data is
+missing says so.
 """
 
 import argparse
@@ -23,18 +24,20 @@ N_STRIPS = 6
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.report", description=__doc__)
     parser.add_argument("results_dir", type=INPUT, metavar="RESULTS_DIR")
-    parser.add_argument("--subset", default="val", choices=SUBSETS, help="which result (val)")
+    parser.add_argument("--subset", default="val", choices=SUBSETS, help="result to report (val)")
     parser.add_argument(
         "--out", type=OutputPath(REPORT), help="file to write (RESULTS_DIR/report.html)"
     )
-    parser.add_argument("--index", type=INPUT, help="index JSON, if not the one the run used")
-    parser.add_argument("--frames", type=INPUT, help="frames, if not where the run read them")
-    parser.add_argument("--checkpoint", type=INPUT, help="weights, if not those the run used")
-    parser.add_argument("--positive", help="of two classes, the one that is looked for")
+    parser.add_argument("--index", type=INPUT, help="index JSON (default: that of the run)")
+    parser.add_argument("--frames", type=INPUT, help="folder of frames (default: that of the run)")
+    parser.add_argument("--checkpoint", type=INPUT, help="checkpoint (default: that of the run)")
+    parser.add_argument("--positive", help="with two classes, the one to detect (the rarer one)")
     parser.add_argument(
-        "--strips", type=int, default=N_STRIPS, help=f"mistakes and unsure videos each ({N_STRIPS})"
+        "--strips", type=int, default=N_STRIPS, help=f"videos to show per group ({N_STRIPS})"
     )
-    parser.add_argument("--layer", help="module that Grad-CAM looks at (the last fine enough one)")
+    parser.add_argument(
+        "--layer", help="module for Grad-CAM (default: the last that is fine enough)"
+    )
     parser.add_argument("--no_cuda", action="store_true", help="run the model on the CPU")
     parser.also_writes(REPORT, lambda options: [] if options.out else [_page_of(options)])
     options = parser.parse_args(argv)
