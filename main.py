@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from errors import UserError
-from opts import Options, parse_opts
+from opts import Options
+from parsing import parse_opts
 from utils.interruption import SIGPIPE, Interrupted, Interruption
 from utils.program import losing_output, run_program
 

@@ -22,7 +22,8 @@ from engine.distributed import World
 from errors import UserError
 from models.build import build, replace_head
 from models.catalog import FAMILIES
-from opts import Options, fill_in
+from opts import Options, Role, names_with
+from parsing import fill_in
 
 ONE_VALUE_PER_CHANNEL = "more than 1 value per channel"  # in torch's error from batch norm
 
@@ -30,26 +31,29 @@ log = logging.getLogger(__name__)
 
 
 def build_model(options: Options) -> nn.Module:
-    """A freshly initialised model with a head of --n_classes. Raises UserError where clips of the
-    options' size are too small for it."""
+    """Build a model with random weights and --n_classes outputs. Raises UserError where clips of
+    this size are too small for it."""
     model = _build(options, options.n_classes)
     _check_clips(model, options)
     return model
 
 
 def build_loaded_model(options: Options, checkpoint: Checkpoint) -> nn.Module:
-    """The model of a checkpoint, head included. Raises UserError where the options do not fit."""
+    """Build the model of a checkpoint, head included. Raises UserError where the options do not
+    fit its tensors."""
     return _build_loaded(options, checkpoint, options.n_classes)
 
 
 def _build_loaded(options: Options, checkpoint: Checkpoint, n_classes: int) -> nn.Module:
-    # First without memory: one small tensor of a file can ask for a model of any size.
+    # On the meta device first: the shape of one small tensor can ask for a model of any size.
     try:
         with torch.device("meta"):
             skeleton = _build(options, n_classes)
     except (ValueError, RuntimeError, ZeroDivisionError) as error:
         cause = str(error).splitlines()[0]
-        raise UserError(f"{checkpoint.path}: no {options.arch} has its shapes: {cause}") from None
+        raise UserError(
+            f"{checkpoint.path}: {options.arch} cannot have its shapes: {cause}"
+        ) from None
     check_fits(skeleton, checkpoint)
     _check_clips(skeleton, options)
     model = _build(options, n_classes)
@@ -70,8 +74,8 @@ def _check_clips(model: nn.Module, options: Options) -> None:
 
 
 def dry_run(model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Take clips of a shape (B, C, T, H, W) through a model on the meta device: nothing is computed
-    and nothing changes, but what torch raises on shapes is raised."""
+    """Run a forward pass for clips of a shape (B, C, T, H, W) on the meta device: it computes and
+    changes nothing, but raises what torch raises for wrong shapes."""
     tensors = chain(model.named_parameters(), model.named_buffers())
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
@@ -79,8 +83,8 @@ def dry_run(model: nn.Module, shape: tuple[int, ...]) -> None:
 
 
 def build_device(options: Options, *, number: int = 0) -> Device:
-    """Where and how to compute; `number` is that of the GPU. Raises UserError for a precision that
-    is not to be had there."""
+    """Choose the device (GPU `number` if there is one), precision and normalisation. Raises
+    UserError for a precision that the device does not support."""
     normalization = Normalization.of(
         options.mean_dataset,
         value_scale=options.value_scale,
@@ -96,29 +100,25 @@ def build_device(options: Options, *, number: int = 0) -> Device:
     )
 
 
-# Leave no trace in the tensors; only our own files tell them.
-STEM_OF_FILE = ("conv1_t_stride", "no_max_pool")
-PREPROCESSING = ("mean_dataset", "no_mean_norm", "no_std_norm", "value_scale")
-CLIPS = ("sample_size", "sample_duration", "sample_t_stride")
+def adopt_checkpoint_options(options: Options, checkpoint: Checkpoint, *, resumes: bool) -> Options:
+    """Take the architecture, stem and preprocessing from a checkpoint where no flag was given.
 
-
-def settle(options: Options, checkpoint: Checkpoint, *, resumes: bool) -> Options:
-    """Let a file tell what the flags leave open: architecture, stem, preprocessing.
-
-    A run that is resumed takes over the class count and the form of its clips too. Raises
-    UserError where a flag contradicts what only the file's options tell; what its tensors tell is
-    compared when they are loaded.
+    A run that `resumes` takes the number of classes and the shape of its clips too. A flag that
+    differs from the saved option is a warning, or a UserError for the stem, which the tensors do
+    not show; flags that differ from the tensors are reported when the weights are loaded.
     """
     found = _found_in_tensors(options, checkpoint, with_classes=resumes)
     saved = checkpoint.options
-    for name in STEM_OF_FILE + PREPROCESSING + (CLIPS if resumes else ()):
+    stem = names_with(Role.STEM)
+    clip_shape = names_with(Role.CLIP_SHAPE) if resumes else ()
+    for name in (*stem, *names_with(Role.PREPROCESSING), *clip_shape):
         if name not in saved:
             continue
         found[name] = saved[name]
         given = getattr(options, name)
         if name not in options.given or given == saved[name]:
             continue
-        if name in STEM_OF_FILE:
+        if name in stem:
             raise UserError(f"--{name} {given}: {checkpoint.path} was trained with {saved[name]}")
         log.warning("--%s %s: %s was trained with %s", name, given, checkpoint.path, saved[name])
     return fill_in(options, found)
@@ -131,12 +131,12 @@ def _found_in_tensors(
     if identity is None:
         return {}
     if "model" in options.given and options.model != identity.model:
-        return {}  # a contradiction, unless the families share these shapes: loading tells
+        return {}  # an error when the weights are loaded, unless both families have these shapes
     found = identity.values
     del found["n_input_channels"]
     if not with_classes:
         del found["n_classes"]
-    if "resnet_widen_factor" in found:  # the option is exact, the tensors' planes are rounded
+    if "resnet_widen_factor" in found:  # the option is exact, the tensors' width is rounded
         saved = checkpoint.options.get("resnet_widen_factor", found["resnet_widen_factor"])
         found["resnet_widen_factor"] = saved
     return found
@@ -145,9 +145,9 @@ def _found_in_tensors(
 def build_finetuned_model(
     options: Options, checkpoint: Checkpoint, labels: Sequence[str], index: Path
 ) -> nn.Module:
-    """The model of --pretrain_path with its head replaced by a fresh one of --n_classes.
+    """Build the model of --pretrain_path with a new head of --n_classes outputs.
 
-    With --keep_head the head stays; its classes must be those of the index, `labels`.
+    With --keep_head the head is kept; its classes must be `labels`, those of the index.
     """
     n_pretrain_classes = _pretrain_classes(options, checkpoint)
     model = _build_loaded(options, checkpoint, n_pretrain_classes)
@@ -155,11 +155,11 @@ def build_finetuned_model(
     if options.keep_head:
         _check_kept_head(options, checkpoint, n_pretrain_classes)
         check_class_names(checkpoint, labels, index)
-        log.info("%s: loaded all of %s, head %r included", checkpoint.path, options.arch, head)
+        log.info("%s: loaded %s with its head %r", checkpoint.path, options.arch, head)
         return model
     replace_head(model, options.model, options.n_classes)
     log.info(
-        "%s: loaded all of %s but its head of %d classes; fresh head %r of %d",
+        "%s: loaded %s without its head of %d classes; new head %r of %d",
         checkpoint.path,
         options.arch,
         n_pretrain_classes,
@@ -184,7 +184,7 @@ def _report_class_names(before: Sequence[str] | None, labels: Sequence[str]) -> 
     old, new = (
         ", ".join(names[:3]) + (", …" if len(names) > 3 else "") for names in (before, labels)
     )
-    log.info("classes: %d (%s) in the file, now %d (%s)", len(before), old, len(labels), new)
+    log.info("classes: %d (%s) in the checkpoint, now %d (%s)", len(before), old, len(labels), new)
 
 
 def _build(options: Options, n_classes: int) -> nn.Module:
@@ -208,9 +208,9 @@ def _pretrain_classes(options: Options, checkpoint: Checkpoint) -> int:
 
 
 def freeze_before(model: nn.Module, family: str, begin: str) -> None:
-    """Turn off the gradients of every module before `begin`; '' leaves all of them on.
+    """Turn off the gradients of all modules before `begin`; '' freezes none.
 
-    Batch norm of the frozen layers still runs in training mode, as in the original.
+    Batch norm of frozen layers still runs in training mode, as in the original.
     """
     if not begin:
         return
@@ -235,7 +235,7 @@ def takes_single_clips(model: nn.Module, shape: tuple[int, ...]) -> bool:
 
 
 def frozen_batch_norms(model: nn.Module) -> Sequence[nn.Module]:
-    """Those of frozen layers, or all of a model that has none."""
+    """The batch norms of frozen layers, or all batch norms of a model without frozen layers."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     frozen = [m for m in norms if not any(p.requires_grad for p in m.parameters())]
     return frozen if any(not p.requires_grad for p in model.parameters()) else norms
@@ -244,8 +244,11 @@ def frozen_batch_norms(model: nn.Module) -> Sequence[nn.Module]:
 def wrap_for_distributed(
     model: nn.Module, device: Device, world: World, *, sync_bn: bool
 ) -> nn.Module:
-    """What training steps call: the model, or with several processes a wrapper that averages its
-    gradients over them. Batch norm's statistics are the first process's, unless `sync_bn`."""
+    """Wrap the model in DistributedDataParallel where there are several processes.
+
+    The running statistics of batch norm are those of the first process, or with `sync_bn` those of
+    all processes.
+    """
     if world.size == 1:
         return model
     if sync_bn:
@@ -255,7 +258,7 @@ def wrap_for_distributed(
 
 
 def without_head(model: nn.Module, family: str) -> nn.Module:
-    """A model that shares the trunk and gives what its head would get, (B, D)."""
+    """A model that shares the trunk's weights and returns the input of the head, (B, D)."""
     trunk = copy.copy(model)
     trunk._modules = dict(model._modules)
     setattr(trunk, FAMILIES[family].head, nn.Identity())

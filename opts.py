@@ -1,27 +1,52 @@
-"""Every flag of main.py, resolved and checked as a whole.
+"""Every flag of main.py, one record each: type, default, allowed values, help, group and roles.
 
-Each option is declared once, as a field of `Options`; the parser and its help are made from the
-fields. Nothing here imports torch, so that -h and a wrong flag answer at once.
+To add a flag, add its record to `Options`. The parser, its help, the checks of values, what a
+checkpoint saves and every list of flags elsewhere are derived from the records. Nothing here
+imports torch, so that -h and a mistyped flag are answered at once.
 """
 
-import argparse
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from errors import UserError
 from models.catalog import FAMILIES, describe_depths
-from utils.command_line import FlagParser
-from utils.reading import shown, typed
 
-ROOTED_PATHS = ("video_path", "annotation_path", "result_path", "pretrain_path", "resume_path")
-AUTO = Path("auto")
+AUTO = Path("auto")  # --resume_path auto: the newest checkpoint of the results folder
+GROUPS = {
+    "files": "files",
+    "data": "data",
+    "clips": "clips: which frames, and which part of them",
+    "model": "model",
+    "training": "training",
+    "phases": "phases: training and validation by default, --inference on request",
+    "machine": "machine",
+}
 
 
-class Range(NamedTuple):
-    """The values that a number may have, both ends included, and how a message says that."""
+class Role(enum.Flag):
+    """What a flag is used for beyond the run that it was given to; `names_with` lists them."""
+
+    NONE = 0
+    REQUIRED = enum.auto()  # main.py does not run without it
+    ROOTED = enum.auto()  # a path joined with --root_path
+    DATA_PATH = enum.auto()  # saved as an absolute path beside results, so that a report finds it
+    ARCHITECTURE = enum.auto()  # an argument of the model families that list it
+    STEM = enum.auto()  # architecture that tensor shapes do not show: must equal the checkpoint's
+    PREPROCESSING = enum.auto()  # adopted from any checkpoint unless given
+    CLIP_SHAPE = enum.auto()  # adopted from a checkpoint that is resumed or used for inference
+    CLASSIFIER = enum.auto()  # offered by the scripts that load a checkpoint
+    WINDOWS = enum.auto()  # offered by the scripts that read the videos of an index
+    INFERENCE = enum.auto()  # not in the checkpoint: repeated in the suggested inference command
+    PIXELS = enum.auto()  # decides which pixels inference sees
+    DECIDES_BATCHES = enum.auto()  # a run resumed inside an epoch must have the same value
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a flag accepts, both ends included, and how a message puts that."""
 
     least: float
     most: float
@@ -31,203 +56,246 @@ class Range(NamedTuple):
         return self.words or f"from {self.least:,g} to {self.most:,g}".replace(",", "")
 
 
-# Bounds far beyond any use, so that what comes of a slip of the finger is a message.
+# Limits far beyond any sensible value: they catch typing errors.
 COUNT = Range(1, 10**6, "from 1 to a million")
 COUNT_OR_NONE = Range(0, 10**6, "from 0 to a million")
-SHARE = Range(1e-6, 1, "above 0 and at most 1")
+FRACTION = Range(1e-6, 1, "above 0 and at most 1")
 FACTOR = Range(0, 1e30, "from 0 to 1e30")
 
 
-def _flag(group: str, default: Any, help: str, range: Range | None = None, **arguments: Any) -> Any:
-    """One command-line flag; `arguments` go to argparse."""
-    metadata = {"group": group, "help": help, "range": range, **arguments}
-    return dataclasses.field(default=default, metadata=metadata)
+@dataclass(frozen=True)
+class Flag:
+    """All about one flag of main.py except its name."""
+
+    group: str  # a key of GROUPS
+    default: Any  # its type is the flag's; None is a path that may be missing
+    allowed: Range | tuple[Any, ...] | None  # numbers in a range, one of several values, or any
+    roles: Role
+    help: str
+    state_name: str | None  # its name in the optimiser's or schedule's state, which resuming keeps
+
+    @property
+    def is_path(self) -> bool:
+        return self.default is None or isinstance(self.default, Path)
+
+    @property
+    def value_type(self) -> Callable[[str], Any]:
+        """The type of one value on the command line."""
+        if self.is_path:
+            return Path
+        return type(self.default[0]) if isinstance(self.default, tuple) else type(self.default)
+
+
+def flag(
+    group: str,
+    default: Any,
+    allowed: Range | tuple[Any, ...] | None = None,
+    *,
+    roles: Role,
+    help: str,
+    state_name: str | None = None,
+) -> Any:
+    """A dataclass field with the record of a flag."""
+    record = Flag(group, default, allowed, roles, help, state_name)
+    return dataclasses.field(default=default, metadata={"flag": record})
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of one run. Paths are resolved; nothing writes to it."""
+    """The options of one run, checked and with resolved paths.
 
-    root_path: Path | None = _flag("files", None, "joined in front of the five paths below")
-    video_path: Path = _flag("files", None, "folder of the frames (or of the videos)")
-    annotation_path: Path = _flag("files", None, "index (JSON) of the videos")
-    result_path: Path = _flag("files", None, "folder of results, made if missing")
-    pretrain_path: Path | None = _flag("files", None, "checkpoint to fine-tune; gets a fresh head")
-    resume_path: Path | None = _flag(
-        "files", None, "checkpoint to go on from, or to evaluate; 'auto': newest in the results"
-    )
+    Scripts that load a checkpoint have options too; there the required paths keep their
+    placeholder Path().
+    """
 
-    dataset: str = _flag(
-        "data",
-        "kinetics",
-        "whose layout the index has",
-        choices=("activitynet", "kinetics", "ucf101", "hmdb51", "mit", "folder"),
-    )
-    n_classes: int = _flag(
-        "data",
-        400,
-        "outputs of the head; not given: one per label of the index, instead of",
-        range=COUNT,
-    )
-    n_pretrain_classes: int = _flag(
-        "data", 0, "classes of --pretrain_path; 0 reads the file", range=COUNT_OR_NONE
-    )
-    input_type: str = _flag("data", "rgb", "kind of frames", choices=("rgb", "flow"))
-    file_type: str = _flag("data", "jpg", "form of the frames", choices=("jpg", "hdf5", "video"))
-    on_bad_video: str = _flag(
-        "data", "stop", "what an unreadable frame does to the run", choices=("stop", "skip")
-    )
-    accimage: bool = _flag("data", False, "decode JPEG with the accimage package")
-    scaled_decode: bool = _flag(
-        "data",
-        False,
-        "validation and inference decode JPEGs of twice sample_size or more at half their size: "
-        "loads 1.3 times as fast, pixels 2.9/255 off on average",
-    )
-    n_threads: int = _flag(
-        "data", 4, "worker processes that load clips; 0 loads in the main one", range=Range(0, 1024)
-    )
+    # fmt: off
+    root_path: Path | None = flag("files", None, roles=Role.NONE,
+        help="folder that the five paths below are relative to")
+    video_path: Path = flag("files", Path(), roles=Role.REQUIRED | Role.ROOTED | Role.DATA_PATH,
+        help="folder of frames, HDF5 files or videos, as --file_type says")
+    annotation_path: Path = flag("files", Path(),
+        roles=Role.REQUIRED | Role.ROOTED | Role.DATA_PATH,
+        help="JSON index of the videos")
+    result_path: Path = flag("files", Path(), roles=Role.REQUIRED | Role.ROOTED,
+        help="folder for results, created if missing")
+    pretrain_path: Path | None = flag("files", None, roles=Role.ROOTED,
+        help="checkpoint to fine-tune; its head is replaced")
+    resume_path: Path | None = flag("files", None, roles=Role.ROOTED,
+        help="checkpoint to resume or, with --no_train, to evaluate; auto: the newest one in "
+        "--result_path, or a fresh start if there is none")
 
-    sample_size: int = _flag("clips", 112, "side of the square input, pixels", range=Range(1, 4096))
-    sample_duration: int = _flag("clips", 16, "frames per clip", range=Range(1, 4096))
-    sample_t_stride: int = _flag("clips", 1, "keep every so-many-th frame", range=COUNT)
-    train_crop: str = _flag(
-        "clips", "random", "spatial crop in training", choices=("random", "corner", "center")
-    )
-    train_crop_min_scale: float = _flag(
-        "clips", 0.25, "smallest area share of a random crop", range=SHARE
-    )
-    train_crop_min_ratio: float = _flag(
-        "clips", 0.75, "smallest aspect ratio of a random crop", range=SHARE
-    )
-    no_hflip: bool = _flag("clips", False, "no random horizontal flip")
-    colorjitter: bool = _flag("clips", False, "jitter brightness, contrast, saturation and hue")
-    train_t_crop: str = _flag(
-        "clips", "random", "temporal crop in training", choices=("random", "center")
-    )
-    n_val_samples: int = _flag("clips", 3, "evenly spaced clips per validation video", range=COUNT)
-    mean_dataset: str = _flag(
-        "clips",
-        "kinetics",
-        "whose pixel mean and std normalise",
-        choices=("kinetics", "activitynet", "0.5"),
-    )
-    no_mean_norm: bool = _flag("clips", False, "do not subtract the mean")
-    no_std_norm: bool = _flag("clips", False, "do not divide by the std")
-    value_scale: int = _flag("clips", 1, "pixels in [0, 1] or [0, 255]", choices=(1, 255))
+    dataset: str = flag("data", "kinetics",
+        ("activitynet", "kinetics", "ucf101", "hmdb51", "mit", "folder"), roles=Role.INFERENCE,
+        help="dataset; only the index of activitynet has a format of its own")
+    n_classes: int = flag("data", 400, COUNT, roles=Role.NONE,
+        help="outputs of the head; if omitted, one per label of the index instead of the "
+        "original's")
+    n_pretrain_classes: int = flag("data", 0, COUNT_OR_NONE, roles=Role.NONE,
+        help="classes of --pretrain_path; 0: as many as the file has")
+    input_type: str = flag("data", "rgb", ("rgb", "flow"),
+        roles=Role.INFERENCE | Role.PIXELS | Role.DECIDES_BATCHES,
+        help="RGB frames or optical flow")
+    file_type: str = flag("data", "jpg", ("jpg", "hdf5", "video"),
+        roles=Role.WINDOWS | Role.INFERENCE | Role.PIXELS,
+        help="how frames are stored: JPEG files, HDF5 files, or the videos themselves")
+    on_bad_video: str = flag("data", "stop", ("stop", "skip"), roles=Role.WINDOWS | Role.INFERENCE,
+        help="what to do about unreadable frames: stop the run, or skip that clip")
+    accimage: bool = flag("data", False, roles=Role.WINDOWS | Role.INFERENCE | Role.PIXELS,
+        help="decode JPEG with the accimage package")
+    scaled_decode: bool = flag("data", False, roles=Role.INFERENCE | Role.PIXELS,
+        help="in validation and inference, decode JPEGs of at least twice --sample_size at half "
+        "their size: loads 1.3 times as fast, pixels differ by 2.9/255 on average")
+    n_threads: int = flag("data", 4, Range(0, 1024), roles=Role.WINDOWS | Role.INFERENCE,
+        help="worker processes per node that load clips; 0: load in the main process")
 
-    model: str = _flag("model", "resnet", "family", choices=tuple(FAMILIES))
-    model_depth: int = _flag("model", 18, describe_depths())
-    conv1_t_size: int = _flag("model", 7, "temporal kernel of the stem", range=Range(1, 127))
-    conv1_t_stride: int = _flag("model", 1, "temporal stride of the stem", range=Range(1, 127))
-    no_max_pool: bool = _flag("model", False, "no max pooling after the stem")
-    resnet_shortcut: str = _flag("model", "B", "A pads with zeros, B projects", choices=("A", "B"))
-    resnet_widen_factor: float = _flag(
-        "model", 1.0, "width of resnet and resnet2p1d", range=Range(1e-3, 64)
-    )
-    wide_resnet_k: int = _flag("model", 2, "width of wideresnet", range=Range(1, 64))
-    resnext_cardinality: int = _flag("model", 32, "groups of resnext", range=Range(1, 4096))
+    sample_size: int = flag("clips", 112, Range(1, 4096),
+        roles=Role.CLIP_SHAPE | Role.CLASSIFIER | Role.PIXELS | Role.DECIDES_BATCHES,
+        help="side of the square input in pixels")
+    sample_duration: int = flag("clips", 16, Range(1, 4096),
+        roles=Role.CLIP_SHAPE | Role.CLASSIFIER | Role.PIXELS | Role.DECIDES_BATCHES,
+        help="frames per clip")
+    sample_t_stride: int = flag("clips", 1, COUNT,
+        roles=Role.CLIP_SHAPE | Role.CLASSIFIER | Role.PIXELS | Role.DECIDES_BATCHES,
+        help="use every n-th frame only")
+    train_crop: str = flag("clips", "random", ("random", "corner", "center"),
+        roles=Role.DECIDES_BATCHES, help="spatial crop in training")
+    train_crop_min_scale: float = flag("clips", 0.25, FRACTION, roles=Role.DECIDES_BATCHES,
+        help="smallest area of a random crop, as a fraction of the frame")
+    train_crop_min_ratio: float = flag("clips", 0.75, FRACTION, roles=Role.DECIDES_BATCHES,
+        help="smallest aspect ratio of a random crop; the largest is its inverse")
+    no_hflip: bool = flag("clips", False, roles=Role.DECIDES_BATCHES,
+        help="no random horizontal flip")
+    colorjitter: bool = flag("clips", False, roles=Role.DECIDES_BATCHES,
+        help="jitter brightness, contrast, saturation and hue")
+    train_t_crop: str = flag("clips", "random", ("random", "center"), roles=Role.DECIDES_BATCHES,
+        help="temporal crop in training")
+    n_val_samples: int = flag("clips", 3, COUNT, roles=Role.NONE,
+        help="evenly spaced clips per validation video")
+    mean_dataset: str = flag("clips", "kinetics", ("kinetics", "activitynet", "0.5"),
+        roles=Role.PREPROCESSING | Role.CLASSIFIER,
+        help="dataset whose pixel mean and standard deviation normalise the input")
+    no_mean_norm: bool = flag("clips", False, roles=Role.PREPROCESSING | Role.CLASSIFIER,
+        help="do not subtract the mean")
+    no_std_norm: bool = flag("clips", False, roles=Role.PREPROCESSING | Role.CLASSIFIER,
+        help="do not divide by the standard deviation")
+    value_scale: int = flag("clips", 1, (1, 255), roles=Role.PREPROCESSING | Role.CLASSIFIER,
+        help="scale pixels to [0, 1] or [0, 255]")
 
-    ft_begin_module: str = _flag("training", "", "first trained module (fc, layer4 …); '' is all")
-    batch_size: int = _flag(
-        "training", 128, "clips per batch, of all processes together", range=COUNT
-    )
-    accumulate: int = _flag(
-        "training", 1, "batches per optimiser step, one after the other", range=COUNT
-    )
-    n_epochs: int = _flag("training", 200, "last epoch; epochs count from 1", range=COUNT)
-    checkpoint: int = _flag("training", 10, "epochs between save_{epoch}.pth", range=COUNT)
-    optimizer: str = _flag("training", "sgd", "optimiser", choices=("sgd",))
-    learning_rate: float = _flag("training", 0.1, "initial learning rate", range=Range(1e-30, 1e30))
-    momentum: float = _flag("training", 0.9, "momentum", range=FACTOR)
-    dampening: float = _flag("training", 0.0, "dampening of the momentum", range=FACTOR)
-    clip_grad: float = _flag("training", 0.0, "largest norm of the gradient; 0: any", range=FACTOR)
-    weight_decay: float = _flag("training", 1e-3, "weight decay", range=FACTOR)
-    nesterov: bool = _flag("training", False, "Nesterov momentum; forces dampening 0")
-    class_weights: str = _flag(
-        "training",
-        "none",
-        "balanced: a clip counts in the training loss the more, the fewer videos its class has",
-        choices=("none", "balanced"),
-    )
-    lr_scheduler: str = _flag(
-        "training", "multistep", "learning rate schedule", choices=("multistep", "plateau")
-    )
-    multistep_milestones: tuple[int, ...] = _flag(
-        "training",
-        (50, 100, 150),
-        "epochs after which the rate is divided by 10",
-        nargs="+",
-        range=COUNT,
-    )
-    overwrite_milestones: bool = _flag("training", False, "apply new milestones on resume")
-    plateau_patience: int = _flag(
-        "training", 10, "epochs without progress before the rate drops", range=COUNT_OR_NONE
-    )
-    freeze_bn: bool = _flag(
-        "training",
-        False,
-        "keep the batch-norm statistics of the layers before --ft_begin_module (of all without it)",
-    )
-    cache_features: int = _flag(
-        "training",
-        0,
-        "views of each clip that a frozen trunk sees once, for its head to train on",
-        range=COUNT_OR_NONE,
-    )
-    keep_head: bool = _flag("training", False, "keep the head of --pretrain_path")
-    checkpoint_minutes: float = _flag(
-        "training",
-        0.0,
-        "minutes between saves to last.pth, inside epochs too; 0: never",
-        range=FACTOR,
-    )
-    keep_checkpoints: int = _flag(
-        "training", 0, "how many save_{epoch}.pth stay; 0: all", range=COUNT_OR_NONE
-    )
-    manual_seed: int = _flag("training", 1, "seed of everything random", range=Range(0, 2**63 - 1))
+    model: str = flag("model", "resnet", tuple(FAMILIES), roles=Role.CLASSIFIER,
+        help="model family")
+    model_depth: int = flag("model", 18, roles=Role.CLASSIFIER, help=describe_depths())
+    conv1_t_size: int = flag("model", 7, Range(1, 127), roles=Role.ARCHITECTURE,
+        help="temporal kernel size of the first convolution")
+    conv1_t_stride: int = flag("model", 1, Range(1, 127),
+        roles=Role.ARCHITECTURE | Role.STEM | Role.CLASSIFIER,
+        help="temporal stride of the first convolution")
+    no_max_pool: bool = flag("model", False,
+        roles=Role.ARCHITECTURE | Role.STEM | Role.CLASSIFIER,
+        help="no max pooling after the first convolution")
+    resnet_shortcut: str = flag("model", "B", ("A", "B"), roles=Role.ARCHITECTURE,
+        help="shortcuts between different shapes: A pads with zeros, B projects")
+    resnet_widen_factor: float = flag("model", 1.0, Range(1e-3, 64), roles=Role.ARCHITECTURE,
+        help="width factor of resnet and resnet2p1d")
+    wide_resnet_k: int = flag("model", 2, Range(1, 64), roles=Role.ARCHITECTURE,
+        help="width factor of wideresnet")
+    resnext_cardinality: int = flag("model", 32, Range(1, 4096), roles=Role.ARCHITECTURE,
+        help="groups of resnext's convolutions")
 
-    no_train: bool = _flag("phases", False, "skip training (validation then runs once)")
-    no_val: bool = _flag("phases", False, "skip validation")
-    inference: bool = _flag("phases", False, "score whole videos and write {subset}.json")
-    inference_subset: str = _flag(
-        "phases", "val", "videos to score", choices=("train", "val", "test")
-    )
-    inference_stride: int = _flag(
-        "phases", 16, "frames between windows; 0: sample_duration", range=COUNT_OR_NONE
-    )
-    inference_crop: str = _flag(
-        "phases", "center", "centre square or whole frame", choices=("center", "nocrop")
-    )
-    inference_no_average: bool = _flag("phases", False, "one entry per window, not per video")
-    inference_batch_size: int = _flag(
-        "phases", 0, "videos in flight; 0: batch_size", range=COUNT_OR_NONE
-    )
-    output_topk: int = _flag(
-        "phases", 5, "entries per video in the result; 0: all", range=Range(-(10**9), 10**9)
-    )
-    tensorboard: bool = _flag("phases", False, "event files in the results folder")
-    no_report: bool = _flag("phases", False, "no report.html after --inference")
+    ft_begin_module: str = flag("training", "", roles=Role.NONE,
+        help="first module to train, such as layer4 or fc; earlier ones are frozen; if omitted, "
+        "all are trained")
+    batch_size: int = flag("training", 128, COUNT, roles=Role.INFERENCE | Role.DECIDES_BATCHES,
+        help="clips per batch on each node, divided among its processes")
+    accumulate: int = flag("training", 1, COUNT, roles=Role.DECIDES_BATCHES,
+        help="batches per optimiser step (gradient accumulation)")
+    n_epochs: int = flag("training", 200, COUNT, roles=Role.NONE,
+        help="number of the last epoch; the first is 1")
+    checkpoint: int = flag("training", 10, COUNT, roles=Role.NONE,
+        help="write save_{epoch}.pth every n epochs and after the last")
+    optimizer: str = flag("training", "sgd", ("sgd",), roles=Role.NONE, help="optimiser")
+    learning_rate: float = flag("training", 0.1, Range(1e-30, 1e30), roles=Role.NONE,
+        state_name="initial_lr", help="initial learning rate")
+    momentum: float = flag("training", 0.9, FACTOR, roles=Role.NONE, state_name="momentum",
+        help="momentum")
+    dampening: float = flag("training", 0.0, FACTOR, roles=Role.NONE, state_name="dampening",
+        help="dampening of the momentum")
+    clip_grad: float = flag("training", 0.0, FACTOR, roles=Role.NONE,
+        help="largest norm of the gradient, which is scaled down to it; 0: no limit")
+    weight_decay: float = flag("training", 1e-3, FACTOR, roles=Role.NONE,
+        state_name="weight_decay", help="weight decay")
+    nesterov: bool = flag("training", False, roles=Role.NONE, state_name="nesterov",
+        help="Nesterov momentum; sets --dampening to 0")
+    class_weights: str = flag("training", "none", ("none", "balanced"), roles=Role.DECIDES_BATCHES,
+        help="balanced: weight the loss by inverse class frequency")
+    lr_scheduler: str = flag("training", "multistep", ("multistep", "plateau"), roles=Role.NONE,
+        help="learning rate schedule")
+    multistep_milestones: tuple[int, ...] = flag("training", (50, 100, 150), COUNT,
+        roles=Role.NONE, state_name="milestones",
+        help="epochs after which the learning rate is divided by 10")
+    overwrite_milestones: bool = flag("training", False, roles=Role.NONE,
+        help="when resuming, use the given milestones instead of the checkpoint's")
+    plateau_patience: int = flag("training", 10, COUNT_OR_NONE, roles=Role.NONE,
+        state_name="patience",
+        help="epochs without improvement before the learning rate is divided by 10")
+    freeze_bn: bool = flag("training", False, roles=Role.DECIDES_BATCHES,
+        help="freeze the batch norm statistics of the layers before --ft_begin_module, or of all "
+        "layers without it")
+    cache_features: int = flag("training", 0, COUNT_OR_NONE, roles=Role.DECIDES_BATCHES,
+        help="pass n views of each clip through the frozen trunk once, and train the head on "
+        "their features; 0: off")
+    keep_head: bool = flag("training", False, roles=Role.NONE,
+        help="keep the head of --pretrain_path")
+    checkpoint_minutes: float = flag("training", 0.0, FACTOR, roles=Role.NONE,
+        help="write last.pth every n minutes, also inside epochs; 0: never")
+    keep_checkpoints: int = flag("training", 0, COUNT_OR_NONE, roles=Role.NONE,
+        help="keep the newest n of save_{epoch}.pth; 0: all")
+    manual_seed: int = flag("training", 1, Range(0, 2**63 - 1), roles=Role.DECIDES_BATCHES,
+        help="random seed")
 
-    no_cuda: bool = _flag("machine", False, "run on the CPU")
-    precision: str = _flag(
-        "machine",
-        "auto",
-        "arithmetic; auto: bf16 autocast where the device computes it natively, else fp32",
-        choices=("auto", "fp32", "bf16", "fp16"),
-    )
-    compile: bool = _flag("machine", False, "training steps through torch.compile")
-    profile: bool = _flag("machine", False, "trace of some steps, in the results folder's profile")
-    distributed: bool = _flag(
-        "machine", False, "many processes; several visible GPUs are used without it"
-    )
-    dist_url: str = _flag("machine", "tcp://127.0.0.1:23456", "where processes meet")
-    world_size: int = _flag(
-        "machine", -1, "number of nodes; the launcher knows it", range=Range(-1, 10**6)
-    )
-    batchnorm_sync: bool = _flag("machine", False, "synchronised batch norm")
+    no_train: bool = flag("phases", False, roles=Role.NONE,
+        help="skip training; validation then runs once")
+    no_val: bool = flag("phases", False, roles=Role.NONE, help="skip validation")
+    inference: bool = flag("phases", False, roles=Role.NONE,
+        help="score whole videos and write {subset}.json")
+    inference_subset: str = flag("phases", "val", ("train", "val", "test"), roles=Role.INFERENCE,
+        help="videos to score")
+    inference_stride: int = flag("phases", 16, COUNT_OR_NONE,
+        roles=Role.WINDOWS | Role.INFERENCE | Role.PIXELS,
+        help="frames from the start of one window to the next; 0: --sample_duration")
+    inference_crop: str = flag("phases", "center", ("center", "nocrop"),
+        roles=Role.INFERENCE | Role.PIXELS, help="central square or whole frame")
+    inference_no_average: bool = flag("phases", False, roles=Role.INFERENCE,
+        help="write one entry per window instead of one per video")
+    inference_batch_size: int = flag("phases", 0, COUNT_OR_NONE,
+        roles=Role.WINDOWS | Role.INFERENCE, help="videos processed at a time; 0: --batch_size")
+    output_topk: int = flag("phases", 5, Range(-(10**9), 10**9), roles=Role.INFERENCE,
+        help="classes per video in the result; 0: all")
+    tensorboard: bool = flag("phases", False, roles=Role.NONE,
+        help="write TensorBoard event files to --result_path")
+    no_report: bool = flag("phases", False, roles=Role.INFERENCE,
+        help="do not write report.html after --inference")
 
-    given: frozenset[str] = frozenset()  # the flags that were on the command line
+    no_cuda: bool = flag("machine", False, roles=Role.CLASSIFIER | Role.INFERENCE,
+        help="run on the CPU")
+    precision: str = flag("machine", "auto", ("auto", "fp32", "bf16", "fp16"),
+        roles=Role.CLASSIFIER | Role.INFERENCE,
+        help="number format; auto: bf16 autocast where the device supports it natively, else fp32")
+    compile: bool = flag("machine", False, roles=Role.NONE,
+        help="compile training steps with torch.compile")
+    profile: bool = flag("machine", False, roles=Role.NONE,
+        help="write a profiler trace of some steps to --result_path")
+    distributed: bool = flag("machine", False, roles=Role.NONE,
+        help="join the processes of a launcher (torchrun, Slurm, MPI); not needed to use all GPUs "
+        "of one machine")
+    dist_url: str = flag("machine", "tcp://127.0.0.1:23456", roles=Role.NONE,
+        help="address where processes find each other")
+    world_size: int = flag("machine", -1, Range(-1, 10**6), roles=Role.NONE,
+        help="number of nodes; -1: as the launcher says")
+    batchnorm_sync: bool = flag("machine", False, roles=Role.NONE,
+        help="synchronise batch norm across GPU processes")
+
+    given: frozenset[str] = frozenset()  # names of the flags that were on the command line
+    # fmt: on
 
     @property
     def arch(self) -> str:
@@ -243,141 +311,21 @@ class Options:
 
     @property
     def window_stride(self) -> int:
-        """Frames between the windows of inference; a checkpoint may have told their length."""
+        """Kept frames between windows of inference; depends on sample_duration, which a
+        checkpoint may change."""
         return self.inference_stride or self.sample_duration
 
     def model_options(self) -> dict[str, Any]:
-        """The architecture flags that this family heeds."""
+        """The architecture flags that this family takes."""
         return {name: getattr(self, name) for name in FAMILIES[self.model].options}
 
     def as_plain(self) -> dict[str, Any]:
         """All options as plain JSON values: paths as text, tuples as lists."""
-        return {field.name: _plain(getattr(self, field.name)) for field in FLAGS} | {
+        return {name: _plain(getattr(self, name)) for name in FLAGS} | {
             "arch": self.arch,
             "inference_stride": self.window_stride,
             "n_input_channels": self.n_input_channels,
         }
-
-
-FLAGS = tuple(field for field in fields(Options) if field.metadata)
-# What a file of the original does not tell, and how to compute.
-CLASSIFIER_FLAGS = (
-    "model",
-    "model_depth",
-    "conv1_t_stride",
-    "no_max_pool",
-    "sample_size",
-    "sample_duration",
-    "sample_t_stride",
-    "mean_dataset",
-    "no_mean_norm",
-    "no_std_norm",
-    "value_scale",
-    "precision",
-    "no_cuda",
-)
-
-
-def parse_opts(argv: Sequence[str] | None = None) -> Options:
-    """Read the command line into checked, frozen options.
-
-    Raises UserError with a line for every value that is out of range and every contradiction.
-    """
-    values = vars(_build_parser().parse_args(argv))
-    options = _resolve(Options(**values, given=frozenset(values)))
-    problems = [*_bad_ranges(options), *_contradictions(options)]
-    if "model" in options.given or not options.starts_from_file:
-        problems += _model_contradictions(options)
-    if problems:
-        raise UserError("\n".join(problems))
-    return options
-
-
-def options_of(given: Mapping[str, Any]) -> Options:
-    """The options of a program that takes only some of the flags: those given, else the defaults.
-
-    Raises UserError with a line for every value that is out of range.
-    """
-    options = _resolve(Options(**given, given=frozenset(given)))
-    problems = list(_bad_ranges(options))
-    if problems:
-        raise UserError("\n".join(problems))
-    return options
-
-
-def fill_in(options: Options, found: Mapping[str, Any]) -> Options:
-    """Take values that a checkpoint tells for flags that were not given, and check again.
-
-    Raises UserError where what was given contradicts the model that was found.
-    """
-    filled = replace(options, **{k: v for k, v in found.items() if k not in options.given})
-    problems = list(_model_contradictions(filled))
-    if problems:
-        raise UserError("\n".join(problems))
-    return filled
-
-
-GROUPS = {
-    "files": "files",
-    "data": "data",
-    "clips": "clips: which frames, which part of the picture",
-    "model": "model",
-    "training": "training",
-    "phases": "phases: train and validate by default, --inference on request",
-    "machine": "machine",
-}
-
-
-def _build_parser() -> argparse.ArgumentParser:
-    parser = FlagParser(
-        prog="main.py",
-        description="Train, fine-tune, validate and run 3D ResNets on videos.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=98),
-        usage="main.py --video_path DIR --annotation_path JSON --result_path DIR [flags]",
-    )
-    for group, title in GROUPS.items():
-        names = [field.name for field in FLAGS if field.metadata["group"] == group]
-        add_flags(parser.add_argument_group(title), names)
-    return parser
-
-
-def add_flags(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
-    """Add some of the flags of `Options` to a parser. One that is not given leaves no trace in what
-    is parsed: its default is the field's, so that `given` can be told."""
-    absent = argparse.SUPPRESS
-    for name in names:
-        field = Options.__dataclass_fields__[name]
-        meta = {k: v for k, v in field.metadata.items() if k not in ("group", "range")}
-        text = meta.pop("help")
-        if isinstance(field.default, bool):
-            parser.add_argument(f"--{name}", action="store_true", default=absent, help=text)
-            continue
-        parser.add_argument(
-            f"--{name}",
-            default=absent,
-            type=_type_of(field.default),
-            help=text + _default_text(field.default),
-            **_metavar(field.default, meta),
-        )
-
-
-def _type_of(default: Any) -> Callable[[str], Any]:
-    if default is None:
-        return Path
-    return type(default[0]) if isinstance(default, tuple) else type(default)
-
-
-def _metavar(default: Any, meta: dict[str, Any]) -> dict[str, Any]:
-    if "choices" in meta:
-        return meta | {"metavar": "|".join(map(str, meta["choices"]))}
-    return meta | {"metavar": "PATH" if default is None else _type_of(default).__name__.upper()}
-
-
-def _default_text(default: Any) -> str:
-    if default is None or default == "":
-        return ""
-    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    return f" ({str(shown).replace('%', '%%')})"
 
 
 def _plain(value: Any) -> Any:
@@ -386,129 +334,15 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def expanded(path: Path) -> Path:
-    """With ~ and ~name in front replaced by that user's home. Raises UserError where there is no
-    such user."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise UserError(f"{path}: no such user {path.parts[0]}") from None
+FLAGS: Mapping[str, Flag] = {
+    field.name: field.metadata["flag"] for field in fields(Options) if field.metadata
+}
 
 
-def _resolve(options: Options) -> Options:
-    """Join the root, expand ~, settle the values that other values decide."""
-    changes: dict[str, Any] = {"multistep_milestones": tuple(options.multistep_milestones)}
-    if options.root_path is not None:
-        changes["root_path"] = expanded(options.root_path)
-    for name in ROOTED_PATHS:
-        path = getattr(options, name)
-        if path is not None and not (name == "resume_path" and path == AUTO):
-            changes[name] = changes.get("root_path", Path()) / expanded(path)
-    if options.nesterov:
-        changes["dampening"] = 0.0
-    if options.inference_batch_size == 0:
-        changes["inference_batch_size"] = max(1, options.batch_size)
-    return replace(options, **changes)
-
-
-def _bad_ranges(options: Options) -> Iterator[str]:
-    for field in FLAGS:
-        value, range = getattr(options, field.name), field.metadata["range"]
-        if range is not None and not _is_within(value, range):
-            yield f"--{field.name} {_shown(value)}: must be {range}"
-
-
-def _is_within(value: Any, range: Range) -> bool:
-    """Whether a number, or all of several, lie in a range; NaN lies in none."""
-    values = value if isinstance(value, tuple) else (value,)
-    return all(range.least <= number <= range.most for number in values)
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def check_saved(values: Any, place: str) -> dict[str, Any]:
-    """The options that a file holds, of this program's flags those that are known.
-
-    Raises UserError, which begins with `place`, for a value that its flag would refuse.
-    """
-    values = typed(values, dict[str, Any], f"{place}: options")
-    checked = {}
-    for field in FLAGS:
-        if field.name not in values:
-            continue
-        where = f"{place}: option {field.name}"
-        value = typed(values[field.name], _saved_type(field.default), where)
-        choices, range = field.metadata.get("choices"), field.metadata["range"]
-        if choices is not None and value not in choices:
-            raise UserError(f"{where}: {shown(value)} is none of {', '.join(map(str, choices))}")
-        if range is not None and not _is_within(value, range):
-            raise UserError(f"{where}: {shown(value)} must be {range}")
-        checked[field.name] = value
-    return checked
-
-
-def _saved_type(default: Any) -> Any:
-    """The type of an option as as_plain() writes it."""
-    if default is None:
-        return str | None
-    return tuple[int, ...] if isinstance(default, tuple) else type(default)
-
-
-def _contradictions(options: Options) -> Iterator[str]:
-    for name in ("video_path", "annotation_path", "result_path"):
-        if getattr(options, name) is None:
-            yield f"--{name} is missing"
-    if options.batchnorm_sync and options.no_cuda:
-        yield "--batchnorm_sync works on GPUs alone: leave out that or --no_cuda"
-    if options.world_size > 1 and not options.distributed:
-        yield f"--world_size {options.world_size} needs --distributed and a launcher on each node"
-    if options.cache_features and options.distributed:
-        yield "--cache_features runs in one process: leave out --distributed"
-    if options.nesterov and options.momentum == 0:
-        yield "--nesterov needs a --momentum above 0"
-    if options.input_type == "flow" and options.file_type != "hdf5":
-        yield f"--input_type flow is read from --file_type hdf5, not {options.file_type}"
-    if options.dataset == "activitynet" and options.file_type != "jpg":
-        yield f"--dataset activitynet is read from --file_type jpg, not {options.file_type}"
-    if options.scaled_decode and (options.accimage or options.file_type == "video"):
-        other = "--accimage" if options.accimage else "--file_type video"
-        yield f"--scaled_decode is not to be had with {other}: leave one out"
-    if options.input_type == "flow" and options.colorjitter:
-        yield "--colorjitter changes colours, which --input_type flow has not"
-    if options.no_train and options.no_val and not options.inference:
-        yield "--no_train --no_val without --inference leaves nothing to do"
-    if options.lr_scheduler == "plateau" and options.no_val and not options.no_train:
-        yield "--lr_scheduler plateau follows the validation loss, which --no_val skips"
-    if options.no_train and options.resume_path is None:
-        yield "--no_train needs --resume_path: without it the weights would be random"
-    if options.keep_head and not options.starts_from_file:
-        yield "--keep_head keeps the head of --pretrain_path, which is missing"
-    if options.ft_begin_module and not options.starts_from_file:
-        yield (
-            f"--ft_begin_module {options.ft_begin_module} freezes the layers before it; "
-            "without --pretrain_path or --resume_path those would stay random: leave it out too, "
-            "and train a small network at a low rate (--model_depth 10 --learning_rate 0.01)"
-        )
-
-
-def _model_contradictions(options: Options) -> Iterator[str]:
-    family = FAMILIES[options.model]
-    if options.model_depth not in family.depths:
-        known = " ".join(map(str, family.depths))
-        yield f"--model_depth {options.model_depth}: {options.model} has depths {known}"
-    if options.ft_begin_module and options.ft_begin_module not in family.modules:
-        yield (
-            f"--ft_begin_module {options.ft_begin_module}: the modules of {options.model} are "
-            + " ".join(family.modules)
-        )
-    head = family.head
-    if options.cache_features and not (options.ft_begin_module == head and options.freeze_bn):
-        yield f"--cache_features needs a frozen trunk: --ft_begin_module {head} --freeze_bn"
-    for field in FLAGS:
-        if field.metadata["group"] != "model" or field.name in ("model", "model_depth"):
-            continue
-        value = getattr(options, field.name)
-        if field.name not in family.options and value != field.default:
-            yield f"--{field.name} {value}: {options.model} has no such option"
+def names_with(roles: Role, *, without: Role = Role.NONE) -> tuple[str, ...]:
+    """The flags that have all of `roles` and none of `without`, in the order of the records."""
+    return tuple(
+        name
+        for name, record in FLAGS.items()
+        if roles in record.roles and not record.roles & without
+    )

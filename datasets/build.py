@@ -156,7 +156,6 @@ def _usable_records(
     options: Options, index: Index, subset: str, *, whole_videos: bool = False
 ) -> Sequence[VideoRecord]:
     """The videos of a subset whose frames are there; the others are counted and named."""
-    assert options.video_path is not None
     if isinstance(index, UntrimmedIndex):
         select = select_whole if whole_videos else select_parts
         records, omitted = select(index, subset, options.video_path)

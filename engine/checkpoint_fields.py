@@ -1,14 +1,14 @@
-"""What our checkpoints hold beside the original's keys, read into types."""
+"""The keys of our checkpoints that the original does not have, read and checked."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict
 
 import msgspec
 
-from opts import check_saved
+from parsing import check_saved
 from utils.reading import LARGEST, LONGEST_NAME, Finite, typed
 
-WRITTEN_BY_US = ("options", "versions")  # at least one of them is in every file that we wrote
+WRITTEN_BY_US = ("options", "versions")  # every file of ours has at least one of them
 
 Natural = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -33,7 +33,7 @@ class SavedPosition(TypedDict):
 
 
 class SavedScaler(TypedDict):
-    """The loss scaling of an fp16 run, as torch.amp.GradScaler has it."""
+    """The state of torch.amp.GradScaler in an fp16 run."""
 
     scale: Annotated[float, msgspec.Meta(gt=0, le=LARGEST)]
     growth_factor: Annotated[float, msgspec.Meta(gt=1, le=LARGEST)]
@@ -43,17 +43,16 @@ class SavedScaler(TypedDict):
 
 
 class Extras(msgspec.Struct):
-    """Checked values; `options` are those of this program's flags, and none in files of other
-    programs."""
+    """Checked values. `options` are the flags of main.py; empty in files of other programs."""
 
     options: dict[str, Any] = {}
     class_names: list[Name] | None = None
     versions: dict[str, Name] = {}
     best: Best | None = None
     position: SavedPosition | None = None
-    scaler: SavedScaler | None = None  # None where the precision needed no scaling
+    scaler: SavedScaler | None = None  # None for precisions without loss scaling
     n_nodes: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    training_videos: Name | None = None  # their digest, see engine.resume_check
+    training_videos: Name | None = None  # their digest, for engine.resume_check
 
     @property
     def is_ours(self) -> bool:
@@ -61,10 +60,10 @@ class Extras(msgspec.Struct):
 
 
 def read_extras(content: Mapping[str, Any], place: str) -> Extras:
-    """The extras of a checkpoint's content. Raises UserError, which begins with `place`, for values
-    that we never wrote.
+    """Read the extras of a checkpoint's content.
 
-    Of a file of another program only "class_names" counts, and only if it is a list of names.
+    Of a file of another program only "class_names" is used, if it is a list of names. Raises
+    UserError, which begins with `place`, for values that this program does not write.
     """
     if not any(name in content for name in WRITTEN_BY_US):
         names = content.get("class_names")

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, ReduceLROnPlateau
 from engine.checkpoint import Checkpoint
 from engine.optimizer_state import load_optimizer
 from errors import UserError
-from opts import Options
+from opts import FLAGS, Options
 from utils.reading import shown
 
 NAME = "name"  # of a schedule, in its saved state
@@ -62,15 +62,7 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 # Flags whose values a resumed run takes from the file, with their names in the saved states.
-RESUMED = {
-    "learning_rate": "initial_lr",
-    "momentum": "momentum",
-    "dampening": "dampening",
-    "weight_decay": "weight_decay",
-    "nesterov": "nesterov",
-    "multistep_milestones": "milestones",
-    "plateau_patience": "patience",
-}
+RESUMED = {name: flag.state_name for name, flag in FLAGS.items() if flag.state_name is not None}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from errors import UserError
-from opts import check_saved
+from opts import Role, names_with
+from parsing import check_saved
 from utils.files import write_json
 from utils.reading import Finite, read_json, typed
 
@@ -70,7 +71,7 @@ def write_provenance(
     there = checkpoint is not None and checkpoint.exists()
     paths = {
         name: str(Path(value).absolute())
-        for name in ("annotation_path", "video_path")
+        for name in names_with(Role.DATA_PATH)
         if (value := options.get(name)) is not None
     }
     content = {

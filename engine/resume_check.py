@@ -1,4 +1,4 @@
-"""Whether a resumed run is still the one that was interrupted: the same clips in the same order."""
+"""Check that a resumed run sees the same clips in the same order as before."""
 
 import logging
 from collections.abc import Mapping
@@ -8,36 +8,16 @@ from typing import Any
 from errors import UserError
 from utils.reading import shown
 
-# The flags that decide which clips a training step sees, and how they count.
-DECIDE_CLIPS = (
-    "batch_size",
-    "accumulate",
-    "manual_seed",
-    "sample_size",
-    "sample_duration",
-    "sample_t_stride",
-    "train_crop",
-    "train_crop_min_scale",
-    "train_crop_min_ratio",
-    "train_t_crop",
-    "no_hflip",
-    "colorjitter",
-    "input_type",
-    "class_weights",
-    "freeze_bn",
-    "cache_features",
-)
-
 log = logging.getLogger(__name__)
 
 
 def check_same_run(
     path: Path, saved: Mapping[str, Any], here: Mapping[str, Any], *, is_inside_epoch: bool
 ) -> None:
-    """Compare the settings that a checkpoint was saved with to those of this run.
+    """Compare the settings `saved` in a checkpoint with those of this run.
 
-    Raises UserError for one that differs inside an epoch, whose batches it would mix; at the end
-    of one it is logged. Settings that the file does not hold are passed over.
+    A setting that differs raises UserError inside an epoch, whose batches it would change, and is
+    logged at the end of one. Settings that the file does not hold are ignored.
     """
     for name, value in here.items():
         before = saved.get(name)
@@ -46,6 +26,6 @@ def check_same_run(
         if is_inside_epoch:
             raise UserError(
                 f"{name} {shown(value)}: {path} was saved inside an epoch with {shown(before)}; "
-                "resume with that, or from a save_{epoch}.pth"
+                "resume with that value, or from a save_{epoch}.pth"
             )
-        log.warning("%s %s: %s was trained with %s so far", name, shown(value), path, shown(before))
+        log.warning("%s %s: %s was trained with %s", name, shown(value), path, shown(before))

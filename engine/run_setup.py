@@ -19,12 +19,12 @@ from engine.progress import Position
 from engine.run_log import RunLog
 from errors import UserError
 from model import (
+    adopt_checkpoint_options,
     build_device,
     build_finetuned_model,
     build_loaded_model,
     build_model,
     freeze_before,
-    settle,
 )
 from opts import AUTO, Options
 
@@ -60,7 +60,7 @@ def set_up(options: Options, world: World) -> Run:
     resumed, pretrained = _read_checkpoints(options)
     options = _count_classes(options, index, is_resumed=resumed is not None)
     if (file := resumed or pretrained) is not None:
-        options = settle(options, file, resumes=resumed is not None)
+        options = adopt_checkpoint_options(options, file, resumes=resumed is not None)
     _check_classes(options, index)
     if resumed is not None:
         check_class_names(resumed, index.labels, index.path)

@@ -31,7 +31,7 @@ from engine.profiler import tracing
 from engine.progress import Position, Stopwatch
 from engine.provenance import versions, write_provenance
 from engine.results_folder import locked
-from engine.resume_check import DECIDE_CLIPS, check_same_run
+from engine.resume_check import check_same_run
 from engine.run_setup import Run, set_up
 from engine.scoring import clip_network, head_network, make_scorer
 from errors import UserError
@@ -40,7 +40,7 @@ from evaluation.results import Entries, accuracy_of, describe, few_videos_warnin
 from inference import infer
 from model import frozen_batch_norms, takes_single_clips, without_head, wrap_for_distributed
 from models.catalog import FAMILIES
-from opts import Options
+from opts import Options, Role, names_with
 from reporting.writing import report_inference
 from training import Trainer, fit, validate
 from utils.interruption import Interruption, resume_hint
@@ -196,7 +196,8 @@ def _checked_start(run: Run, clips: ClipLoader[ShuffledBatches]) -> Position:
         extras = resumed.extras
         saved: dict[str, Any] = {f"--{name}": value for name, value in extras.options.items()}
         saved |= {"number of nodes": extras.n_nodes, "training videos": extras.training_videos}
-        here: dict[str, Any] = {f"--{name}": getattr(options, name) for name in DECIDE_CLIPS}
+        names = names_with(Role.DECIDES_BATCHES)
+        here: dict[str, Any] = {f"--{name}": getattr(options, name) for name in names}
         here["number of nodes"] = run.world.n_nodes
         here["training videos"] = digest_of(clips.dataset.records)
         check_same_run(resumed.path, saved, here, is_inside_epoch=start.batches > 0)

@@ -1,4 +1,4 @@
-"""The flags by which commands take a classifier, and clips of an index for it."""
+"""Flags of the commands that run a classifier on the videos of an index."""
 
 import argparse
 from dataclasses import replace
@@ -7,43 +7,36 @@ from typing import TYPE_CHECKING
 
 from datasets.index import SUBSETS, Index
 from errors import UserError
-from opts import CLASSIFIER_FLAGS, add_flags
+from opts import Role, names_with
+from parsing import add_flags
 from utils.command_line import INPUT
 
 if TYPE_CHECKING:
     from datasets.video_dataset import ClipLoader, WindowBatches
     from predict.classifier import Classifier
 
-# Of main.py --inference: which windows of which frames.
-CLIP_FLAGS = (
-    "file_type",
-    "inference_stride",
-    "inference_batch_size",
-    "n_threads",
-    "on_bad_video",
-    "accimage",
-)
-
 
 def add_classifier_flags(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --labels, and the flags that fill in what the checkpoint does not tell."""
+    """Add --checkpoint, --labels, and flags for what the checkpoint does not say."""
     group = parser.add_argument_group("model")
-    group.add_argument("--checkpoint", type=INPUT, required=True, help="weights to use: best.pth …")
+    group.add_argument("--checkpoint", type=INPUT, required=True, help="weights, such as best.pth")
     group.add_argument(
-        "--labels", type=INPUT, help="class names, one a line or an index; for files without names"
+        "--labels",
+        type=INPUT,
+        help="class names, for a checkpoint without them: a text file with one per line, or an "
+        "index JSON",
     )
-    filling = parser.add_argument_group("what the checkpoint tells, unless it is a released one")
-    add_flags(filling, CLASSIFIER_FLAGS)
+    title = "needed only for checkpoints that do not hold their options, such as released ones"
+    add_flags(parser.add_argument_group(title), names_with(Role.CLASSIFIER))
 
 
 def classifier_of(options: argparse.Namespace) -> "Classifier":
-    """Load the classifier of a command line with those flags, and set up this process for it.
-
-    Raises UserError."""
+    """Load the classifier of a command line with add_classifier_flags, and add_clip_flags if used,
+    and set up this process for it. Raises UserError."""
     from engine.device import tune_process
     from predict.classifier import load_classifier
 
-    names = (*CLASSIFIER_FLAGS, *CLIP_FLAGS)
+    names = (*names_with(Role.CLASSIFIER), *names_with(Role.WINDOWS))
     flags = {name: getattr(options, name) for name in names if hasattr(options, name)}
     classifier = load_classifier(options.checkpoint, labels=options.labels, flags=flags)
     tune_process(classifier.device)
@@ -51,25 +44,25 @@ def classifier_of(options: argparse.Namespace) -> "Classifier":
 
 
 def add_clip_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that say how the videos of an index become clips."""
-    group = parser.add_argument_group("clips, as main.py --inference reads them")
+    """Add the flags for reading the clips of an index."""
+    group = parser.add_argument_group("clips, as in main.py --inference")
     group.add_argument("--subset", default="validation", choices=tuple(SUBSETS))
-    add_flags(group, CLIP_FLAGS)
+    add_flags(group, names_with(Role.WINDOWS))
 
 
 def clips_of(
     classifier: "Classifier", index: Path, frames_dir: Path, subset: str
 ) -> tuple[Index, "ClipLoader[WindowBatches]"]:
-    """An index, and the loader of every window of its subset's videos as the classifier takes
-    them. Raises UserError where the frames can't be used."""
+    """Read an index, and make a loader of all windows of the videos in `subset`, in the shape that
+    the classifier takes. Raises UserError where the frames cannot be used."""
     from datasets.activitynet import read_any_index
     from datasets.build import build_inference_loader
 
     options = replace(classifier.options, video_path=frames_dir, inference_subset=subset)
     if options.input_type == "flow" and options.file_type != "hdf5":
         raise UserError(
-            f"{classifier.path}: takes optical flow, which is read from --file_type hdf5, "
-            f"not {options.file_type}"
+            f"{classifier.path}: takes optical flow, which needs --file_type hdf5, not "
+            f"{options.file_type}"
         )
     read = read_any_index(index)
     loader = build_inference_loader(options, read)

@@ -1,4 +1,4 @@
-"""A checkpoint as something to use by itself: the model, its classes, what its input looks like."""
+"""Load a checkpoint as a classifier: the model, its classes, the form of its input."""
 
 import logging
 import re
@@ -14,8 +14,9 @@ from engine.checkpoint import Checkpoint, check_class_names, load_checkpoint
 from engine.device import Device
 from engine.weights_check import odd_rank
 from errors import UserError
-from model import build_device, build_loaded_model, settle
-from opts import Options, options_of
+from model import adopt_checkpoint_options, build_device, build_loaded_model
+from opts import Options
+from parsing import options_of
 from utils.reading import read_text
 
 NUMBERED = re.compile(r"(\d+)\s+(\S.*)")  # a line of UCF-101's classInd.txt
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 class Classifier:
     """A trained model, in evaluation mode on its device.
 
-    `labels` name its first outputs; those without a name are left out of results. `options` tell
+    `labels` name its first outputs; outputs without a name are left out of results. `options` hold
     the rest: sample_size, sample_duration, sample_t_stride, model, model_depth …
     """
 
@@ -42,11 +43,11 @@ class Classifier:
 def load_classifier(
     path: Path, *, labels: Path | None = None, flags: Mapping[str, Any] | None = None
 ) -> Classifier:
-    """Read a checkpoint with all that it says of itself.
+    """Load a checkpoint together with its class names and options.
 
-    `flags` fill in what a file of the original does not tell, by the names of `Options`; `labels`
-    is a file as read_labels takes it. Raises UserError where the file can't be used, or says
-    something else than the flags or the labels.
+    `flags`, by the names of `Options`, provide what the file does not hold, and `labels` is a file
+    for read_labels. Raises UserError where the file cannot be used, or contradicts the flags or the
+    labels.
     """
     checkpoint = load_checkpoint(path)
     options = _options(checkpoint, flags or {})
@@ -61,10 +62,10 @@ def _options(checkpoint: Checkpoint, flags: Mapping[str, Any]) -> Options:
     identity = checkpoint.identity
     if identity is None:
         odd = odd_rank(checkpoint.shapes)
-        raise UserError(f"{checkpoint.path}: its weights are of none of the known families{odd}")
+        raise UserError(f"{checkpoint.path}: its tensors are of no known model family{odd}")
     if identity.n_input_channels == 2:
         options = replace(options, input_type="flow")
-    return settle(options, checkpoint, resumes=True)
+    return adopt_checkpoint_options(options, checkpoint, resumes=True)
 
 
 def _labels(checkpoint: Checkpoint, path: Path | None, n_classes: int) -> tuple[str, ...]:
@@ -73,30 +74,31 @@ def _labels(checkpoint: Checkpoint, path: Path | None, n_classes: int) -> tuple[
         check_class_names(checkpoint, names, path)
         if len(names) > n_classes:
             raise UserError(
-                f"{path}: names {len(names)} classes; {checkpoint.path} has {n_classes}"
+                f"{path}: holds {len(names)} class names; {checkpoint.path} has {n_classes} classes"
             )
     elif checkpoint.class_names is not None:
         names = tuple(checkpoint.class_names)
     else:
-        log.warning("%s: tells no class names: give them with --labels", checkpoint.path)
+        log.warning("%s: holds no class names: give them with --labels", checkpoint.path)
         return tuple(f"class {number}" for number in range(n_classes))
     if len(names) < n_classes:
-        log.warning("%d of %d outputs have no name and are left out", n_classes - len(names),
+        log.warning("%d of %d outputs have no class name and are left out", n_classes - len(names),
                     n_classes)  # fmt: skip
     return names
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names in the order of the outputs: those of an index (.json), or a text file's lines.
+    """Read class names, in the order of the outputs, from an index (.json) or the lines of a text
+    file.
 
-    Lines numbered in order, as in UCF-101's classInd.txt, lose their numbers. Raises UserError.
+    Numbers of lines, as in UCF-101's classInd.txt, are removed. Raises UserError.
     """
     if path.suffix.lower() == ".json":
         return read_any_index(path).labels
     text = read_text(path, "list of labels")
     names = _unnumbered([line.strip() for line in text.splitlines() if line.strip()])
     if not names:
-        raise UserError(f"{path}: names no class")
+        raise UserError(f"{path}: holds no class names")
     return tuple(names)
 
 

@@ -14,7 +14,7 @@ from engine.provenance import versions
 from errors import UserError
 from evaluation.metrics import calibration
 from evaluation.results import describe, few_videos_warning, some
-from opts import ROOTED_PATHS
+from opts import FLAGS, Role, names_with
 from reporting import charts
 from reporting.facts import Facts
 from reporting.short_paths import ShortPaths
@@ -77,9 +77,9 @@ def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = No
 
 def _short_paths(facts: Facts) -> ShortPaths:
     made = facts.provenance
-    used = [made.options[name] for name in ROOTED_PATHS if made.options.get(name) is not None]
+    saved = map(made.options.get, names_with(Role.ROOTED))
     others = (made.checkpoint, facts.index.path if facts.index is not None else None)
-    return ShortPaths(facts.folder, map(Path, [*used, *filter(None, others)]))
+    return ShortPaths(facts.folder, map(Path, filter(None, [*saved, *others])))
 
 
 def _literal(shorten: ShortPaths, value: Any) -> Any:
@@ -267,9 +267,7 @@ def _listed(values: Mapping[str, str]) -> str:
 
 def _options(facts: Facts) -> Sequence[tuple[str, str, bool]]:
     """List (name, value, whether it differs from the default), those that differ first."""
-    from opts import FLAGS
-
-    defaults = {field.name: field.default for field in FLAGS}
+    defaults = {name: flag.default for name, flag in FLAGS.items()}
     rows = []
     for name, value in facts.provenance.options.items():
         if name in HIDDEN_OPTIONS or name not in defaults:

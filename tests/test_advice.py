@@ -30,7 +30,7 @@ def test_training_ends_with_the_best_epoch_and_the_command_to_go_on_with(data, t
     assert small_run(data, "--n_epochs", "3", result=str(result)) == 0
     out = capsys.readouterr().out
     best = out.splitlines()[-3]
-    assert best.startswith("the best of 3 epochs was ") and best.endswith(f": {result}/best.pth")
+    assert best.startswith("best of 3 epochs: ") and best.endswith(f": {result}/best.pth")
     [[_, script, *flags]] = commands(out)
     assert script == "main.py" and main.main(flags) == 0
     assert len(read_results(result)) == 4
@@ -62,7 +62,7 @@ def test_the_command_carries_what_the_checkpoint_does_not_tell(data, tmp_path, c
     flags = ["--n_epochs", "1", "--no_val", "--on_bad_video", "skip", "--output_topk", "1"]
     assert small_run(data, *flags, result=str(tmp_path)) == 0
     out = capsys.readouterr().out
-    assert f"trained for 1 epochs, without validation: {tmp_path}/save_1.pth" in out
+    assert f"trained for 1 epochs without validation: {tmp_path}/save_1.pth" in out
     [words] = commands(out)
     text = " ".join(words)
     for given in ("--dataset folder", "--on_bad_video skip", "--output_topk 1", "--n_threads 0",
@@ -85,9 +85,9 @@ def test_a_missing_checkpoint_names_those_that_are_there(tmp_path):
 
 @pytest.mark.parametrize("name", ["save_1.pth", "w.safetensors"])
 def test_a_missing_checkpoint_where_there_is_no_other(tmp_path, name):
-    with pytest.raises(UserError, match=f"no such checkpoint, and no other in {tmp_path}$"):
+    with pytest.raises(UserError, match=f"no such checkpoint, and no others in {tmp_path}$"):
         load_checkpoint(tmp_path / name)
-    with pytest.raises(UserError, match=f"there is no folder {tmp_path}/results$"):
+    with pytest.raises(UserError, match=f"the folder {tmp_path}/results does not exist"):
         load_checkpoint(tmp_path / "results" / name)
 
 
@@ -98,7 +98,7 @@ def test_without_the_pretrained_file_there_is_a_way_on(data, tmp_path, capsys):
     assert "docs/recipes.md" in error and "leave out --pretrain_path and --ft_begin_module" in error
     assert small_run(data, *flags[2:], result=str(tmp_path / "res")) == 2  # as far as most read
     [error] = capsys.readouterr().err.splitlines()
-    assert "leave it out too" in error and "--learning_rate 0.01" in error
+    assert "without a checkpoint leave it out" in error and "--learning_rate 0.01" in error
 
 
 def test_the_default_rate_from_random_weights_is_advised_against(data, tmp_path, capsys):
@@ -108,7 +108,7 @@ def test_the_default_rate_from_random_weights_is_advised_against(data, tmp_path,
     out = capsys.readouterr().out
     told = "training starts from random weights at --learning_rate 0.1"
     assert out.index(told) < out.index("epoch 1 of 1: ")
-    assert "for 6 videos in batches of 4 take --learning_rate 0.01" in out
+    assert "for 6 videos in batches of 4 use --learning_rate 0.01" in out
     assert main.main(arguments) == 0  # which gives a rate
     resumed = ["--resume_path", str(tmp_path / "save_1.pth"), "--n_epochs", "2"]
     assert main.main([*arguments[:place], *arguments[place + 2 :], *resumed]) == 0

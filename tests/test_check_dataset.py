@@ -11,7 +11,7 @@ from datasets.build import build_train_loader
 from datasets.index import read_index
 from errors import UserError
 from media.ffmpeg import find_ffmpeg
-from opts import parse_opts
+from parsing import parse_opts
 from tests.commands import run_command
 from tests.runs import make_dataset, make_frames, small_run
 from tests.test_activitynet import entry, part, write_index

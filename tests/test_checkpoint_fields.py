@@ -6,7 +6,8 @@ from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.checkpoint_fields import read_extras
 from engine.optim import load_schedule
 from errors import UserError
-from opts import FLAGS, Options, check_saved
+from opts import FLAGS, Options, Range
+from parsing import check_saved
 
 SCALER = torch.amp.GradScaler("cpu").state_dict()
 OURS = {
@@ -63,34 +64,34 @@ def test_files_of_other_programs_may_keep_anything_under_these_names():
 
 
 @pytest.mark.parametrize("value", WRONG, ids=repr)
-def test_a_saved_option_is_refused_or_one_that_its_flag_takes(value):
-    for field in FLAGS:
-        check_option(field, value)
+def test_a_saved_option_is_rejected_or_valid_for_its_flag(value):
+    for name in FLAGS:
+        check_option(name, value)
 
 
-def check_option(field, value):
+def check_option(name, value):
+    flag = FLAGS[name]
     try:
-        [(_, checked)] = check_saved({field.name: value}, "c.pth").items()
+        [(_, checked)] = check_saved({name: value}, "c.pth").items()
     except UserError as error:
-        assert str(error).startswith(f"c.pth: option {field.name}") and "\n" not in str(error)
+        assert str(error).startswith(f"c.pth: option {name}")
+        assert "\n" not in str(error)
         return
-    kind = str if field.default is None else type(field.default)
-    assert isinstance(checked, kind) or (checked is None and field.default is None)
-    limits = field.metadata["range"]
-    if limits is not None and not isinstance(checked, tuple):
-        assert limits.least <= checked <= limits.most
+    kind = str if flag.is_path else type(flag.default)
+    assert isinstance(checked, kind) or (checked is None and flag.is_path)
+    if isinstance(flag.allowed, Range) and not isinstance(checked, tuple):
+        assert flag.allowed.least <= checked <= flag.allowed.most
 
 
 def test_every_number_has_a_range():
-    numbers = [f for f in FLAGS if isinstance(f.default, int | float | tuple)]
     free = [
-        field.name
-        for field in numbers
-        if field.metadata["range"] is None
-        and "choices" not in field.metadata
-        and not isinstance(field.default, bool)
+        name
+        for name, flag in FLAGS.items()
+        if flag.allowed is None
+        and isinstance(flag.default, int | float | tuple)
+        and not isinstance(flag.default, bool)
     ]
-    assert free == ["model_depth"]  # which the family's depths decide
+    assert free == ["model_depth"]  # its family decides
 
 
 def schedules():

@@ -69,8 +69,8 @@ def test_an_index_names_its_classes(tmp_path):
 @pytest.mark.parametrize(
     ("names", "flags", "complaint"),
     [
-        ("a\nb\nc\nd\n", {}, "names 4 classes; .* has 3"),
-        ("", {}, "names no class"),
+        ("a\nb\nc\nd\n", {}, "holds 4 class names; .* has 3 classes"),
+        ("", {}, "holds no class names"),
         ("a\nb\nc\n", {"model_depth": 18}, "model_depth 10; the flags say model_depth 18"),
         ("a\nb\nc\n", {"sample_size": 0}, "--sample_size 0: must be from 1 to 4096"),
         ("a\nb\nc\n", {"model": "densenet", "model_depth": 121}, "resnet"),

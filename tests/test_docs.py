@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from opts import parse_opts
+from parsing import parse_opts
 from tests.commands import ROOT, run_command, run_util
 from tests.videos import draw
 

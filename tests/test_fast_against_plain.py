@@ -20,7 +20,7 @@ from errors import UserError
 from inference import WINDOWS
 from media.ffmpeg import Ffmpeg
 from models.build import build
-from opts import parse_opts
+from parsing import parse_opts
 from spatial_transforms import EvalView, TrainView
 from temporal_transforms import center_window
 from tests.runs import make_dataset, make_trainer, read_results, small_run

@@ -6,7 +6,7 @@ import pytest
 
 from datasets.build import build_inference_loader, build_train_loader, build_val_loader
 from datasets.index import read_index
-from opts import parse_opts
+from parsing import parse_opts
 from tests.runs import read_table, small_run
 from tests.videos import draw
 from util_scripts.folder_json import main as folder_json

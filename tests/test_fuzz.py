@@ -353,7 +353,7 @@ def command_lines(folder):
     make_dataset(folder, train=2, val=1, n_frames=16)
     assert small_run(folder, "--resnet_widen_factor", "0.1", result="pretrained") == 0
     keep = {"root_path", "dist_url", "distributed", "world_size", "compile", "accimage", "profile"}
-    names = [field.name for field in FLAGS if field.name not in keep]
+    names = [name for name in FLAGS if name not in keep]
     inputs = sorted(path for path in folder.rglob("*") if path.is_file())
     before = {path: path.read_bytes() for path in inputs}
     small = ("--resnet_widen_factor", "0.1", "--n_epochs", "1")
@@ -361,9 +361,8 @@ def command_lines(folder):
     def attempt(draw):
         words = []
         for name in draw.sample(names, draw.randint(1, 2)):
-            field = next(field for field in FLAGS if field.name == name)
             words.append(f"--{name}")
-            if not isinstance(field.default, bool):
+            if not isinstance(FLAGS[name].default, bool):
                 words.append(draw.choice(NASTY_WORDS))
         try:
             status = main.main([*small_flags(folder, *small), *words])

@@ -1,102 +1,85 @@
-from importlib import import_module
-from pathlib import Path
+"""The records of the flags, and what is derived from them."""
+
+import json
+from dataclasses import fields
 
 import pytest
 
-from errors import UserError
-from opts import FLAGS, fill_in, parse_opts
-from tests.commands import run_command, run_util
+from datasets.build import build_train_loader, build_window_dataset
+from datasets.index import read_index
+from models.catalog import FAMILIES
+from opts import FLAGS, GROUPS, Options, Role, flag, names_with
+from parsing import options_of, parse_opts
+from tests.commands import run_command
+from tests.runs import make_dataset
 
 PATHS = ["--video_path", "jpg", "--annotation_path", "index.json", "--result_path", "res"]
-ROOT = Path(__file__).parent.parent
-FLAG_NAMES = {field.name for field in FLAGS}
 
 
-def test_published_command_line():
-    options = parse_opts(
-        "--root_path ~/data --video_path ucf101_videos/jpg --annotation_path ucf101_01.json "
-        "--result_path results --dataset ucf101 --n_classes 101 --n_pretrain_classes 700 "
-        "--pretrain_path models/r3d50_K_200ep.pth --ft_begin_module fc --model resnet "
-        "--model_depth 50 --batch_size 128 --n_threads 4 --checkpoint 5".split()
-    )
-    assert options.video_path == Path.home() / "data/ucf101_videos/jpg"
-    assert options.pretrain_path == Path.home() / "data/models/r3d50_K_200ep.pth"
-    assert options.arch == "resnet-50"
+def test_a_flag_without_roles_or_group_is_noticed():
+    with pytest.raises(TypeError, match="roles"):
+        flag("training", 1, help="a number")
+    assert {record.group for record in FLAGS.values()} == set(GROUPS)
+    assert {field.name for field in fields(Options)} - set(FLAGS) == {"given"}
 
 
 @pytest.mark.parametrize(
-    ("flag", "default"),
+    ("role", "names"),
     [
-        ("n_classes", 400), ("n_pretrain_classes", 0), ("sample_size", 112),
-        ("sample_duration", 16), ("sample_t_stride", 1), ("train_crop", "random"),
-        ("train_crop_min_scale", 0.25), ("train_crop_min_ratio", 0.75), ("learning_rate", 0.1),
-        ("momentum", 0.9), ("dampening", 0.0), ("weight_decay", 1e-3),
-        ("multistep_milestones", (50, 100, 150)), ("plateau_patience", 10), ("batch_size", 128),
-        ("inference_batch_size", 128), ("n_epochs", 200), ("checkpoint", 10),
-        ("n_val_samples", 3), ("inference_stride", 16), ("n_threads", 4), ("model_depth", 18),
-        ("output_topk", 5), ("manual_seed", 1), ("world_size", -1), ("precision", "auto"),
-    ],
-)  # fmt: skip
-def test_defaults(flag, default):
-    assert getattr(parse_opts(PATHS), flag) == default
-
-
-def test_absolute_paths_ignore_the_root():
-    options = parse_opts(["--root_path", "/data", *PATHS[:4], "--result_path", "/elsewhere"])
-    assert options.result_path == Path("/elsewhere")
-    assert options.annotation_path == Path("/data/index.json")
-
-
-def test_resume_auto_is_not_a_path():
-    options = parse_opts(["--root_path", "/data", *PATHS, "--resume_path", "auto"])
-    assert options.resume_path == Path("auto")
-
-
-def test_values_that_others_decide():
-    options = parse_opts([*PATHS, "--nesterov", "--dampening", "0.5", "--inference_stride", "0"])
-    assert options.dampening == 0.0
-    assert options.window_stride == options.sample_duration == 16
-    # Also where a checkpoint tells the length of its clips.
-    assert fill_in(options, {"sample_duration": 8}).window_stride == 8
-    assert fill_in(options, {"sample_duration": 8}).as_plain()["inference_stride"] == 8
-
-
-def test_all_problems_are_told_together():
-    with pytest.raises(UserError) as caught:
-        parse_opts(["--batch_size", "0", "--model", "densenet", "--learning_rate", "nan"])
-    message = str(caught.value)
-    for expected in (
-        "--video_path is missing", "--batch_size 0", "--model_depth 18: densenet has depths 121",
-        "--learning_rate nan",
-    ):  # fmt: skip
-        assert expected in message
-
-
-@pytest.mark.parametrize(
-    ("flags", "complaint"),
-    [
-        (
-            "--model resnet --ft_begin_module layer5 --pretrain_path p",
-            "the modules of resnet are conv1 bn1",
-        ),
-        ("--ft_begin_module fc", "would stay random"),
-        ("--no_train --no_val", "nothing to do"),
-        ("--no_train", "needs --resume_path"),
-        ("--lr_scheduler plateau --no_val", "plateau follows the validation loss"),
-        ("--model wideresnet --model_depth 50 --resnet_widen_factor 2", "no such option"),
-        ("--model vgg", "invalid choice"),
-        ("--train_crop_min_scale 1.5", "at most 1"),
-        ("--n_epochs many", "invalid int value"),
-        ("--batchnorm_sync --no_cuda", "works on GPUs alone"),
-        ("--world_size 2", "needs --distributed"),
-        ("--cache_features 2", "--ft_begin_module fc --freeze_bn"),
-        ("--accumulate 0", "from 1 to a million"),
-        ("--no_such_flag", "unrecognized"),
+        (Role.REQUIRED, "video_path annotation_path result_path"),
+        (Role.DATA_PATH, "video_path annotation_path"),
+        (Role.STEM, "conv1_t_stride no_max_pool"),
+        (Role.PREPROCESSING, "mean_dataset no_mean_norm no_std_norm value_scale"),
+        (Role.CLIP_SHAPE, "sample_size sample_duration sample_t_stride"),
+        (Role.CLASSIFIER | Role.INFERENCE, "no_cuda precision"),
     ],
 )
-def test_contradictions(flags, complaint):
-    with pytest.raises(UserError, match=complaint):
-        parse_opts([*PATHS, *flags.split()])
+def test_names_with_a_role(role, names):
+    assert " ".join(names_with(role)) == names
+
+
+def test_every_path_but_the_root_is_joined_with_it():
+    paths = {name for name, record in FLAGS.items() if record.is_path}
+    assert paths == {"root_path", *names_with(Role.ROOTED)}
+
+
+def test_the_families_take_the_architecture_flags():
+    of_families = {name for family in FAMILIES.values() for name in family.options}
+    of_group = {name for name, record in FLAGS.items() if record.group == "model"}
+    assert set(names_with(Role.ARCHITECTURE)) == of_families == of_group - {"model", "model_depth"}
+
+
+class ReadOptions(Options):
+    """Options that remember which flags were read."""
+
+    def __getattribute__(self, name):
+        if name in FLAGS:
+            object.__getattribute__(self, "reads").add(name)
+        return object.__getattribute__(self, name)
+
+
+def reads_of(build, tmp_path, **given):
+    """The flags that `build` reads."""
+    make_dataset(tmp_path)
+    values = vars(options_of({"video_path": tmp_path / "jpg", "n_threads": 0, **given}))
+    options = ReadOptions(**{k: v for k, v in values.items() if k != "reads"})
+    object.__setattr__(options, "reads", set())
+    build(options, read_index(tmp_path / "index.json"))
+    return object.__getattribute__(options, "reads")
+
+
+def test_what_inference_reads_for_its_frames_decides_its_pixels(tmp_path):
+    reads = reads_of(lambda *given: build_window_dataset(*given, "validation"), tmp_path)
+    reads -= {"video_path", "manual_seed"}  # of inference nothing is random
+    assert reads | {"input_type"} == set(names_with(Role.PIXELS))  # read for HDF5 files only
+
+
+def test_what_training_reads_for_its_clips_decides_its_batches(tmp_path):
+    reads = reads_of(build_train_loader, tmp_path)
+    same_clips = {"video_path", "file_type", "accimage", "scaled_decode", "n_threads", "no_cuda",
+                  "on_bad_video"}  # fmt: skip
+    elsewhere = {"accumulate", "class_weights", "freeze_bn", "cache_features"}
+    assert reads - same_clips == set(names_with(Role.DECIDES_BATCHES)) - elsewhere
 
 
 def test_options_are_frozen():
@@ -105,66 +88,19 @@ def test_options_are_frozen():
 
 
 def test_as_plain_is_json():
-    import json
-
     plain = json.loads(json.dumps(parse_opts(PATHS).as_plain()))
     assert plain["arch"] == "resnet-18"
     assert plain["video_path"] == "jpg"
-    assert set(plain) >= set(FLAG_NAMES)
+    assert set(plain) >= set(FLAGS)
 
 
-def test_help_needs_no_torch():
+def test_help_needs_no_torch_and_lists_every_flag():
     code = (
-        "import sys, opts\ntry: opts.parse_opts(['-h'])\nfinally: assert 'torch' not in sys.modules"
+        "import sys, parsing\n"
+        "try: parsing.parse_opts(['-h'])\n"
+        "finally: assert 'torch' not in sys.modules"
     )
     done = run_command("-c", code)
     assert done.status == 0, done.stderr
-    for name in FLAG_NAMES:
+    for name in FLAGS:
         assert f"--{name}" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("flag", "meant"),
-    [
-        ("--lerning_rate", "--learning_rate"),
-        ("--batch-size", "--batch_size"),
-        ("-n_classes", "--n_classes"),
-        ("--epochs=3", "--n_epochs"),
-        ("--Resume_path", "--resume_path"),
-    ],
-)
-def test_a_misspelt_flag_gets_a_suggestion(flag, meant):
-    with pytest.raises(UserError) as caught:
-        parse_opts([*PATHS, flag, "1"])
-    name = flag.partition("=")[0]
-    assert f"unrecognized arguments: {name} (did you mean {meant}?)" in str(caught.value)
-
-
-def test_flags_may_be_cut_short_and_values_negative():
-    options = parse_opts([*PATHS, "--learning", "0.5", "--world_size", "-1", "--output_topk=-1"])
-    assert (options.learning_rate, options.world_size, options.output_topk) == (0.5, -1, -1)
-
-
-def test_what_resembles_no_flag_gets_no_suggestion():
-    with pytest.raises(UserError, match=r"unrecognized arguments: --xyzzy \(-h lists"):
-        parse_opts([*PATHS, "--xyzzy"])
-
-
-SCRIPTS = sorted(
-    path.stem
-    for path in (ROOT / "util_scripts").glob("*.py")
-    if "def main(" in path.read_text(encoding="utf-8")
-)
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_every_script_knows_a_misspelt_flag(name):
-    script = import_module(f"util_scripts.{name}")
-    with pytest.raises(UserError, match=r"unrecognized arguments: --hepl \(did you mean --help\?"):
-        script.main(["--hepl"])
-
-
-def test_a_misspelt_flag_is_reported_before_what_is_missing_because_of_it():
-    done = run_util("predict_video", "a.mp4", "--chekpoint", "best.pth")
-    assert done.status == 2 and done.stderr.count("\n") == 1
-    assert "--chekpoint (did you mean --checkpoint?)" in done.stderr

@@ -17,7 +17,7 @@ from media.ffmpeg import Ffmpeg
 from media.ffmpeg_inputs import input_of
 from media.sources import find_inputs
 from models.build import build
-from opts import options_of
+from parsing import options_of
 from tests.commands import run_util
 from tests.runs import limit_file_size
 from tests.test_program import standard_output

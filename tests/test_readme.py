@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from opts import parse_opts
+from parsing import parse_opts
 from tests.commands import ROOT
 
 PAGES = ("README.md", "README.zh.md")

@@ -43,6 +43,18 @@ def test_a_report_of_the_folder_has_the_same_pictures(trained, tmp_path):
     assert second.text.count("window") >= 4
 
 
+def test_a_report_decodes_frames_as_the_run_did(trained, tmp_path):
+    flags = ["--sample_size", "16", "--n_epochs", "1", "--inference", "--inference_stride", "4"]
+    seen = []
+    for more in ([], ["--scaled_decode"]):
+        result = tmp_path / f"res{len(more)}"
+        assert small_run(trained, *flags, *more, result=str(result), report=True) == 0
+        seen.append(sorted(pictures(Page(result / "report.html"))))
+        assert report.main([str(result), "--no_cuda"]) == 0
+        assert sorted(pictures(Page(result / "report.html"))) == seen[-1]
+    assert seen[0] != seen[1]
+
+
 def test_moved_files_are_named_or_given_by_flags(trained, tmp_path):
     moved = tmp_path / "res"
     shutil.copytree(trained / "res", moved)

@@ -7,7 +7,7 @@ import pytest
 
 from datasets.build import build_inference_loader, build_train_loader, build_val_loader
 from datasets.index import read_index
-from opts import parse_opts
+from parsing import parse_opts
 from tests.commands import ROOT, run_command
 from tests.videos import draw
 

@@ -23,7 +23,7 @@ import torch
 
 from media.ffmpeg import Ffmpeg
 from models.build import build
-from opts import options_of
+from parsing import options_of
 from predict.video_reader import SHOWINFO
 from tests.videos import draw
 

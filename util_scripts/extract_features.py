@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from datasets.hdf5 import require_h5py
 from datasets.index import SUBSETS
 from errors import UserError
+from opts import Role, names_with
 from predict.arguments import add_classifier_flags, add_clip_flags, classifier_of, clips_of
 from utils.command_line import INPUT, OutputPath, Parser, run
 from utils.outputs import FEATURES
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 SUFFIXES = (".npz", *HDF5_SUFFIXES)
-CLIPS_TOLD = ("sample_size", "sample_duration", "sample_t_stride", "inference_stride")
+CLIP_FACTS = (*names_with(Role.CLIP_SHAPE), "inference_stride")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,7 +92,7 @@ def _about(classifier: "Classifier", options: argparse.Namespace) -> dict[str, A
         "index": str(options.index),
         "subset": SUBSETS[options.subset],
         "precision": classifier.device.precision,
-    } | {name: plain[name] for name in CLIPS_TOLD}
+    } | {name: plain[name] for name in CLIP_FACTS}
 
 
 if __name__ == "__main__":

@@ -1,26 +1,29 @@
-"""Tells what a checkpoint holds: model, classes, how it was trained, and the flags it needs."""
+"""Print what a checkpoint holds: model, classes, how it was trained, and the flags it needs."""
 
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.checkpoint import Checkpoint, load_checkpoint
-from model import CLIPS, PREPROCESSING, STEM_OF_FILE
 from models.arch_detect import Identity
-from opts import Options
+from opts import FLAGS, Role, names_with
 from utils.command_line import INPUT, Parser, run
 from utils.reading import shown_name
 
 SHOWN_NAMES = 10
+# Flags whose values tensor shapes do not show.
+IN_OPTIONS = tuple(
+    name for role in (Role.STEM, Role.CLIP_SHAPE, Role.PREPROCESSING) for name in names_with(role)
+)
 
 
 def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tuple[str, str]]:
-    """Pairs of a subject and what the file says of it."""
+    """Yield (subject, text) for each thing that a checkpoint says about itself."""
     identity = checkpoint.identity
     n_values = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
     yield "tensors", f"{len(checkpoint.state_dict)} with {n_values:,} values"
     if identity is None:
-        yield "model", "none of the families this program has"
+        yield "model", "not of a known family"
     else:
         yield "model", identity.arch
         yield from _details(identity)
@@ -32,11 +35,10 @@ def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tup
     held = [name for name in ("optimizer", "scheduler") if getattr(checkpoint, name) is not None]
     yield "to resume", " and ".join(held) if held else "weights only"
     if checkpoint.options:
-        names = (*STEM_OF_FILE, *CLIPS, *PREPROCESSING)
-        known = {n: checkpoint.options[n] for n in names if n in checkpoint.options}
+        known = {n: checkpoint.options[n] for n in IN_OPTIONS if n in checkpoint.options}
         yield "trained with", ", ".join(f"{name} {value}" for name, value in known.items())
     else:
-        yield "trained with", "unknown: files of the original do not tell stride, pooling, pixels"
+        yield "trained with", "not in the file, which may be one of the original"
     if checkpoint.extras.versions:
         yield "written by", ", ".join(f"{k} {v}" for k, v in checkpoint.extras.versions.items())
     if identity is not None:
@@ -67,12 +69,11 @@ def _epoch(checkpoint: Checkpoint) -> str:
 
 
 def _flags(identity: Identity, saved: dict[str, Any]) -> Iterator[str]:
-    """What main.py would have to be told if it could not read the file."""
+    """The flags that would build this model without the file."""
     yield f"--model {identity.model} --model_depth {identity.model_depth}"
-    saved_names = (*STEM_OF_FILE, *CLIPS, *PREPROCESSING)
-    values = identity.options | {name: saved.get(name) for name in saved_names}
+    values = identity.options | {name: saved.get(name) for name in IN_OPTIONS}
     for name, value in values.items():
-        if value is None or value == getattr(Options, name):
+        if value is None or value == FLAGS[name].default:
             continue
         yield f"--{name}" if value is True else f"--{name} {value}"
 

@@ -1,4 +1,4 @@
-"""What every command shares: errors told in one line, the exit status, the flags of a model."""
+"""What the commands share: parsers that check paths, errors in one line, the exit status."""
 
 import argparse
 import difflib
@@ -17,19 +17,22 @@ from errors import UserError
 from utils.interruption import Interruption
 from utils.outputs import Input, Kind, Output, check_outputs
 from utils.program import losing_output, run_program
+from utils.reading import shown_name
 
 NEGATIVE_NUMBER = re.compile(r"-\.?\d")
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes that file systems allow
 
 
 class FlagParser(argparse.ArgumentParser):
-    """Reports a wrong command line as a UserError, and names the flag a misspelt one is like."""
+    """Raises UserError for a wrong command line, with a suggestion for a misspelt flag."""
 
     def error(self, message: str) -> Any:
         raise UserError(f"{message} (-h lists all flags)")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse unknown flags first: argparse would take their values for positional arguments,
-        or report only what is missing because of them."""
+        """Reject unknown flags first: argparse would take their values for positional arguments,
+        or report only arguments that are missing because of them."""
         words = list(sys.argv[1:] if args is None else args)
         flags = words[: words.index("--")] if "--" in words else words
         unknown = [word.partition("=")[0] for word in flags if self._is_unknown_flag(word)]
@@ -41,7 +44,7 @@ class FlagParser(argparse.ArgumentParser):
         if not word.startswith("-") or word == "-" or " " in word or NEGATIVE_NUMBER.match(word):
             return False
         name, known = word.partition("=")[0], self._option_string_actions
-        if word.startswith("--"):  # may be cut short
+        if word.startswith("--"):  # may be abbreviated
             return not any(flag.startswith(name) for flag in known)
         return name not in known and name[:2] not in known  # -k1 is -k 1
 
@@ -55,25 +58,66 @@ def _plain_name(flag: str) -> str:
     return flag.lstrip("-").replace("-", "_").lower()
 
 
+def path_fault(path: Path) -> str | None:
+    """Why no file can have this path, or None. For such a path Path.exists() and the like raise
+    OSError or ValueError."""
+    try:
+        raw = os.fsencode(path)
+    except UnicodeEncodeError:
+        return "holds a surrogate that is no character"
+    if b"\0" in raw:
+        return "holds a NUL character, which no path can"
+    longest = max(map(len, raw.split(os.fsencode(os.sep))))
+    if longest > LONGEST_NAME:
+        return f"holds a name of {longest} bytes, and file systems allow {LONGEST_NAME}: shorten it"
+    if len(raw) > LONGEST_PATH:
+        return f"has {len(raw)} bytes, and file systems allow {LONGEST_PATH}: shorten it"
+    return None
+
+
+def expand_user(path: Path) -> Path:
+    """Replace a leading ~ or ~name by that user's home. Raises UserError for an unknown user."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: no such user {path.parts[0]}") from None
+
+
+def _path(text: str) -> Path:
+    """The argparse type of a path. Raises ArgumentTypeError for one that no file can have."""
+    path = Path(text)
+    if (fault := path_fault(path)) is not None:
+        raise argparse.ArgumentTypeError(f"{shown_name(text)}: {fault}")
+    return path
+
+
 class InputPath:
     """The argparse type of a file or folder that a command reads."""
 
     def __call__(self, text: str) -> Any:
-        return Path(text)
+        return _path(text)
 
     def files(self, value: Any) -> Iterable[Path]:
         return [value]
 
 
 class InputVideo(InputPath):
-    """Of what predict_video takes: a file, folder, pattern, URL or device."""
+    """The argparse type of an input of predict_video: a file, folder, pattern, URL or device."""
 
     def __call__(self, text: str) -> str:
+        if not _is_url(text):
+            expand_user(_path(text))
         return text
 
     def files(self, value: str) -> Iterable[Path]:
+        if _is_url(value):
+            return []
         path = Path(value).expanduser()
         return [path, *map(Path, glob.glob(str(path), recursive=True))]
+
+
+def _is_url(text: str) -> bool:
+    return bool(URL.match(text)) and not text.lower().startswith("file://")
 
 
 @dataclass(frozen=True)
@@ -85,22 +129,22 @@ class OutputPath:
     in_place: str = ""
 
     def __call__(self, text: str) -> Path:
-        return Path(text)
+        return _path(text)
 
 
 class OutputFolder:
     """The argparse type of a folder that a command fills."""
 
     def __call__(self, text: str) -> Path:
-        return Path(text)
+        return _path(text)
 
 
 INPUT, INPUT_VIDEO, OUTPUT_FOLDER = InputPath(), InputVideo(), OutputFolder()
 
 
 class Parser(FlagParser):
-    """A command's parser. What an argument names is declared by its type, INPUT, OutputPath …, and
-    checked once parsed: see utils.outputs."""
+    """The parser of a command. The types of its arguments, INPUT, OutputPath …, say which files it
+    reads and writes; once parsed, the outputs are checked by utils.outputs."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -109,7 +153,8 @@ class Parser(FlagParser):
     def also_writes(
         self, kind: Kind, files_of: Callable[[argparse.Namespace], Iterable[Path]]
     ) -> None:
-        """Declare files that no argument names as such; `files_of` gets the parsed options."""
+        """Declare output files that are not arguments themselves; `files_of` takes the parsed
+        options."""
         self._more.append((kind, files_of))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -157,9 +202,9 @@ def _flat(value: Any) -> Iterator[Any]:
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> int:
-    """Run a command on sys.argv and return its exit status: see run_program. SIGTERM and a terminal
-    that is closed end it as Ctrl-C does: it leaves nothing half done, and no process. Lines on the
-    progress go to standard error."""
+    """Run a command on sys.argv and return its exit status: see run_program. SIGTERM and a closed
+    terminal end it as Ctrl-C does: no half-written files and no processes are left. Progress goes
+    to standard error."""
     interruption = Interruption()
 
     def watched() -> int:
@@ -173,5 +218,5 @@ def run(main: Callable[[Sequence[str] | None], int]) -> int:
 
 
 def printable(name: str) -> str:
-    """A name as it can stand in one line."""
+    """A name escaped where it would not fit into one line."""
     return name if name.isprintable() else ascii(name)

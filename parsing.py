@@ -1,0 +1,226 @@
+"""From a command line, or values that a file holds, to checked options."""
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from errors import UserError
+from models.catalog import FAMILIES
+from opts import AUTO, FLAGS, GROUPS, Flag, Options, Range, Role, names_with
+from utils.command_line import FlagParser, expand_user, path_fault
+from utils.reading import shown, shown_name, typed
+
+
+def parse_opts(argv: Sequence[str] | None = None) -> Options:
+    """Parse the command line of main.py into checked, frozen options.
+
+    Raises UserError with one line for each value out of range and each contradiction.
+    """
+    values = vars(_build_parser().parse_args(argv))
+    options = _resolve(Options(**values, given=frozenset(values)))
+    problems = [*_missing(options), *_bad_values(options), *_contradictions(options)]
+    if "model" in options.given or not options.starts_from_file:
+        problems += _model_contradictions(options)
+    return _sound(options, problems)
+
+
+def options_of(given: Mapping[str, Any]) -> Options:
+    """Options with the values `given` and defaults for the rest, for scripts that take only some of
+    the flags.
+
+    Raises UserError with one line for each value out of range.
+    """
+    options = _resolve(Options(**given, given=frozenset(given)))
+    return _sound(options, _bad_values(options))
+
+
+def fill_in(options: Options, found: Mapping[str, Any]) -> Options:
+    """Replace flags that were not given by values `found` in a checkpoint.
+
+    Raises UserError where those that were given contradict the model found.
+    """
+    filled = replace(options, **{k: v for k, v in found.items() if k not in options.given})
+    return _sound(filled, _model_contradictions(filled))
+
+
+def check_saved(values: Any, place: str) -> dict[str, Any]:
+    """The options that a file holds; those that this version does not know are dropped.
+
+    Raises UserError, which begins with `place`, for a value that its flag would not accept.
+    """
+    values = typed(values, dict[str, Any], f"{place}: options")
+    checked = {}
+    for name, flag in FLAGS.items():
+        if name not in values:
+            continue
+        where = f"{place}: option {name}"
+        checked[name] = value = typed(values[name], _saved_type(flag), where)
+        if (fault := _value_fault(flag, value)) is not None:
+            raise UserError(f"{where}: {shown(value)} {fault}")
+    return checked
+
+
+def add_flags(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
+    """Add some of the flags of main.py to a parser.
+
+    What is not given is absent from the parsed values: `Options` has the defaults, and knows by
+    their absence which flags were given.
+    """
+    for name in names:
+        flag = FLAGS[name]
+        settings: dict[str, Any] = {"action": "store_true"}
+        if not isinstance(flag.default, bool):
+            settings = {
+                "type": flag.value_type,
+                "metavar": _metavar(flag),
+                "choices": flag.allowed if isinstance(flag.allowed, tuple) else None,
+                "nargs": "+" if isinstance(flag.default, tuple) else None,
+            }
+        text = flag.help + _default_text(flag)
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=text, **settings)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = FlagParser(
+        prog="main.py",
+        description="Train, fine-tune, validate and run 3D ResNets on videos.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=98),
+        usage="main.py --video_path DIR --annotation_path JSON --result_path DIR [flags]",
+    )
+    for group, title in GROUPS.items():
+        names = [name for name, flag in FLAGS.items() if flag.group == group]
+        add_flags(parser.add_argument_group(title), names)
+    return parser
+
+
+def _metavar(flag: Flag) -> str:
+    if flag.is_path:
+        return "PATH"
+    if isinstance(flag.allowed, tuple):
+        return "|".join(map(str, flag.allowed))
+    return flag.value_type.__name__.upper()
+
+
+def _default_text(flag: Flag) -> str:
+    if flag.is_path or isinstance(flag.default, bool) or flag.default == "":
+        return ""
+    return f" ({_text(flag.default).replace('%', '%%')})"
+
+
+def _text(value: Any) -> str:
+    """A value as it is typed on a command line."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _resolve(options: Options) -> Options:
+    """Expand ~, join paths with the root, set the values that follow from others."""
+    root = None if options.root_path is None else expand_user(options.root_path)
+    changes: dict[str, Any] = {
+        "root_path": root,
+        "multistep_milestones": tuple(options.multistep_milestones),
+    }
+    for name in names_with(Role.ROOTED):
+        path = getattr(options, name)
+        if path is not None and not (name == "resume_path" and path == AUTO):
+            changes[name] = (root or Path()) / expand_user(path)
+    if options.nesterov:
+        changes["dampening"] = 0.0
+    if options.inference_batch_size == 0:
+        changes["inference_batch_size"] = max(1, options.batch_size)
+    return replace(options, **changes)
+
+
+def _sound(options: Options, problems: Iterable[str]) -> Options:
+    """The options, if there are no problems with them; else UserError with a line for each."""
+    if lines := list(problems):
+        raise UserError("\n".join(lines))
+    return options
+
+
+def _missing(options: Options) -> Iterator[str]:
+    for name in names_with(Role.REQUIRED):
+        if name not in options.given:
+            yield f"--{name} is missing"
+
+
+def _bad_values(options: Options) -> Iterator[str]:
+    for name, flag in FLAGS.items():
+        value = getattr(options, name)
+        if isinstance(value, Path):
+            if (fault := path_fault(value)) is not None:
+                yield f"--{name} {shown_name(str(value))}: {fault}"
+        elif (fault := _value_fault(flag, value)) is not None:
+            yield f"--{name} {_text(value)}: {fault}"
+
+
+def _value_fault(flag: Flag, value: Any) -> str | None:
+    """Why a flag does not accept a value, or None; NaN is in no range."""
+    if isinstance(flag.allowed, Range):
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(flag.allowed.least <= number <= flag.allowed.most for number in numbers):
+            return f"must be {flag.allowed}"
+    elif flag.allowed is not None and value not in flag.allowed:
+        return f"must be one of {', '.join(map(str, flag.allowed))}"
+    return None
+
+
+def _saved_type(flag: Flag) -> Any:
+    """The type of an option as Options.as_plain() writes it."""
+    if flag.is_path:
+        return str | None
+    return tuple[int, ...] if isinstance(flag.default, tuple) else type(flag.default)
+
+
+def _contradictions(options: Options) -> Iterator[str]:
+    if options.batchnorm_sync and options.no_cuda:
+        yield "--batchnorm_sync cannot be combined with --no_cuda: it needs GPUs"
+    if options.world_size > 1 and not options.distributed:
+        yield f"--world_size {options.world_size} needs --distributed and a launcher on each node"
+    if options.cache_features and options.distributed:
+        yield "--cache_features cannot be combined with --distributed: it runs in one process"
+    if options.nesterov and options.momentum == 0:
+        yield "--nesterov needs a --momentum above 0"
+    if options.input_type == "flow" and options.file_type != "hdf5":
+        yield f"--input_type flow needs --file_type hdf5, not {options.file_type}"
+    if options.dataset == "activitynet" and options.file_type != "jpg":
+        yield f"--dataset activitynet needs --file_type jpg, not {options.file_type}"
+    if options.scaled_decode and (options.accimage or options.file_type == "video"):
+        other = "--accimage" if options.accimage else "--file_type video"
+        yield f"--scaled_decode cannot be combined with {other}"
+    if options.input_type == "flow" and options.colorjitter:
+        yield "--colorjitter cannot be combined with --input_type flow: flow has no colours"
+    if options.no_train and options.no_val and not options.inference:
+        yield "--no_train --no_val without --inference leaves nothing to do"
+    if options.lr_scheduler == "plateau" and options.no_val and not options.no_train:
+        yield "--lr_scheduler plateau needs the validation loss: leave out --no_val"
+    if options.no_train and options.resume_path is None:
+        yield "--no_train needs --resume_path: without it the weights would be random"
+    if options.keep_head and not options.starts_from_file:
+        yield "--keep_head needs --pretrain_path, whose head it keeps"
+    if options.ft_begin_module and not options.starts_from_file:
+        yield (
+            f"--ft_begin_module {options.ft_begin_module} needs --pretrain_path or --resume_path: "
+            "the frozen layers would stay random; without a checkpoint leave it out, and train a "
+            "small network at a low rate (--model_depth 10 --learning_rate 0.01)"
+        )
+
+
+def _model_contradictions(options: Options) -> Iterator[str]:
+    family = FAMILIES[options.model]
+    if options.model_depth not in family.depths:
+        known = " ".join(map(str, family.depths))
+        yield f"--model_depth {options.model_depth}: {options.model} has depths {known}"
+    if options.ft_begin_module and options.ft_begin_module not in family.modules:
+        yield (
+            f"--ft_begin_module {options.ft_begin_module}: the modules of {options.model} are "
+            + " ".join(family.modules)
+        )
+    head = family.head
+    if options.cache_features and not (options.ft_begin_module == head and options.freeze_bn):
+        yield f"--cache_features needs a frozen trunk: --ft_begin_module {head} --freeze_bn"
+    for name in names_with(Role.ARCHITECTURE):
+        value = getattr(options, name)
+        if name not in family.options and value != FLAGS[name].default:
+            yield f"--{name} {value}: {options.model} has no such option"
