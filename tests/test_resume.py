@@ -219,7 +219,7 @@ def test_a_kept_head(tmp_path, capsys):
     assert "class 0 is 'a' in the checkpoint and 'b' in" in capsys.readouterr().err
     plain = ("--pretrain_path", "res/save_2.pth")
     assert small_run(tmp_path, *plain, result="other") == 0
-    assert "classes: 2 (a, b) in the file, now 2 (b, a)" in capsys.readouterr().out
+    assert "classes: 2 (a, b) in the checkpoint, now 2 (b, a)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("begin", ["", "layer4"])
