@@ -1,7 +1,7 @@
-"""Which part of the picture: crop, resize, flip and jitter over a whole clip.
+"""Spatial transforms of whole clips: crop, resize, flip and colour jitter.
 
-Every draw is made once per clip and holds for all its frames. Frames stay uint8; the arithmetic
-is torchvision's (bilinear, antialiased, as Pillow resizes).
+Random parameters are drawn once per clip and apply to all its frames. Frames stay uint8; the
+arithmetic is torchvision's (bilinear and antialiased, as in Pillow).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
-# Pixel statistics of the training sets, channel by channel, in [0, 1].
+# Per-channel pixel statistics of the training sets, in [0, 1].
 MEAN = {
     "kinetics": (0.4345, 0.4051, 0.3775),
     "activitynet": (0.4477, 0.4209, 0.3906),
@@ -34,7 +34,7 @@ CORNERS = ("center", "top_left", "top_right", "bottom_left", "bottom_right")
 
 
 class Box(NamedTuple):
-    """A part of a frame, in pixels."""
+    """A rectangle of a frame, in pixels."""
 
     top: int
     left: int
@@ -43,18 +43,18 @@ class Box(NamedTuple):
 
 
 class Jitter(NamedTuple):
-    """One draw of the colour jitter: the order of the four changes, and their strengths."""
+    """The drawn parameters of a colour jitter."""
 
-    order: tuple[int, ...]
+    order: tuple[int, ...]  # indices into JITTER_STEPS
     strengths: tuple[float, ...]  # brightness, contrast, saturation, hue
 
 
 @dataclass(frozen=True)
 class View:
-    """What is done to every frame of one clip: cut out `box`, resize, crop, flip, jitter.
+    """The drawn parameters for one clip, in the order of their application.
 
     `resize` is (height, width), or one number for the shorter side; `crop` is the side of the
-    centre square that is kept, or None.
+    centre crop, or None.
     """
 
     box: Box
@@ -62,12 +62,12 @@ class View:
     crop: int | None = None
     flip: bool = False
     jitter: Jitter | None = None
-    is_flow: bool = False  # channel 0 is a horizontal direction around 128, which a flip turns
+    is_flow: bool = False  # channel 0 is horizontal motion around 128, which a flip inverts
 
 
 @dataclass(frozen=True)
 class EvalView:
-    """Shorter side to `size`, then the centre square, or the whole frame without `crop`."""
+    """Resize the shorter side to `size`; with `crop` take the centre square."""
 
     size: int
     crop: bool = True
@@ -78,7 +78,7 @@ class EvalView:
 
 @dataclass(frozen=True)
 class TrainView:
-    """The random crop, flip and jitter of training. `crop` is a key of CROPS."""
+    """Random crop, flip and colour jitter for training. `crop` is a key of CROPS."""
 
     size: int
     crop: str = "random"
@@ -95,18 +95,18 @@ class TrainView:
         return replace(view, flip=flip, jitter=jitter, is_flow=self.is_flow)
 
 
-def _random_crop(how: TrainView, height: int, width: int, rng: Random) -> View:
+def _random_crop(transform: TrainView, height: int, width: int, rng: Random) -> View:
     with _torch_seeded(rng):
         box = RandomResizedCrop.get_params(
             torch.empty(0, height, width),
-            scale=[how.min_scale, 1.0],
-            ratio=[how.min_ratio, 1.0 / how.min_ratio],
+            scale=[transform.min_scale, 1.0],
+            ratio=[transform.min_ratio, 1.0 / transform.min_ratio],
         )
-    return View(Box(*box), (how.size, how.size))
+    return View(Box(*box), (transform.size, transform.size))
 
 
-def _corner_crop(how: TrainView, height: int, width: int, rng: Random) -> View:
-    """A square at one of 5 scales in a corner or the centre (Wang et al., arXiv:1507.02159)."""
+def _corner_crop(transform: TrainView, height: int, width: int, rng: Random) -> View:
+    """Crop a square of one of 5 scales in a corner or the centre (arXiv:1507.02159)."""
     side = int(min(height, width) * rng.choice(CORNER_SCALES))
     corner = rng.choice(CORNERS)
     if corner == "center":
@@ -115,11 +115,11 @@ def _corner_crop(how: TrainView, height: int, width: int, rng: Random) -> View:
         top = height - side if corner.startswith("bottom") else 0
         left = width - side if corner.endswith("right") else 0
         box = Box(top, left, side, side)
-    return View(box, (how.size, how.size))
+    return View(box, (transform.size, transform.size))
 
 
-def _center_crop(how: TrainView, height: int, width: int, rng: Random) -> View:
-    return EvalView(how.size).draw(height, width, rng)
+def _center_crop(transform: TrainView, height: int, width: int, rng: Random) -> View:
+    return EvalView(transform.size).draw(height, width, rng)
 
 
 CROPS = {"random": _random_crop, "corner": _corner_crop, "center": _center_crop}
@@ -136,21 +136,21 @@ def _draw_jitter(rng: Random) -> Jitter:
 
 @contextmanager
 def _torch_seeded(rng: Random) -> Iterator[None]:
-    """torchvision draws from torch's global generator alone: seed that from `rng`, put it back."""
+    """Seed torch's global generator, the only one torchvision draws from, and restore it after."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(rng.getrandbits(63))
         yield
 
 
 def apply_view(frames: Sequence[Tensor], view: View) -> Tensor:
-    """Frames, uint8 (C, H, W) each and of one size -> uint8 (T, C, h, w)."""
+    """Transform frames of one size, each uint8 (C, H, W), -> uint8 (T, C, h, w)."""
     box = view.box
-    # Rows of pixels lie channel by channel in a decoded JPEG: keeping that order makes the resize
-    # several times as fast.
+    # Decoded JPEGs are (H, W, C) in memory; keeping that layout makes resizing several
+    # times faster.
     clip = torch.empty((len(frames), box.height, box.width, frames[0].shape[0]), dtype=torch.uint8)
     for target, frame in zip(clip, frames, strict=True):
-        part = frame[:, box.top : box.top + box.height, box.left : box.left + box.width]
-        target.copy_(part.permute(1, 2, 0))
+        cropped = frame[:, box.top : box.top + box.height, box.left : box.left + box.width]
+        target.copy_(cropped.permute(1, 2, 0))
     pixels = clip.permute(0, 3, 1, 2)  # (T, h, w, C) -> (T, C, h, w)
     pixels = F.resize(pixels, list(view.resize), antialias=True)
     if view.crop is not None:

@@ -1,4 +1,4 @@
-"""Ours against the original's way of working: python -m benchmarks [steps …] [--json FILE]"""
+"""Compare with a plain implementation: python -m benchmarks [steps …] [--json FILE]"""
 
 import argparse
 import json
@@ -28,8 +28,8 @@ SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; all by default")
-    parser.add_argument("--json", type=Path, help="also written there")
+    parser.add_argument("sections", nargs="*", help=f"from {', '.join(SECTIONS)}; all by default")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args(argv)
     print(machine := _machine())
     print(f"{'':68} {'ours':>8} {'plain':>8} {'ratio':>6} {'of limit':>8}")

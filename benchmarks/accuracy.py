@@ -1,5 +1,5 @@
-"""Does the fast way learn as well? One small network trained from scratch by main.py and by the
-original's way of working, over some seeds; video top-1 of both.
+"""Compare video top-1 of one small network trained from scratch by main.py and by the plain
+implementation, over several seeds.
 
     python -m benchmarks.accuracy FRAMES INDEX [--seeds 1 2 3] [--n_epochs 15] [--sample_size 112]
 """
@@ -31,13 +31,13 @@ DEPTH, WIDTH, BATCH, RATE, DECAY = 10, 0.5, 16, 0.01, 1e-3
 
 
 def drop_after(n_epochs: int) -> int:
-    """The epoch after which the rate is divided by 10."""
+    """Return the epoch after which the learning rate is divided by 10."""
     return max(1, n_epochs * 2 // 3)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What both ways train on and how."""
+    """What both implementations train on and for how long."""
 
     frames: Path
     index: Path
@@ -46,7 +46,7 @@ class Setting:
 
 
 class _TrainClips(plain.PlainVideos):
-    """A random clip of each video."""
+    """A dataset of one random clip per video."""
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:  # type: ignore[override]
         _, folder, n_frames, label = self.videos[number]
@@ -55,8 +55,8 @@ class _TrainClips(plain.PlainVideos):
         return plain.train_clip(folder, numbers, self.side), label
 
 
-def plain_way(setting: Setting, work: Path, *, seed: int) -> Path:
-    """Train and infer in fp32, with gradients everywhere; the result file."""
+def train_plain(setting: Setting, work: Path, *, seed: int) -> Path:
+    """Train and infer in fp32 with gradients of all parameters; return the result file."""
     torch.manual_seed(seed)
     frames, index, n_epochs = setting.frames, setting.index, setting.n_epochs
     videos = _TrainClips(frames, index, subset="training", side=setting.side)
@@ -76,7 +76,7 @@ def plain_way(setting: Setting, work: Path, *, seed: int) -> Path:
     return work / "plain.json"
 
 
-def fast_way(setting: Setting, work: Path, *, seed: int) -> Path:
+def train_ours(setting: Setting, work: Path, *, seed: int) -> Path:
     n_epochs, index = setting.n_epochs, setting.index.resolve()
     arguments = [
         "--video_path", str(setting.frames.resolve()), "--annotation_path", str(index),
@@ -100,18 +100,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("frames", type=Path, help="class folders of frame folders")
-    parser.add_argument("index", type=Path, help="of folder_json or ucf101_json")
+    parser.add_argument("frames", type=Path, help="folder with a folder of frame folders per class")
+    parser.add_argument("index", type=Path, help="written by folder_json or ucf101_json")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--n_epochs", type=int, default=15)
-    parser.add_argument("--sample_size", type=int, default=112, help="pixels of a clip's sides")
+    parser.add_argument(
+        "--sample_size", type=int, default=112, help="height and width of the clips, pixels"
+    )
     options = parser.parse_args(argv)
     index = read_index(options.index)
     setting = Setting(options.frames, options.index, options.n_epochs, options.sample_size)
     found: list[list[float]] = []
     with tempfile.TemporaryDirectory() as work:
         for seed in options.seeds:
-            paths = [way(setting, Path(work), seed=seed) for way in (fast_way, plain_way)]
+            paths = [train(setting, Path(work), seed=seed) for train in (train_ours, train_plain)]
             results = (read_results(path) for path in paths)
             found.append([accuracy_of(index, result, "val").top[1] for result in results])
             print(f"seed {seed}: ours {found[-1][0]:.4f}, plain {found[-1][1]:.4f}", flush=True)

@@ -1,4 +1,4 @@
-"""Videos to JPGs: our way against a probe and a system ffmpeg per video, a job per class."""
+"""Videos to JPGs, against ffprobe and a system ffmpeg per video in one job per class."""
 
 import os
 import shutil
@@ -13,14 +13,14 @@ from benchmarks.timing import Comparison, compare
 from media.ffmpeg import Ffmpeg
 
 CLASSES, CLIPS = 2, 20
-# As UCF-101's: 320 x 240, 7 seconds, some 500 kB, whose JPGs take some 700 kB.
+# Like UCF-101: 320 x 240, 7 seconds, about 500 kB, with 700 kB of JPGs.
 DRAWN = "testsrc2=s=320x240:r=25:d=7,noise=alls=2:allf=t"
 
 
 def comparisons() -> Iterator[Comparison]:
-    """Over the videos of $BENCH_VIDEOS (class folders), or drawn ones of UCF-101's size."""
+    """Use the class folders of videos in $BENCH_VIDEOS, or generated videos of UCF-101's size."""
     if not shutil.which("ffmpeg") or not shutil.which("ffprobe"):
-        print("extraction: left out, there is no system ffmpeg to compare with")
+        print("extraction: skipped, there is no system ffmpeg to compare with")
         return
     with tempfile.TemporaryDirectory() as folder:
         given = os.environ.get("BENCH_VIDEOS")
@@ -46,7 +46,7 @@ def comparisons() -> Iterator[Comparison]:
 
 
 def draw(folder: Path) -> Path:
-    """Two classes of drawn videos."""
+    """Generate two classes of videos."""
     ffmpeg = Ffmpeg()
     for number in range(CLASSES * CLIPS):
         path = folder / str(number % CLASSES) / f"{number}.avi"
@@ -57,28 +57,19 @@ def draw(folder: Path) -> Path:
 
 
 def _ours(videos: Path, target: Path) -> float:
-    """The command itself, its start included."""
-    command = [
-        sys.executable,
-        "-m",
-        "util_scripts.generate_video_jpgs",
-        str(videos),
-        str(target),
-        "b",
-    ]
+    """Run the command, including its start."""
+    module = "util_scripts.generate_video_jpgs"
+    command = [sys.executable, "-m", module, str(videos), str(target), "b"]
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return _count(target)
 
 
 def _plain(videos: Path, target: Path) -> float:
-    """The original's: a probe of every video each time, ffmpeg for those without frames."""
-    classes = [
-        path for path in sorted(videos.rglob("*")) if path.is_dir() and any(path.glob("*.*"))
-    ]
+    """Probe every video in every run, and extract those without frames."""
+    classes = [p for p in sorted(videos.rglob("*")) if p.is_dir() and any(p.glob("*.*"))]
+    targets = [target / folder.relative_to(videos) for folder in classes]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(
-            pool.map(lambda label: _plain_class(label, target / label.relative_to(videos)), classes)
-        )
+        list(pool.map(_plain_class, classes, targets))
     return _count(target)
 
 
@@ -88,10 +79,10 @@ def _plain_class(label: Path, target: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "csv=p=0"]
         entries = ["-show_entries", "stream=width,height,avg_frame_rate,duration"]
-        told = subprocess.run([*probe, *entries, str(video)], capture_output=True, text=True)
+        probed = subprocess.run([*probe, *entries, str(video)], capture_output=True, text=True)
         if any(folder.iterdir()):
             continue
-        width, height = map(int, told.stdout.split(",")[:2])
+        width, height = map(int, probed.stdout.split(",")[:2])
         scale = "scale=-1:240" if width > height else "scale=240:-1"
         command = ["ffmpeg", "-i", str(video), "-vf", scale, "-threads", "1"]
         subprocess.run([*command, str(folder / "image_%05d.jpg")], capture_output=True)

@@ -1,6 +1,8 @@
-"""Fine-tuning the head of an R3D-50 for 50 epochs, with 4 cached views of each clip: the whole
-program. Of the plain way a part of one epoch is run and the time of 50 told, as every video and
-every epoch costs the same."""
+"""Fine-tune the head of an R3D-50 for 50 epochs with 4 cached views per clip: the whole program.
+
+The plain implementation runs part of one epoch, and its time is extrapolated to 50, because every
+video and every epoch costs the same.
+"""
 
 import logging
 import os
@@ -15,14 +17,14 @@ from torch.utils.data import DataLoader, Subset
 
 import main
 from benchmarks import plain
-from benchmarks.apart import apart
 from benchmarks.frames import frame_folders, index_of
+from benchmarks.fresh_process import in_fresh_process
 from benchmarks.timing import Comparison
 from models.build import build
 from temporal_transforms import even_windows
 
 DEPTH, EPOCHS, VIEWS, BATCH = 50, 50, 4, 32
-MOST_VIDEOS = 64  # of each subset, of the plain way
+MOST_VIDEOS = 64  # per subset, for the plain implementation
 
 
 def comparisons() -> Iterator[Comparison]:
@@ -34,7 +36,7 @@ def comparisons() -> Iterator[Comparison]:
         content = {"epoch": 1, "arch": f"resnet-{DEPTH}", "state_dict": model.state_dict()}
         torch.save(content, work / "pre.pth")
         ours = _ours(frames, index, work)
-        with apart(partial, _plain_epoch, frames, index) as epoch:
+        with in_fresh_process(partial, _plain_epoch, frames, index) as epoch:
             theirs = EPOCHS * epoch()
         text = f"fine-tuning of the head, R3D-{DEPTH}, {EPOCHS} epochs, {VIEWS} cached views"
         yield Comparison(text, "runs/hour", 3600 / ours, 3600 / theirs, theirs / ours)
@@ -71,16 +73,16 @@ class _ValClips(plain.PlainVideos):
 
 
 def _plain_epoch(frames: Path, index: Path) -> float:
-    """Seconds of one epoch of training and validation, told from a part of it."""
+    """Return the seconds of an epoch of training and validation, extrapolated from a part."""
     model = build("resnet", DEPTH, n_classes=2)
     optimizer = torch.optim.SGD(model.get_submodule("fc").parameters(), lr=0.01, momentum=0.9)
     workers = os.cpu_count() or 1
     train = _TrainClips(frames, index, subset="training")
     val = _ValClips(frames, index, subset="validation")
-    some_train, some_val = _part_of(train), _part_of(val)
+    train_part, val_part = _part_of(train), _part_of(val)
     started = time.perf_counter()
     model.train()
-    for clips, labels in DataLoader(some_train, BATCH, shuffle=True, num_workers=workers):
+    for clips, labels in DataLoader(train_part, BATCH, shuffle=True, num_workers=workers):
         loss = torch.nn.functional.cross_entropy(model(clips), labels)
         model.zero_grad()
         loss.backward()
@@ -88,12 +90,12 @@ def _plain_epoch(frames: Path, index: Path) -> float:
     trained = time.perf_counter()
     model.eval()
     with torch.no_grad():
-        for clips, _ in DataLoader(some_val, None, num_workers=workers):
+        for clips, _ in DataLoader(val_part, None, num_workers=workers):
             model(clips)
-    seconds = (trained - started) * len(train) / len(some_train)
-    return seconds + (time.perf_counter() - trained) * len(val) / len(some_val)
+    seconds = (trained - started) * len(train) / len(train_part)
+    return seconds + (time.perf_counter() - trained) * len(val) / len(val_part)
 
 
 def _part_of(videos: plain.PlainVideos) -> Subset:
-    """At most MOST_VIDEOS of them, evenly picked."""
+    """Return at most MOST_VIDEOS of them, evenly spaced."""
     return Subset(videos, range(0, len(videos), -(-len(videos) // MOST_VIDEOS)))

@@ -1,4 +1,4 @@
-"""HDF5 and the video files themselves against folders of JPGs: time to make, disk, loading."""
+"""HDF5 and video files against folders of JPGs: time to create, disk space, loading."""
 
 import os
 import tempfile
@@ -24,23 +24,25 @@ from temporal_transforms import random_window
 from util_scripts.generate_video_hdf5 import main as generate_video_hdf5
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 
-MOST_VIDEOS = 60  # that are loaded
+MOST_VIDEOS = 60  # to load
 
 
-class Made(NamedTuple):
-    """A form of the videos: what making all of it took, and how its clips are read."""
+class Format(NamedTuple):
+    """A data set in one format."""
 
-    seconds: float
-    n_bytes: int  # on disk, whole blocks
+    seconds: float  # to create it
+    n_bytes: int  # on disk, in whole blocks
     records: CompactRecords
     source: FrameSource
 
 
 def comparisons() -> Iterator[Comparison]:
-    """Over the videos of $BENCH_VIDEOS (class folders), or drawn ones. Disk and time are per 1,000
-    videos, with all cores; clips are loaded by one thread."""
+    """Use the class folders of videos in $BENCH_VIDEOS, or generated videos.
+
+    Disk space and time are per 1,000 videos, created on all cores; one thread loads clips.
+    """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a loader's worker
+    torch.set_num_threads(1)  # as in a loader worker
     with tempfile.TemporaryDirectory() as name:
         given = os.environ.get("BENCH_VIDEOS")
         videos = Path(given) if given else draw(Path(name) / "videos")
@@ -58,12 +60,12 @@ def _against_jpg(videos: Path, work: Path) -> Iterator[Comparison]:
 
     def made(
         cost: tuple[float, int], paths: Sequence[Path], source: FrameSource, first: int
-    ) -> Made:
+    ) -> Format:
         records = (
             VideoRecord(path.name, path, first, first + count - 1, 0)
             for path, count in list(zip(paths, counts, strict=True))[::step]
         )
-        return Made(*cost, CompactRecords.of(records), source)
+        return Format(*cost, CompactRecords.of(records), source)
 
     plain = made(jpg, folders, JpgFolder(default_decoder()), 1)
     hdf5 = _make(generate_video_hdf5, videos, work / "hdf5")
@@ -85,7 +87,7 @@ def _against_jpg(videos: Path, work: Path) -> Iterator[Comparison]:
 
 
 def _make(main: Callable[[Sequence[str]], int], videos: Path, target: Path) -> tuple[float, int]:
-    """(seconds, bytes on disk)"""
+    """Run a command -> (seconds, bytes on disk)."""
     started = time.perf_counter()
     with redirect_stdout(StringIO()):
         main([str(videos), str(target), "bench"])
@@ -93,8 +95,8 @@ def _make(main: Callable[[Sequence[str]], int], videos: Path, target: Path) -> t
     return seconds, sum(path.lstat().st_blocks * 512 for path in target.rglob("*"))
 
 
-def _load(form: Made) -> float:
-    """Decode, crop and resize a training clip of every video."""
+def _load(form: Format) -> float:
+    """Decode, crop and resize a training clip of each video."""
     temporal = partial(random_window, size=16)
     dataset = VideoDataset(form.records, form.source, temporal, TrainView(112))
     samples = (dataset[SampleKey(1, video)] for video in range(len(form.records)))

@@ -1,4 +1,4 @@
-"""Frame folders and an index to measure with: those given, or drawn ones."""
+"""Frame folders and an index for benchmarks, given or generated."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 
 
 def frame_folders(work: Path) -> Path:
-    """$BENCH_FRAMES, class folders of frame folders, or those of drawn videos below `work`."""
+    """Return $BENCH_FRAMES (a folder of frame folders per class), or frames of generated videos."""
     given = os.environ.get("BENCH_FRAMES")
     if given:
         return Path(given)
@@ -24,18 +24,18 @@ def frame_folders(work: Path) -> Path:
 
 
 def index_of(frames: Path, work: Path, *, most: int | None = None) -> Path:
-    """An index of them all, or of at most `most` of each subset, evenly picked."""
+    """Write an index of all videos, or of at most `most` evenly spaced ones per subset."""
     path = work / "index.json"
     with redirect_stdout(StringIO()):
         folder_json([str(frames), str(path)])
     if most is not None:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content["database"] = _thinned(content["database"], most)
+        content["database"] = _subsample(content["database"], most)
         path.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
     return path
 
 
-def _thinned(database: dict[str, Any], most: int) -> dict[str, Any]:
+def _subsample(database: dict[str, Any], most: int) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for subset in ("training", "validation"):
         entries = [item for item in database.items() if item[1]["subset"] == subset]

@@ -1,5 +1,5 @@
-"""One GPU: R3D-50 and R(2+1)D-50, batch 128, trained and scored in bf16 against fp32 as the
-original runs it; how busy the GPU is meanwhile, and how many loader cores feed it."""
+"""One GPU: training and inference of R3D-50 and R(2+1)D-50 with batches of 128, ours in bf16 and
+the plain implementation in fp32; GPU utilisation, and the loader cores needed to feed the GPU."""
 
 import contextlib
 import statistics
@@ -22,16 +22,16 @@ from models.build import build
 
 FAMILIES = {"resnet": "R3D", "resnet2p1d": "R(2+1)D"}
 CLASSES = 700
-STEPS = 5  # between two looks at the clock
+STEPS = 5  # per measurement
 QUERY = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
 
 Work = Callable[[], float]
 
 
 def comparisons() -> Iterator[Comparison]:
-    """Nothing but a line where torch sees no GPU."""
+    """Yield nothing, and print one line, if torch sees no GPU."""
     if not torch.cuda.is_available():
-        print("gpu: left out, torch sees no GPU")
+        print("gpu: skipped, torch sees no GPU")
         return
     print(f"gpu: {torch.cuda.get_device_name()}")
     torch.backends.cudnn.benchmark = True  # as main.py and the original do
@@ -59,7 +59,7 @@ def of_model(
     side: int = 112,
     compiles: tuple[bool, ...] = (False, True),
 ) -> Iterator[Comparison]:
-    """The steps of one model, all of it and its head alone, and its inference."""
+    """Compare training steps of one model, the whole of it and only its head, and inference."""
     name = f"{FAMILIES[family]}-{depth}, batch {batch_size}"
     clips = torch.randint(0, 256, (batch_size, 3, 16, side, side), dtype=torch.uint8)
     clips, labels = clips.to(device.device), torch.arange(batch_size, device=device.device)
@@ -122,7 +122,7 @@ def _our_steps(
 
     def work() -> float:
         sums = [trainer.step(batch, n_clips=len(clips)) for _ in range(STEPS)]
-        sums[-1].loss.item()  # waits for all of them
+        sums[-1].loss.item()  # synchronises
         return STEPS * len(clips)
 
     return work
@@ -149,24 +149,24 @@ def _scoring(
 
 
 def _busy(name: str, device: Device, ours: Work, theirs: Work) -> Iterator[Comparison]:
-    """How busy nvidia-smi sees the GPU meanwhile; nothing where there is none."""
+    """Compare the GPU utilisation that nvidia-smi reports; yield nothing on a CPU."""
     if device.device.type == "cuda":
-        a, b = _watched(ours), _watched(theirs)
+        a, b = _utilisation(ours), _utilisation(theirs)
         yield Comparison(name, "%", a, b, a / max(b, 1.0))
 
 
-def _watched(work: Work) -> float:
-    seen: list[float] = []
+def _utilisation(work: Work) -> float:
+    readings: list[float] = []
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.2):
-            told = subprocess.run(QUERY, capture_output=True, text=True, check=False).stdout
-            seen.extend(float(line) for line in told.split() if line.isdigit())
+            output = subprocess.run(QUERY, capture_output=True, text=True, check=False).stdout
+            readings.extend(float(line) for line in output.split() if line.isdigit())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     rate(work, rounds=4)
     ended.set()
     watcher.join()
-    return statistics.median(seen or [0.0])
+    return statistics.median(readings or [0.0])

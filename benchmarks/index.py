@@ -1,7 +1,9 @@
-"""A large index of 700 classes: read, checked and its frames looked for, in a process of its own,
-against one object per video and one look per folder. $BENCH_INDEX says how many videos, above
-50,000: all 650,000 of Kinetics-700 take some minutes, most of them for making and deleting their
-folders."""
+"""Read and check a large index of 700 classes and find its frames, against one object and one
+directory check per video.
+
+$BENCH_INDEX sets the number of videos, more than 50,000. The 650,000 of Kinetics-700 take some
+minutes, mostly to create and delete their folders.
+"""
 
 import json
 import multiprocessing
@@ -23,8 +25,10 @@ def comparisons() -> Iterator[Comparison]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _make(folder, n_videos)
-        ours, plain = _apart(_ours, folder), _apart(_plain, folder)
-        yield from _compared(n_videos, ours, plain)  # deleting the folders may take minutes
+        ours, plain = _in_fresh_process(_ours, folder), _in_fresh_process(_plain, folder)
+        yield from _compared(
+            n_videos, ours, plain
+        )  # before the folders are deleted, which may take minutes
 
 
 def _compared(
@@ -56,8 +60,8 @@ def _make(folder: Path, n_videos: int) -> None:
     (folder / "index.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
 
 
-def _apart(work: Callable[[Path], dict[str, float]], folder: Path) -> dict[str, float]:
-    """What `work` finds in a fresh process, so that memory is its own."""
+def _in_fresh_process(work: Callable[[Path], dict[str, float]], folder: Path) -> dict[str, float]:
+    """Run `work` in a fresh process, to measure its memory separately."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, folder).result()
 
@@ -76,7 +80,7 @@ def _ours(folder: Path) -> dict[str, float]:
 
 
 def _plain(folder: Path) -> dict[str, float]:
-    """The original's reading: the whole JSON kept, a dict per video, a look at each folder."""
+    """Read as the original does: keep the whole JSON, a dict per video, check each folder."""
 
     def work() -> list:
         content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
@@ -110,23 +114,23 @@ def _measure(work: Callable[[], list], sample: Callable[[list], Iterator[int]]) 
 
 
 def _forked(work: Callable[[], object]) -> float:
-    """MiB that a forked worker no longer shares with its parent after `work`."""
+    """Return the MiB that a forked worker stops sharing with its parent during `work`."""
     context = multiprocessing.get_context("fork")
-    answer = context.SimpleQueue()
+    result = context.SimpleQueue()
 
     def child() -> None:
         before = _status("Private_Dirty", "smaps_rollup")
         work()
-        answer.put(_status("Private_Dirty", "smaps_rollup") - before)
+        result.put(_status("Private_Dirty", "smaps_rollup") - before)
 
     process = context.Process(target=child)
     process.start()
-    grown = answer.get()
+    grown = result.get()
     process.join()
     return grown
 
 
 def _status(name: str, file: str = "status") -> float:
-    """A line of /proc/self, in MiB."""
+    """Return a field of a file in /proc/self, in MiB."""
     lines = Path("/proc/self", file).read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024

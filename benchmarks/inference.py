@@ -1,4 +1,4 @@
-"""Inference of an R3D-50: the model alone, and from JPG folders to val.json."""
+"""Inference of an R3D-50: the model alone, and the whole program from JPG folders to val.json."""
 
 import logging
 import tempfile
@@ -10,8 +10,8 @@ from torch import Tensor
 
 import main
 from benchmarks import plain
-from benchmarks.apart import apart
 from benchmarks.frames import frame_folders, index_of
+from benchmarks.fresh_process import in_fresh_process
 from benchmarks.limits import clips_per_second
 from benchmarks.steps import devices
 from benchmarks.timing import Comparison, compare
@@ -20,19 +20,19 @@ from models.build import build
 from temporal_transforms import sliding_starts
 
 DEPTH, BATCH, CLASSES = 50, 16, 101
-MOST_VIDEOS = 90  # of validation, by the whole program
+MOST_VIDEOS = 90  # of the validation set, for the whole program
 ROUNDS, PROGRAMS = 7, 3
 
 
 def comparisons() -> Iterator[Comparison]:
     clips = torch.randint(0, 256, (BATCH, 3, 16, 112, 112), dtype=torch.uint8)
     model = build("resnet", DEPTH, n_classes=CLASSES).eval()
-    with apart(_plain_scores, clips) as theirs:
+    with in_fresh_process(_plain_scores, clips) as theirs:
         for device in devices():
             score = make_scorer(model, device)
 
             def ours() -> float:
-                score(clips).softmax(dim=1)  # noqa: B023  called in this round of the loop
+                score(clips).softmax(dim=1)  # noqa: B023  called in the same iteration
                 return len(clips)
 
             name = f"inference, R3D-{DEPTH} alone, {device.precision}"
@@ -54,7 +54,7 @@ def _plain_scores(clips: Tensor) -> Callable[[], float]:
 
 
 def _plain_program(videos: plain.PlainVideos, work: Path) -> Callable[[], float]:
-    """From the checkpoint to the result file."""
+    """Run from the checkpoint to the result file."""
 
     def run() -> float:
         model = build("resnet", DEPTH, n_classes=len(videos.labels))
@@ -88,5 +88,5 @@ def _whole_program(work: Path) -> Comparison:
         return n_windows
 
     name = f"inference, R3D-{DEPTH}, JPG folders to val.json, auto"
-    with apart(_plain_program, videos, work) as theirs:
+    with in_fresh_process(_plain_program, videos, work) as theirs:
         return compare(name, "clips/s", ours, theirs, rounds=PROGRAMS, warms_up=False)

@@ -1,4 +1,4 @@
-"""JPG folders to clips, one thread: training, validation and inference, and the decoder alone."""
+"""Load clips from JPG folders with one thread: training, validation, inference, decoding only."""
 
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -22,9 +22,9 @@ MOST_VIDEOS = 60
 
 
 def comparisons() -> Generator[Comparison, None, None]:
-    """Over the frame folders below $BENCH_FRAMES, or those of drawn videos."""
+    """Use the frame folders in $BENCH_FRAMES, or those of generated videos."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a loader's worker
+    torch.set_num_threads(1)  # as in a loader worker
     try:
         with tempfile.TemporaryDirectory() as folder:
             yield from _phases(_records(frame_folders(Path(folder))))
@@ -98,7 +98,7 @@ def _phases(records: CompactRecords) -> Iterator[Comparison]:
 def _decoding(
     records: CompactRecords, source: JpgFolder
 ) -> tuple[Callable[[], float], Callable[[], float]]:
-    """The first 16 frames of each video, ours and Pillow's."""
+    """Decode the first 16 frames of each video, with ours and with Pillow."""
     numbers = list(range(1, 17))
 
     def ours() -> float:

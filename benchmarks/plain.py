@@ -1,4 +1,4 @@
-"""The original's way of working, written plainly: what `make bench` compares with."""
+"""A plain implementation of how the original works, the baseline of `make bench`."""
 
 import json
 import random
@@ -26,7 +26,7 @@ def model_input(clips: Tensor) -> Tensor:
 def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, labels: Tensor
 ) -> float:
-    """fp32, gradients of every parameter, whatever the optimiser holds."""
+    """Train in fp32 with gradients of all parameters, also of those the optimiser does not have."""
     loss = F.cross_entropy(model(model_input(clips)), labels)
     model.zero_grad()
     loss.backward()
@@ -43,7 +43,7 @@ def load_clip(folder: Path, numbers: list[int]) -> list[Image.Image]:
 
 
 def train_clip(folder: Path, numbers: list[int], size: int = 112) -> Tensor:
-    """A random crop, resized and flipped frame by frame, to normalised float32 (C, T, H, W)."""
+    """Crop, resize and flip randomly, frame by frame -> normalised float32 (C, T, H, W)."""
     frames = load_clip(folder, numbers)
     box = RandomResizedCrop.get_params(frames[0], scale=[0.25, 1.0], ratio=[0.75, 1 / 0.75])
     flip = random.random() < 0.5
@@ -55,7 +55,7 @@ def train_clip(folder: Path, numbers: list[int], size: int = 112) -> Tensor:
 
 
 def eval_clip(folder: Path, numbers: list[int], size: int = 112) -> Tensor:
-    """The centre square, frame by frame, to normalised float32 (C, T, H, W)."""
+    """Resize and take the centre square, frame by frame -> normalised float32 (C, T, H, W)."""
     frames = load_clip(folder, numbers)
     clip = [_normalised(P.center_crop(P.resize(frame, size), [size])) for frame in frames]
     return torch.stack(clip).permute(1, 0, 2, 3)
@@ -66,7 +66,7 @@ def _normalised(frame: Image.Image) -> Tensor:
 
 
 class PlainVideos(torch.utils.data.Dataset):
-    """All windows of a video as one item."""
+    """A dataset whose items are all windows of a video."""
 
     def __init__(
         self, frames_dir: Path, index: Path, *, subset: str, stride: int = 16, side: int = 112
@@ -93,7 +93,8 @@ class PlainVideos(torch.utils.data.Dataset):
 
 
 def infer(model: nn.Module, videos: PlainVideos, path: Path, *, n_workers: int = 2) -> int:
-    """Video by video, batch norm as it is, to a result file; how many windows there were."""
+    """Infer one video at a time, without folding, write the result file and return the number of
+    windows."""
     model.eval()
     loader = torch.utils.data.DataLoader(videos, batch_size=None, num_workers=n_workers)
     results: dict[str, Any] = {}

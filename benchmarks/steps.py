@@ -1,4 +1,4 @@
-"""Training steps of an R3D-50, 16 x 112 x 112: all of it, and its head alone."""
+"""Training steps of an R3D-50 on clips of 16 x 112 x 112: the whole model, and only its head."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import plain
-from benchmarks.apart import apart
+from benchmarks.fresh_process import in_fresh_process
 from benchmarks.limits import clips_per_second
 from benchmarks.timing import Comparison, compare
 from datasets.video_dataset import ClipBatch
@@ -25,7 +25,7 @@ def comparisons(*, batch_size: int = 8, depth: int = 50, side: int = 112) -> Ite
     clips = torch.randint(0, 256, (batch_size, 3, 16, side, side), dtype=torch.uint8)
     labels = torch.randint(0, N_CLASSES, (batch_size,))
     for begin, title in (("", "all of it"), ("fc", "head only")):
-        with apart(_plain_step, depth, begin, clips, labels) as theirs:
+        with in_fresh_process(_plain_step, depth, begin, clips, labels) as theirs:
             for device in devices():
                 ours = _our_step(depth, begin, clips, labels, device)
                 name = f"training step, R3D-{depth}, batch {batch_size}, {title}, "
@@ -44,20 +44,17 @@ def comparisons(*, batch_size: int = 8, depth: int = 50, side: int = 112) -> Ite
 
 
 def devices() -> list[Device]:
-    """fp32, and what --precision auto means here where that is something else."""
+    """Return the CPU with fp32, and with the precision of --precision auto if that differs."""
     normalization = Normalization.of("kinetics")
-    chosen = {
-        device.precision: device
+    fp32, auto = (
+        choose_device(no_cuda=True, precision=precision, normalization=normalization)
         for precision in ("fp32", "auto")
-        for device in [
-            choose_device(no_cuda=True, precision=precision, normalization=normalization)
-        ]
-    }
-    return list(chosen.values())
+    )
+    return [fp32] if auto == fp32 else [fp32, auto]
 
 
 def _limit(depth: int, begin: str, clips: Tensor, device: Device) -> float:
-    """Matrix products of the forward pass, and twice as many where all weights are trained."""
+    """The forward pass, and twice as much for the backward pass if all weights are trained."""
     model = build("resnet", depth, n_classes=N_CLASSES).eval()
     return clips_per_second(model, clips[0].float(), device.inference_dtype) / (1 if begin else 3)
 

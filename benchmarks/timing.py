@@ -1,4 +1,4 @@
-"""Times two ways of doing one thing in turns, so that both meet the same noise."""
+"""Time two implementations alternately, so that both see the same noise."""
 
 import statistics
 import time
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 
 class Comparison(NamedTuple):
-    """Work done per second, ours and the plain way's, and the ratio of the two."""
+    """Throughput of ours and of the plain implementation, and their ratio."""
 
     name: str
     unit: str
     ours: float
     plain: float
-    ratio: float  # median over the rounds, so that one disturbed round does not decide
-    of_limit: float | None = None  # ours as a share of what the machine allows
+    ratio: float  # median over the rounds
+    of_limit: float | None = None  # ours as a fraction of the machine's limit
 
 
 def compare(
@@ -27,10 +27,10 @@ def compare(
     limit: float | None = None,
     warms_up: bool = True,
 ) -> Comparison:
-    """Run both in turns; each call returns how many units it did. A round before warms up, but for
-    whole programs, to which that belongs.
+    """Run both alternately; each call returns how many units of work it did.
 
-    `limit` is the rate that the machine allows.
+    An extra round warms up first, except for whole programs, whose users pay for that too. `limit`
+    is the highest rate the machine allows.
     """
     if warms_up:
         ours(), plain()
@@ -47,7 +47,7 @@ def compare(
 
 
 def rate(work: Callable[[], float], *, rounds: int = 3) -> float:
-    """Units per second, the median of some rounds after one that warms up."""
+    """Return units per second, the median of `rounds` after one that warms up."""
     return statistics.median([_rate(work) for _ in range(rounds + 1)][1:])
 
 

@@ -1,4 +1,4 @@
-"""A trained model in a form that runs without this program: ONNX, or torch.export's archive."""
+"""Export a trained model to a format that runs without this program: ONNX or torch.export."""
 
 import copy
 import importlib.util
@@ -22,15 +22,15 @@ from predict.classifier import Classifier
 from utils.files import as_utf8, written_whole
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-LARGEST_ONNX = 2**31 - 2**20  # bytes of weights: one ONNX file holds less than 2 GiB
-ABOUT = "preprocessing"  # the entry of the metadata; in a .pt2, the extra file ABOUT.json
+MAX_ONNX_BYTES = 2**31 - 2**20  # of weights: an ONNX file is limited to 2 GiB
+ABOUT = "preprocessing"  # key in the metadata of an ONNX file; ABOUT.json is in a .pt2 archive
 
 
 class Deployed(nn.Module):
     """The model on the CPU in float32, batch norm folded, from clips (B, C, T, H, W) to logits.
 
-    The clips are uint8 pixels, normalised here; or with `normalization` None float32, normalised
-    already.
+    The clips are uint8 pixels, which are normalised here, or with `normalization` None normalised
+    float32.
     """
 
     mean: Tensor
@@ -59,15 +59,15 @@ def deployed(classifier: Classifier, *, takes_floats: bool = False) -> Deployed:
 
 
 def about(classifier: Classifier, *, takes_floats: bool = False) -> dict[str, Any]:
-    """What a program that uses the exported model has to know, as JSON values."""
+    """Describe the model's input and output for programs that run it, as JSON values."""
     options = classifier.options
     size = options.sample_size
-    given = "float32, normalised" if takes_floats else "uint8 pixels, normalised inside the model"
+    pixels = "float32, normalised" if takes_floats else "uint8 pixels, normalised inside the model"
     channels = "RGB" if options.input_type == "rgb" else "optical flow, horizontal and vertical"
     return {
         "arch": options.arch,
         "class_names": list(classifier.labels),
-        "input": f"clips: {given}; (batch, channel, time, row, column); channels: {channels}",
+        "input": f"clips: {pixels}; (batch, channel, time, row, column); channels: {channels}",
         "output": "logits: (batch, class); softmax makes scores of them",
         "sample_size": size,
         "sample_duration": options.sample_duration,
@@ -82,7 +82,7 @@ def about(classifier: Classifier, *, takes_floats: bool = False) -> dict[str, An
 
 
 def example_clips(classifier: Classifier, n_clips: int = 2) -> Tensor:
-    """Seeded random pixels of the right shape, uint8 (N, C, T, H, W)."""
+    """Return seeded random pixels in the model's input shape, uint8 (N, C, T, H, W)."""
     options = classifier.options
     side = options.sample_size
     shape = (n_clips, options.n_input_channels, options.sample_duration, side, side)
@@ -90,7 +90,7 @@ def example_clips(classifier: Classifier, n_clips: int = 2) -> Tensor:
 
 
 def traced(model: Deployed, clips: Tensor) -> ExportedProgram:
-    """The graph for any number of clips like these, of the shape and type the model takes."""
+    """Trace the graph with sample clips; the batch dimension is dynamic."""
     with torch.no_grad():
         return torch.export.export(
             model, (clips,), dynamic_shapes={"clips": {0: Dim("batch", min=1)}}
@@ -98,11 +98,12 @@ def traced(model: Deployed, clips: Tensor) -> ExportedProgram:
 
 
 def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
-    """Write one ONNX file, whole or not at all. Raises UserError."""
+    """Write one ONNX file atomically. Raises UserError if the weights are too large for one."""
     n_bytes = sum(t.numel() * t.element_size() for t in program.state_dict.values())
-    if n_bytes > LARGEST_ONNX:
+    if n_bytes > MAX_ONNX_BYTES:
         raise UserError(
-            f"{path}: {n_bytes / 1e9:.1f} GB of weights are more than an ONNX file holds"
+            f"{path}: {n_bytes / 1e9:.1f} GB of weights exceed the 2 GiB of an ONNX file; "
+            "export with --pt2 instead"
         )
     with torch.no_grad():
         onnx = torch.onnx.export(
@@ -120,9 +121,9 @@ def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]
 
 
 def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
-    """Write torch.export's archive, whole or not at all. Raises UserError."""
+    """Write an archive of torch.export atomically."""
     extra = {f"{ABOUT}.json": _as_json(description)}
-    archive = io.BytesIO()  # torch's own writing to a file aborts the process on a full disk
+    archive = io.BytesIO()  # torch aborts the process if it writes to a full disk itself
     torch.export.save(program, archive, extra_files=extra)
     with written_whole(path) as part:
         part.write_bytes(archive.getbuffer())
@@ -133,20 +134,20 @@ def _as_json(description: Mapping[str, Any]) -> str:
 
 
 def require_onnx() -> None:
-    """Raises UserError where a package is absent."""
-    lacking = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
-    if lacking:
-        raise UserError(f"ONNX needs more packages: pip install {' '.join(lacking)}")
+    """Raise UserError if a package is missing."""
+    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"--onnx needs more packages: pip install {' '.join(missing)}")
 
 
-Runner = Callable[[Tensor], Tensor]  # clips as the exported model takes them -> logits (B, K)
+Runner = Callable[[Tensor], Tensor]  # clips, as the exported model expects them -> logits (B, K)
 
 
 def onnx_runner(path: Path, n_threads: int) -> Runner:
-    """The file in onnxruntime, on the CPU."""
+    """Load an ONNX file in onnxruntime, on the CPU."""
     import onnxruntime
 
-    onnxruntime.disable_telemetry_events()  # which its releases for Linux send, too
+    onnxruntime.disable_telemetry_events()  # releases for Linux send them too
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = n_threads
     session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
@@ -154,13 +155,13 @@ def onnx_runner(path: Path, n_threads: int) -> Runner:
 
 
 def pt2_runner(path: Path) -> Runner:
-    """The file as torch.export loads it, on the CPU."""
+    """Load an archive of torch.export, on the CPU."""
     return torch.no_grad()(torch.export.load(path).module())
 
 
 class Reference:
-    """The checkpoint's own model in float32 on the CPU, nothing folded: what an exported one must
-    equal."""
+    """The model of the checkpoint in float32 on the CPU, without folding: what an exported model is
+    compared with."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.device = Device(torch.device("cpu"), "fp32", classifier.device.normalization)
@@ -176,11 +177,11 @@ class Reference:
 
 
 class Parity(NamedTuple):
-    """How two models' logits compare on the same clips."""
+    """A comparison of two models' logits on the same clips."""
 
-    difference: float  # the largest of any logit; infinite where one is no number
-    largest: float  # of the reference's logits, without sign
-    n_agreeing: int  # clips whose first class is the same
+    difference: float  # largest absolute difference; infinite if a logit is not finite
+    largest: float  # absolute value of the reference's logits
+    n_agreeing: int  # clips with the same top-1 class
     n_clips: int
 
     def holds(self, tolerance: float) -> bool:
@@ -188,7 +189,7 @@ class Parity(NamedTuple):
 
 
 def compare_logits(expected: Tensor, found: Tensor) -> Parity:
-    """(N, K) and (N, K)."""
+    """Compare logits of shape (N, K)."""
     difference = (found - expected).abs().max().item()
     return Parity(
         difference if math.isfinite(difference) else math.inf,

@@ -1,4 +1,4 @@
-"""What a model makes of clips on the way to its scores: the input of the head, or any layer's."""
+"""Features of clips: the input of a model's head, or the output of any layer."""
 
 import torch
 from torch import Tensor, nn
@@ -11,26 +11,26 @@ from predict.classifier import Classifier
 
 
 def feature_scorer(classifier: Classifier, layer: str = "") -> Scorer:
-    """A function from uint8 clips (B, C, T, H, W) to float32 vectors (B, D): the input of the
-    head, or the output of the module `layer`, its mean over time and space where it has these.
+    """Return a function from uint8 clips (B, C, T, H, W) to float32 features (B, D): the input of
+    the head, or the output of the module `layer` averaged over time and space.
 
-    A module that runs more than once in a pass, such as a block's ReLU, gives its last output.
-    Raises UserError for a name that no module has.
+    A module that runs several times per pass, such as the ReLU of a block, gives its last output.
+    Raises UserError for an unknown module name.
     """
     if not layer:
         trunk = without_head(classifier.model, classifier.options.model)
         return make_scorer(trunk, classifier.device)
-    # As it is: with batch norm folded, the outputs of convolutions would be others.
+    # Not make_scorer: folded batch norms would change the outputs of convolutions.
     module = find_layer(classifier.model, layer)
     device = classifier.device
 
     def score(clips: Tensor) -> Tensor:
         outputs: list[Tensor] = []
 
-        def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            outputs[:] = [pooled(output)]  # at once: the ReLU that follows works in place
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            outputs[:] = [pooled(output)]  # copied at once: an in-place ReLU may follow
 
-        handle = module.register_forward_hook(keep)
+        handle = module.register_forward_hook(hook)
         try:
             with torch.inference_mode(), device.autocast():
                 classifier.model(device.model_input(clips))
@@ -42,24 +42,24 @@ def feature_scorer(classifier: Classifier, layer: str = "") -> Scorer:
 
 
 def pooled(output: Tensor) -> Tensor:
-    """(B, D, …) -> float32 (B, D): the mean over what comes after the channels; never a view."""
+    """Average over all dimensions after the channels: (B, D, …) -> float32 (B, D), never a view."""
     values = output.to(torch.float32, copy=True)
     return values.flatten(2).mean(2) if values.ndim > 2 else values
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The module of that name. Raises UserError with the names there are where it goes wrong."""
+    """Return a module by its dotted name. Raises UserError listing the existing names."""
     module, known = model, ""
     for part in name.split("."):
         children = dict(module.named_children())
         if part not in children:
-            names = ", ".join(f"{known}{child}" for child in children) or "none"
-            where = f"inside {known[:-1]} there are" if known else "there are"
+            names = ", ".join(f"{known}{child}" for child in children) or "no layers"
+            where = f"{known[:-1]} contains" if known else "choose from"
             raise UserError(f"--layer {name}: no such layer; {where} {names}")
         module, known = children[part], f"{known}{part}."
     return module
 
 
 def name_of(classifier: Classifier, layer: str) -> str:
-    """What the vectors are, for the file that holds them."""
+    """Describe the features, for the file they are saved to."""
     return layer or f"input of {FAMILIES[classifier.options.model].head}"

@@ -1,4 +1,4 @@
-"""What `make bench` needs a GPU for, tried where there may be none: on a CPU, with tiny models."""
+"""The benchmarks, with tiny models on a CPU."""
 
 import json
 import math
@@ -12,7 +12,7 @@ import torch
 
 import benchmarks.__main__ as bench
 from benchmarks import gpu, limits
-from benchmarks.apart import apart
+from benchmarks.fresh_process import in_fresh_process
 from benchmarks.timing import Comparison, compare
 from engine.device import Normalization, choose_device
 from models.build import build
@@ -40,23 +40,23 @@ def test_the_rows_of_one_model(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_a_line_says_so(tmp_path, capsys):
+def test_gpu_section_is_skipped_without_a_gpu(tmp_path, capsys):
     assert bench.main(["gpu", "--json", str(tmp_path / "out.json")]) == 0
-    assert "gpu: left out, torch sees no GPU" in capsys.readouterr().out
+    assert "gpu: skipped, torch sees no GPU" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text())["rows"] == []
 
 
 def test_a_comparison_takes_the_median_of_its_rounds():
-    units = iter([1, 1, 10, 5, 20, 5, 30, 10])  # ours and plain, in turns; the first pair warms up
+    units = iter([1, 1, 10, 5, 20, 5, 30, 10])  # ours and plain alternate; the first pair warms up
     row = compare("x", "u", lambda: next(units), lambda: next(units), rounds=3, limit=1e12)
     assert isinstance(row, Comparison) and row.ours > row.plain and 0 < row.of_limit < 1
 
 
-def test_work_apart_answers_and_its_failure_is_told():
-    with apart(partial, math.sqrt, 9.0) as work:
+def test_a_fresh_process_returns_results_and_reports_failure():
+    with in_fresh_process(partial, math.sqrt, 9.0) as work:
         assert [work(), work()] == [3.0, 3.0]
     with pytest.raises(RuntimeError, match="partial failed"):
-        with apart(partial, math.sqrt, -1.0) as work:
+        with in_fresh_process(partial, math.sqrt, -1.0) as work:
             work()
 
 
@@ -65,9 +65,9 @@ def forever():
         time.sleep(1)
 
 
-def test_work_apart_is_ended_in_the_middle_when_this_side_fails():
-    with pytest.raises(KeyError), apart(partial, forever) as work:
+def test_a_fresh_process_is_terminated_if_the_caller_fails():
+    with pytest.raises(KeyError), in_fresh_process(partial, forever) as work:
         threading.Thread(target=pytest.raises, args=((RuntimeError, OSError), work)).start()
-        time.sleep(1)  # by now it is at work
+        time.sleep(1)  # until it is running
         raise KeyError
     assert not multiprocessing.active_children()

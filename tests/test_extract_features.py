@@ -104,9 +104,9 @@ def test_a_layer_s_own_output_averaged_over_time_and_space(root, tmp_path, layer
 
 def test_layers_that_are_not_there(root, tmp_path):
     for layer, complaint in (
-        ("layer7", "there are conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool"),
-        ("layer4.3", "inside layer4 there are layer4.0$"),
-        ("layer4.0.conv1.weight", "inside layer4.0.conv1 there are none"),
+        ("layer7", "choose from conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4"),
+        ("layer4.3", "layer4 contains layer4.0$"),
+        ("layer4.0.conv1.weight", "layer4.0.conv1 contains no layers"),
     ):
         with pytest.raises(UserError, match=f"--layer {layer}: no such layer; {complaint}"):
             extract(root, tmp_path / "f.npz", "--layer", layer)

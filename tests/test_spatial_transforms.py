@@ -11,12 +11,12 @@ pytestmark = pytest.mark.numeric
 
 
 def noise(height, width, seed=0):
-    """A picture with detail at all scales, uint8 (3, H, W), as a decoder lays it out."""
+    """An image with detail at all scales, uint8 (3, H, W) in the memory layout of a decoder."""
     draw = np.random.default_rng(seed)
     coarse = draw.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
-    picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     fine = draw.integers(-20, 20, (height, width, 3))
-    pixels = np.clip(np.asarray(picture).astype(int) + fine, 0, 255).astype(np.uint8)
+    pixels = np.clip(np.asarray(image).astype(int) + fine, 0, 255).astype(np.uint8)
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -30,7 +30,7 @@ def difference(pixels, image):
 
 
 @pytest.mark.parametrize("shape", [(240, 320), (320, 240), (90, 91), (112, 112), (50, 80)])
-def test_evaluation_equals_pillow(shape):
+def test_evaluation_matches_pillow(shape):
     frame = noise(*shape)
     height, width = shape
     size = 112
@@ -53,10 +53,10 @@ def test_nocrop_keeps_the_whole_frame():
 
 
 @pytest.mark.parametrize("crop", ["random", "corner", "center"])
-def test_training_view_equals_pillow_and_holds_for_all_frames(crop):
+def test_training_view_matches_pillow_in_all_frames(crop):
     frames = [noise(120, 160, seed) for seed in (0, 1)]
-    how = TrainView(64, crop, hflip=False)
-    view = how.draw(120, 160, Random(3))
+    transform = TrainView(64, crop, hflip=False)
+    view = transform.draw(120, 160, Random(3))
     if crop == "center":
         expected = [apply_view([f], EvalView(64).draw(120, 160, Random(0)))[0] for f in frames]
         assert torch.equal(apply_view(frames, view), torch.stack(expected))
@@ -68,10 +68,10 @@ def test_training_view_equals_pillow_and_holds_for_all_frames(crop):
         assert difference(ours, expected).max() <= 2
 
 
-def test_random_crops_stay_inside_and_keep_their_ranges():
-    how = TrainView(64, min_scale=0.25, min_ratio=0.75)
+def test_random_crops_stay_within_the_frame_and_their_ranges():
+    transform = TrainView(64, min_scale=0.25, min_ratio=0.75)
     for seed in range(300):
-        box = how.draw(120, 160, Random(seed)).box
+        box = transform.draw(120, 160, Random(seed)).box
         assert 0 <= box.top and box.top + box.height <= 120
         assert 0 <= box.left and box.left + box.width <= 160
         assert 0.24 <= box.height * box.width / (120 * 160) <= 1
@@ -85,29 +85,29 @@ def test_corner_crops_are_squares_of_five_sizes_in_five_places():
     assert len({(box.top, box.left) for box in views if box.height == 60}) == 5
 
 
-def test_draws_depend_on_the_generator_alone():
-    how = TrainView(64, jitter=True)
+def test_draws_depend_only_on_the_generator():
+    transform = TrainView(64, jitter=True)
     before = torch.random.get_rng_state()
-    first = how.draw(120, 160, Random("1/2/3"))
+    first = transform.draw(120, 160, Random("1/2/3"))
     torch.rand(7)
-    assert how.draw(120, 160, Random("1/2/3")) == first
-    assert how.draw(120, 160, Random("1/2/4")) != first
+    assert transform.draw(120, 160, Random("1/2/3")) == first
+    assert transform.draw(120, 160, Random("1/2/4")) != first
     torch.random.set_rng_state(before)
-    how.draw(120, 160, Random(0))
-    assert torch.equal(torch.random.get_rng_state(), before)  # torch's own state is put back
+    transform.draw(120, 160, Random(0))
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_flip_is_a_mirror_and_happens_half_the_time():
-    how = TrainView(64, "center")
-    flips = [how.draw(120, 160, Random(seed)).flip for seed in range(400)]
+def test_half_of_the_clips_are_mirrored():
+    transform = TrainView(64, "center")
+    flips = [transform.draw(120, 160, Random(seed)).flip for seed in range(400)]
     assert 150 < sum(flips) < 250
     frame = noise(64, 64)
     seed = flips.index(True)
-    flipped = apply_view([frame], how.draw(64, 64, Random(seed)))[0]
+    flipped = apply_view([frame], transform.draw(64, 64, Random(seed)))[0]
     assert torch.equal(flipped, frame.flip(-1))
 
 
-def test_jitter_changes_colours_alike_in_all_frames():
+def test_jitter_is_the_same_in_all_frames():
     frame = noise(64, 64)
     view = TrainView(64, "center", hflip=False, jitter=True).draw(64, 64, Random(5))
     one, two = apply_view([frame, frame], view)

@@ -11,7 +11,7 @@ from temporal_transforms import (
 )
 
 
-def test_window_loops_from_its_own_start():
+def test_windows_repeat_from_their_own_start():
     assert window(10, 4, 3) == [3, 4, 5, 6]
     assert window(10, 4, 8) == [8, 9, 8, 9]
     assert window(3, 8, 0) == [0, 1, 2, 0, 1, 2, 0, 1]
@@ -35,7 +35,7 @@ def test_center_window(n_frames, size, start):
 
 
 def original_even_crop(n_frames, size, n_samples):
-    """The rule as its authors wrote it, frame by frame."""
+    """The original's implementation."""
     import math
 
     indices = list(range(n_frames))
@@ -54,7 +54,7 @@ def original_even_crop(n_frames, size, n_samples):
 
 @pytest.mark.parametrize("n_samples", [2, 3, 5])
 @pytest.mark.parametrize("size", [4, 16])
-def test_even_windows_follow_the_original(size, n_samples):
+def test_even_windows_match_the_original(size, n_samples):
     for n_frames in range(1, 80):
         expected = original_even_crop(n_frames, size, n_samples)
         assert even_windows(n_frames, size=size, n_samples=n_samples) == expected

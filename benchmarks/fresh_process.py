@@ -1,4 +1,4 @@
-"""Work in a process of its own, where nothing of ours is set: memory is the system's own way."""
+"""Run work in a fresh process, whose allocator and threads have their default settings."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -9,10 +9,12 @@ Work = Callable[[], float]
 
 
 @contextmanager
-def apart(make: Callable[..., Work], *arguments: object) -> Iterator[Work]:
-    """What `make(*arguments)` gives in a fresh process, to be called from here. All of them are
-    pickled; the process rests between the calls. What it raises, it prints; here that is a
-    RuntimeError."""
+def in_fresh_process(make: Callable[..., Work], *arguments: object) -> Iterator[Work]:
+    """Call `make(*arguments)` in a fresh process and yield a function that runs the result there.
+
+    The arguments are pickled, and the process idles between calls. If it fails it prints the
+    traceback, and the caller gets a RuntimeError.
+    """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, make, arguments))
@@ -23,7 +25,7 @@ def apart(make: Callable[..., Work], *arguments: object) -> Iterator[Work]:
         try:
             return here.recv()
         except EOFError:
-            raise RuntimeError(f"{make.__name__} failed in its process, as told above") from None
+            raise RuntimeError(f"{make.__name__} failed, see the traceback above") from None
 
     def work() -> float:
         here.send(True)
@@ -33,7 +35,7 @@ def apart(make: Callable[..., Work], *arguments: object) -> Iterator[Work]:
         answer()
         yield work
     finally:
-        process.terminate()  # whatever it does: nothing of it is waited for any more
+        process.terminate()  # it may be in the middle of a call
         process.join()
         here.close()
 
