@@ -32,7 +32,7 @@ NAMES = ["run", "walk", "läuft"]
 
 
 def write_checkpoint(path, family, depth, **options):
-    """Weights whose batch norm is far from the identity, so that folding shows."""
+    """Save weights whose batch norms are far from the identity, so that folding matters."""
     model = build(family, depth, n_classes=3, **options)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     about = {"class_names": NAMES, "options": {"sample_size": 32, "sample_duration": 8}}
@@ -41,7 +41,7 @@ def write_checkpoint(path, family, depth, **options):
 
 
 def export(checkpoint, *flags):
-    """The exit status, and what was printed."""
+    """Return the exit status and the output."""
     printed = io.StringIO()
     with redirect_stdout(printed):
         status = export_model.main(["--checkpoint", str(checkpoint), "--no_cuda", *flags])
@@ -50,7 +50,7 @@ def export(checkpoint, *flags):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A folder with a tiny model, its two files, frames, and what the program printed."""
+    """A folder with a tiny checkpoint, both exported files and frames; and the output."""
     root = tmp_path_factory.mktemp("exported")
     tiny = {"resnet_widen_factor": 0.25, "resnet_shortcut": "A"}
     checkpoint = write_checkpoint(root / "c.pth", "resnet", 10, **tiny)
@@ -65,20 +65,20 @@ def exported(tmp_path_factory):
 
 def test_both_files_agree_with_the_checkpoint_on_real_clips(exported):
     root, printed = exported
-    told = re.findall(
+    reports = re.findall(
         r"on (\d) clips of (\S+): largest logit difference (\S+) \(logits up to (\S+)\), "
         r"same top-1 class for (\d)",
         printed,
     )
-    assert len(told) == 2
-    for n_clips, index, difference, largest, n_agreeing in told:
+    assert len(reports) == 2
+    for n_clips, index, difference, largest, n_agreeing in reports:
         assert (n_clips, index, n_agreeing) == ("3", str(root / "index.json"), "3")
         assert float(difference) < 1e-4 < 0.1 < float(largest)
     assert "onnxruntime" in printed and "torch.export" in printed
-    assert [path.name for path in (root / "made").iterdir()] == ["model.pt2"]  # nothing half done
+    assert [path.name for path in (root / "made").iterdir()] == ["model.pt2"]  # no partial files
 
 
-def test_any_number_of_uint8_clips_goes_in_and_the_file_says_what_else(exported):
+def test_batch_size_is_dynamic_and_metadata_describes_the_input(exported):
     root, _ = exported
     classifier = load_classifier(root / "c.pth", flags={"no_cuda": True, "precision": "fp32"})
     session = onnxruntime.InferenceSession(root / "model.onnx", providers=["CPUExecutionProvider"])
@@ -100,7 +100,7 @@ def test_any_number_of_uint8_clips_goes_in_and_the_file_says_what_else(exported)
     assert about["arch"] == "resnet-10" and about["normalized_inside"]
 
 
-def test_no_batch_norm_is_left_in_the_graph(exported):
+def test_batch_norms_are_folded(exported):
     import onnx
 
     graph = onnx.load(exported[0] / "model.onnx").graph
@@ -120,7 +120,7 @@ def test_the_exported_graph_is_free_of_cpu_kernels(tmp_path):
     assert "CpuConv3d" in {type(m).__name__ for m in classifier.model.modules()}
 
 
-def test_the_documented_program_gives_this_program_s_scores(exported, tmp_path, monkeypatch):
+def test_the_documented_program_gives_the_same_scores(exported, tmp_path, monkeypatch):
     root, _ = exported
     make_frames(tmp_path / "frames", 17, size=(53, 40))
     (tmp_path / "model.onnx").symlink_to(root / "model.onnx")
@@ -143,15 +143,15 @@ def test_the_documented_program_gives_this_program_s_scores(exported, tmp_path, 
     assert first == f"{expected.max():.3f}  {NAMES[expected.argmax()]}"
 
 
-def test_what_is_not_the_checkpoint_any_more_ends_with_status_1(tmp_path, monkeypatch):
+def test_a_mismatch_with_the_checkpoint_exits_with_status_1(tmp_path, monkeypatch):
     checkpoint = write_checkpoint(tmp_path / "c.pth", "resnet", 10, resnet_widen_factor=0.25)
 
-    def wrongly_folded(model):
+    def fold_wrongly(model):
         copied = copy.deepcopy(model).eval()
         copied.bn1 = torch.nn.Identity()
         return copied
 
-    monkeypatch.setattr(deployment, "folded", wrongly_folded)
+    monkeypatch.setattr(deployment, "folded", fold_wrongly)
     flags = ["--pt2", str(tmp_path / "m.pt2"), "--n_clips", "2", "--float_input"]
     status, printed = export(checkpoint, *flags)
     assert status == 1
@@ -160,7 +160,7 @@ def test_what_is_not_the_checkpoint_any_more_ends_with_status_1(tmp_path, monkey
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.pt2"])
-def test_a_full_disk_is_one_line(tmp_path, name):
+def test_a_full_disk_gives_a_one_line_error(tmp_path, name):
     checkpoint = write_checkpoint(tmp_path / "c.pth", "resnet", 10, resnet_widen_factor=0.25)
     flag = "--" + name.partition(".")[2]
     arguments = ["--checkpoint", checkpoint, "--no_cuda", flag, tmp_path / name]
@@ -170,7 +170,7 @@ def test_a_full_disk_is_one_line(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["c.pth"]
 
 
-def test_float_input_is_normalised_outside_and_clips_of_videos_are_compared(tmp_path):
+def test_float_input_is_not_normalised_and_videos_are_compared(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "c.pth", "resnet", 10, resnet_widen_factor=0.25)
     video = draw(tmp_path / "clip.mkv", seconds=3)  # 30 frames: 4 windows
     draw_sound(tmp_path / "sound.wav")
@@ -187,7 +187,7 @@ def test_float_input_is_normalised_outside_and_clips_of_videos_are_compared(tmp_
     assert about["mean"][0] == pytest.approx(255 * MEAN["kinetics"][0])
 
 
-def test_agreement_is_judged_by_every_logit_and_by_the_first_class():
+def test_models_agree_if_all_logits_and_the_top_class_do():
     expected = torch.tensor([[1.0, 2.0], [3.0, 2.9995]])
     near = deployment.compare_logits(expected, expected + 5e-4)
     assert near.holds(1e-3) and (near.n_agreeing, near.largest) == (2, 3.0)
@@ -212,12 +212,12 @@ def test_agreement_is_judged_by_every_logit_and_by_the_first_class():
         (["--pt2", "m.pt2", "--n_clips", "0"], "--n_clips 0: must be at least 1"),
     ],
 )
-def test_mistakes(flags, complaint):
+def test_invalid_flags(flags, complaint):
     with pytest.raises(UserError, match=complaint):
         export("gone.pth", *flags)
 
 
-def test_packages_that_are_absent_are_named(monkeypatch):
+def test_missing_packages_are_listed(monkeypatch):
     monkeypatch.setattr(deployment.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install onnx onnxscript onnxruntime"):
         export("gone.pth", "--onnx", "m.onnx")
@@ -229,7 +229,7 @@ FULL_WIDTH = [("resnet", 18), ("resnet", 50), ("resnet2p1d", 18), ("resnext", 50
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "depth"), FULL_WIDTH)
-def test_every_family_at_full_width_and_size(tmp_path, family, depth):
+def test_every_family_at_full_size(tmp_path, family, depth):
     checkpoint = write_checkpoint(tmp_path / "c.pth", family, depth)
     size = ["--sample_size", "112", "--sample_duration", "16", "--n_clips", "3"]
     status, printed = export(checkpoint, *size, "--onnx", str(tmp_path / "m.onnx"))

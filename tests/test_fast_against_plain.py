@@ -1,4 +1,4 @@
-"""The fast ways give what the original's way, written plainly in benchmarks/plain.py, gives."""
+"""The fast implementation matches the plain one of benchmarks/plain.py."""
 
 from dataclasses import replace
 from random import Random
@@ -44,8 +44,8 @@ def small(family="resnet"):
     return build(family, 10, n_classes=9, resnet_widen_factor=0.25)
 
 
-def settled(family):
-    """A model whose batch norms have statistics, as a trained one's."""
+def with_statistics(family):
+    """A model whose batch norms have statistics, like a trained model's."""
     model = small(family).train()
     with torch.no_grad():
         model(plain.model_input(clips(4, seed=1)))
@@ -53,19 +53,19 @@ def settled(family):
 
 
 @pytest.mark.parametrize("family", ["resnet", "resnet2p1d"])
-def test_logits_are_the_plain_way_s(family):
-    model, pixels = settled(family), clips(3)
+def test_logits_match(family):
+    model, pixels = with_statistics(family), clips(3)
     with torch.no_grad():
         expected = model(plain.model_input(pixels))
     largest = expected.abs().max()
     exact = make_scorer(model, on_cpu())(pixels)
     assert (exact - expected).abs().max() <= 1e-4 * largest
-    if family == "resnet":  # bf16 keeps 8 bits of every number
+    if family == "resnet":  # bf16 has 8 bits of precision
         rounded = make_scorer(model, on_cpu("bf16"))(pixels)
         assert (rounded - expected).abs().max() <= 0.05 * largest
 
 
-def test_a_training_step_s_logits_and_gradients_are_the_plain_way_s():
+def test_loss_and_gradients_of_a_training_step_match():
     model, other = small(), small()
     pixels, labels = clips(4), torch.tensor([0, 1, 2, 3])
     device = on_cpu()
@@ -78,13 +78,13 @@ def test_a_training_step_s_logits_and_gradients_are_the_plain_way_s():
     )
     assert float(sums.loss) / 4 == pytest.approx(loss, rel=1e-5)
     for (name, ours), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
-        # More than rounding: a value next to 0 may fall on the other side of a ReLU.
+        # More than rounding error: a value near 0 can end up on the other side of a ReLU.
         assert (ours.grad - theirs.grad).norm() <= 0.01 * theirs.grad.norm(), name
 
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory):
-    """17 real JPEGs of 320x240, with edges, text and noise."""
+    """17 JPEGs of 320x240 with edges, text and noise."""
     folder = tmp_path_factory.mktemp("frames")
     graph = "testsrc2=s=320x240:r=17:d=1,noise=alls=12:allf=t"
     Ffmpeg().run(["-f", "lavfi", "-i", graph, "-q:v", "2", str(folder / "image_%05d.jpg")])
@@ -92,8 +92,8 @@ def frames(tmp_path_factory):
 
 
 @pytest.mark.parametrize("is_training", [False, True])
-def test_pixels_of_clips_are_pillow_s(frames, is_training):
-    """From the file to the normalised input: 2/255 at most, 0.5/255 on average."""
+def test_pixels_of_clips_match_pillow(frames, is_training):
+    """From the file to the normalised input, within 2/255, and 0.5/255 on average."""
     spatial = TrainView(112, hflip=False) if is_training else EvalView(112)
     record = VideoRecord("v", frames, 1, 17, 0)
     source = JpgFolder(default_decoder())
@@ -102,9 +102,9 @@ def test_pixels_of_clips_are_pillow_s(frames, is_training):
     numbers = [1 + position for position in center_window(17, size=16)[0]]
     if is_training:
         box = spatial.draw(240, 320, Random("0/1/0")).box
-        pictures = plain.load_clip(frames, numbers)
-        cut = [plain.P.resized_crop(picture, *box, [112, 112]) for picture in pictures]
-        expected = torch.stack([plain._normalised(picture) for picture in cut]).transpose(0, 1)
+        images = plain.load_clip(frames, numbers)
+        crops = [plain.P.resized_crop(image, *box, [112, 112]) for image in images]
+        expected = torch.stack([plain._normalised(crop) for crop in crops]).transpose(0, 1)
     else:
         expected = plain.eval_clip(frames, numbers)
     ours = on_cpu().model_input(sample.clips)[0]
@@ -113,18 +113,18 @@ def test_pixels_of_clips_are_pillow_s(frames, is_training):
     assert difference.max() <= 2.01 and difference.mean() <= 0.5
 
 
-def test_windows_of_many_videos_share_a_forward_pass(tmp_path, monkeypatch):
-    """One video in flight or many: the same batches of the model, and the same scores."""
+def test_windows_of_many_videos_are_batched(tmp_path, monkeypatch):
+    """The model sees the same batches and gives the same scores for any number of open videos."""
     make_dataset(tmp_path, train=1, val=5, n_frames=72)  # 9 windows each
     assert small_run(tmp_path, "--n_epochs", "1", result="trained") == 0
     weights = ("--resume_path", "trained/save_1.pth", "--no_train", "--no_val", "--inference")
     sizes, score = [], SplittingScorer.__call__
 
-    def spied(self, pixels):
+    def record_size(self, pixels):
         sizes.append(len(pixels))
         return score(self, pixels)
 
-    monkeypatch.setattr(SplittingScorer, "__call__", spied)
+    monkeypatch.setattr(SplittingScorer, "__call__", record_size)
     results = []
     for number in ("1", "128"):
         flags = ("--inference_batch_size", number, "--inference_stride", "8")
@@ -137,7 +137,7 @@ def test_windows_of_many_videos_share_a_forward_pass(tmp_path, monkeypatch):
     assert sizes == [5] * 10
 
 
-def test_scaled_decoding_is_for_whole_frames_alone(tmp_path):
+def test_scaled_decoding_applies_only_to_evaluation(tmp_path):
     make_dataset(tmp_path, train=1, val=1)
     paths = ("--video_path", "jpg", "--annotation_path", "index.json", "--result_path", "res")
     flags = ("--dataset", "folder", "--n_classes", "2", "--sample_size", "16", "--n_threads", "0")
@@ -150,7 +150,7 @@ def test_scaled_decoding_is_for_whole_frames_alone(tmp_path):
         assert frame.shape == shape
 
 
-def test_batches_are_cut_and_joined_in_order():
+def test_batches_are_split_and_merged_in_order():
     def batch(*numbers):
         column = torch.tensor(numbers, dtype=torch.int64)
         return ClipBatch(column[:, None], column, column, [(n, n + 1) for n in numbers], [])
@@ -163,12 +163,12 @@ def test_batches_are_cut_and_joined_in_order():
     assert list(in_batches_of(3, [])) == []
 
 
-def test_a_loader_reads_no_more_than_a_bounded_number_of_windows():
+def test_the_number_of_windows_per_read_is_bounded():
     batches = list(WindowBatches({0: 70, 1: 3}, 128))
     assert [sum(stop - start for _, _, (start, stop) in b) for b in batches] == [32, 32, 9]
 
 
-def test_scoring_goes_on_with_fewer_clips_where_memory_ends(caplog):
+def test_scoring_continues_with_fewer_clips_when_memory_runs_out(caplog):
     def score(pixels):
         if len(pixels) > 3:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: …")
@@ -188,7 +188,7 @@ def test_scoring_goes_on_with_fewer_clips_where_memory_ends(caplog):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_step_on_a_gpu_waits_for_nothing(precision):
+def test_a_step_on_a_gpu_does_not_synchronise(precision):
     gpu = choose_device(no_cuda=False, precision=precision, normalization=KINETICS)
     model = gpu.place(small())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=True)

@@ -1,4 +1,4 @@
-"""Checkpoints between this program and the original, which knows five keys of them."""
+"""Checkpoints are exchanged with the original program, which knows five of their keys."""
 
 import pytest
 import torch
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.numeric
     ],
     ids=lambda model: model[0],
 )
-def test_files_go_to_the_original_and_back(tmp_path, model):
-    """A program that knows five keys reads ours, and its own files are resumed here."""
+def test_checkpoints_round_trip_through_the_original(tmp_path, model):
+    """A program that knows five keys loads our files, and we resume its files."""
     make_dataset(tmp_path, train=2, val=1, n_frames=16)
     family, depth, *options = model
     flags = [
@@ -36,7 +36,7 @@ def test_files_go_to_the_original_and_back(tmp_path, model):
     content = torch.load(tmp_path / "res/save_1.pth", weights_only=True)
     assert content["epoch"] == 1 and content["arch"] == f"{family}-{depth}"
     assert not any(name.startswith("module.") for name in content["state_dict"])
-    theirs = torch.nn.Module()  # what the original does with the other two
+    theirs = torch.nn.Module()  # loads optimizer and scheduler as the original does
     theirs.weights = torch.nn.ParameterList(
         tensor.clone() for name, tensor in content["state_dict"].items() if is_parameter(name)
     )
