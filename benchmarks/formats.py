@@ -14,9 +14,9 @@ import torch
 
 from benchmarks.extraction import draw
 from benchmarks.timing import Comparison, compare
-from datasets.compact import CompactRecords, VideoRecord
 from datasets.frame_readers import FrameSource, Hdf5Videos, JpgFolder, VideoFiles, default_decoder
 from datasets.hdf5 import HDF5_SUFFIX
+from datasets.records import CompactList, VideoRecord, compact_records
 from datasets.video_dataset import Sample, SampleKey, VideoDataset
 from media.frame_names import count_frames
 from spatial_transforms import TrainView
@@ -32,7 +32,7 @@ class Format(NamedTuple):
 
     seconds: float  # to create it
     n_bytes: int  # on disk, in whole blocks
-    records: CompactRecords
+    records: CompactList[VideoRecord]
     source: FrameSource
 
 
@@ -65,7 +65,7 @@ def _against_jpg(videos: Path, work: Path) -> Iterator[Comparison]:
             VideoRecord(path.name, path, first, first + count - 1, 0)
             for path, count in list(zip(paths, counts, strict=True))[::step]
         )
-        return Format(*cost, CompactRecords.of(records), source)
+        return Format(*cost, compact_records(records), source)
 
     plain = made(jpg, folders, JpgFolder(default_decoder()), 1)
     hdf5 = _make(generate_video_hdf5, videos, work / "hdf5")

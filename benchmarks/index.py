@@ -67,7 +67,8 @@ def _in_fresh_process(work: Callable[[Path], dict[str, float]], folder: Path) ->
 
 
 def _ours(folder: Path) -> dict[str, float]:
-    from datasets.index import read_index, select_videos
+    from datasets.index import read_index
+    from datasets.selection import select_videos
 
     def work() -> list:
         index = read_index(folder / "index.json")

@@ -10,8 +10,8 @@ import torch
 from benchmarks import plain
 from benchmarks.frames import frame_folders
 from benchmarks.timing import Comparison, compare, rate
-from datasets.compact import CompactRecords, VideoRecord
 from datasets.frame_readers import JpgFolder, default_decoder
+from datasets.records import CompactList, VideoRecord, compact_records
 from datasets.video_dataset import Sample, SampleKey, SlidingWindows, SpatialTransform, VideoDataset
 from media.frame_names import count_frames
 from spatial_transforms import EvalView, TrainView
@@ -32,14 +32,14 @@ def comparisons() -> Generator[Comparison, None, None]:
         torch.set_num_threads(threads)
 
 
-def _records(root: Path) -> CompactRecords:
+def _records(root: Path) -> CompactList[VideoRecord]:
     folders = sorted({path.parent for path in root.rglob("image_00001.jpg")})
     step = max(1, len(folders) // MOST_VIDEOS)
     counts = ((f, count_frames(p.name for p in f.iterdir()).n_frames) for f in folders[::step])
-    return CompactRecords.of(VideoRecord(f.name, f, 1, n, 0) for f, n in counts)
+    return compact_records(VideoRecord(f.name, f, 1, n, 0) for f, n in counts)
 
 
-def _phases(records: CompactRecords) -> Iterator[Comparison]:
+def _phases(records: CompactList[VideoRecord]) -> Iterator[Comparison]:
     source, seeded = JpgFolder(default_decoder()), Random(1)
 
     def ours(temporal: Callable, spatial: SpatialTransform) -> Callable[[], float]:
@@ -96,7 +96,7 @@ def _phases(records: CompactRecords) -> Iterator[Comparison]:
 
 
 def _decoding(
-    records: CompactRecords, source: JpgFolder
+    records: CompactList[VideoRecord], source: JpgFolder
 ) -> tuple[Callable[[], float], Callable[[], float]]:
     """Decode the first 16 frames of each video, with ours and with Pillow."""
     numbers = list(range(1, 17))

@@ -1,11 +1,11 @@
-"""ActivityNet's index: classes are the leaves of a taxonomy, annotations are in seconds.
+"""ActivityNet's index format: classes are the leaves of a taxonomy, annotations are in seconds.
 
 {"taxonomy": [{"nodeName": "A", "parentName": "Root"}, …],
  "database": {"ID": {"subset": "training", "fps": 25.0,
                      "annotations": [{"label": "A", "segment": [first, last second]}, …]}}}
 
-Frames lie in FRAMES_DIR/v_ID. Training and validation take the annotated parts, inference the
-whole video.
+Frames lie in FRAMES_DIR/v_ID. Training and validation use the annotated parts, inference the whole
+video.
 """
 
 import os
@@ -16,21 +16,14 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from datasets.compact import CompactEntries, CompactRecords, Entry, VideoRecord
-from datasets.index import (
-    SUBSETS,
-    UNLABELLED,
-    Index,
-    Selection,
-    check_labels,
-    read_index,
-    refuse_empty,
-)
+from datasets.index import SUBSETS, UNLABELLED, Index, check_labels, read_index
+from datasets.records import CompactEntries, Entry, VideoRecord, compact_records
+from datasets.selection import Selection, refuse_empty
 from errors import UserError
 from media.frame_names import count_frames, why_no_frames
 from utils.reading import bad_name, shown, shown_name, typed
 
-SHORTEST = 8  # frames of an annotated part; shorter ones are left out, as in the original
+MIN_FRAMES = 8  # shorter annotated parts are left out, as in the original
 FOLDER_PREFIX = "v_"
 Seconds = Annotated[float, msgspec.Meta(gt=-1e9, lt=1e9)]
 
@@ -56,8 +49,8 @@ class UntrimmedVideo(NamedTuple):
 
 @dataclass(frozen=True)
 class UntrimmedIndex(Index):
-    """An index in ActivityNet's form. Its entries, which accuracy is counted on, are one per
-    video, with the label of its first part."""
+    """An index in ActivityNet's format. `entries`, from which accuracy is computed, has one entry
+    per video, with the label of its first part."""
 
     videos: tuple[UntrimmedVideo, ...]
 
@@ -79,13 +72,13 @@ class _Video(msgspec.Struct):
 
 
 def read_any_index(path: Path) -> Index:
-    """Read and check an index of either form. Raises UserError with the entry that is wrong."""
-    return read_index(path, other_form=_parse_untrimmed)
+    """Read and check an index of either format. Raises UserError that names the entry at fault."""
+    return read_index(path, other_format=_parse_untrimmed)
 
 
 def _parse_untrimmed(path: Path, content: dict[str, Any]) -> UntrimmedIndex:
     if not isinstance(content.get("database"), dict):
-        raise UserError(f"{path}: no index: it has no object 'database'")
+        raise UserError(f"{path}: not an index: it has no object 'database'")
     labels = _leaves(typed(content["taxonomy"], list[_Node], f"{path}: taxonomy"))
     check_labels(path, labels)
     numbers = {label: number for number, label in enumerate(labels)}
@@ -94,11 +87,11 @@ def _parse_untrimmed(path: Path, content: dict[str, Any]) -> UntrimmedIndex:
         for video_id, entry in content["database"].items()
     )
     entries = (Entry(v.video_id, v.subset, v.first_label, None, None) for v in videos)
-    return UntrimmedIndex(path, labels, CompactEntries.of(entries), videos)
+    return UntrimmedIndex(path, labels, CompactEntries(entries), videos)
 
 
 def _leaves(taxonomy: Sequence[_Node]) -> tuple[str, ...]:
-    """The names of the nodes that are nobody's parent, in their order."""
+    """Return the names of the nodes without children, in order."""
     parents = {node.parentName for node in taxonomy}
     leaves = [node.nodeName for node in taxonomy if node.nodeName not in parents]
     return tuple(dict.fromkeys(leaves))
@@ -121,8 +114,8 @@ def _read_video(
 
 
 def narrowed(index: Index, video_ids: Collection[str]) -> Index:
-    """The index of some of its videos alone."""
-    entries = CompactEntries.of(e for e in index.entries if e.video_id in video_ids)
+    """Return the index restricted to some of its videos."""
+    entries = CompactEntries(e for e in index.entries if e.video_id in video_ids)
     if not isinstance(index, UntrimmedIndex):
         return replace(index, entries=entries)
     videos = tuple(video for video in index.videos if video.video_id in video_ids)
@@ -130,15 +123,17 @@ def narrowed(index: Index, video_ids: Collection[str]) -> Index:
 
 
 def select_parts(index: UntrimmedIndex, subset: str, frames_dir: Path) -> Selection:
-    """The annotated parts of a subset's videos as records; those without frames or too short
-    are left out by name. Raises UserError as annotation.select_videos does."""
+    """Select the annotated parts of a subset's videos; omit those without frames and short ones.
+
+    Raises UserError as selection.select_videos does.
+    """
     records: list[VideoRecord] = []
     omitted: list[tuple[str, str]] = []
     for video, folder, n_frames in _with_frames(index, subset, frames_dir, omitted):
         if video.fps is None:
             raise UserError(
-                f"{index.path}: {video.video_id}: no fps; run "
-                "util_scripts.add_fps_into_activitynet_json VIDEO_DIR INDEX first"
+                f"{index.path}: {video.video_id}: no fps; first run python -m "
+                "util_scripts.add_fps_into_activitynet_json VIDEO_DIR INDEX"
             )
         for part in video.parts:
             first, end = frame_range(part, video.fps, n_frames)
@@ -147,39 +142,38 @@ def select_parts(index: UntrimmedIndex, subset: str, frames_dir: Path) -> Select
                 continue
             records.append(VideoRecord(video.video_id, folder, first, end - 1, part.label))
     refuse_empty(index.path, subset, records, omitted)
-    return Selection(CompactRecords.of(records), omitted)
+    return Selection(compact_records(records), omitted)
 
 
 def part_fault(part: Part, fps: float, n_frames: int) -> str | None:
-    """Why training leaves an annotated part out; None if it does not."""
+    """Explain why training leaves an annotated part out; None if it does not."""
     first, end = frame_range(part, fps, n_frames)
-    if end - first >= SHORTEST:
+    if end - first >= MIN_FRAMES:
         return None
     return f"{part.start} to {part.end} s: {max(0, end - first)} frames"
 
 
 def frame_range(part: Part, fps: float, n_frames: int) -> tuple[int, int]:
-    """The numbers of the first frame and the one after the last, within the folder's 1 …
-    n_frames."""
+    """Return the number of the first frame and of the last + 1, within 1 … n_frames."""
     first = max(1, int(part.start * fps) + 1)
     return first, min(int(part.end * fps) + 1, n_frames + 1)
 
 
 def select_whole(index: UntrimmedIndex, subset: str, frames_dir: Path) -> Selection:
-    """A subset's videos from the first to the last frame."""
+    """Select a subset's videos, each from its first to its last frame."""
     omitted: list[tuple[str, str]] = []
     records = [
         VideoRecord(v.video_id, folder, 1, n_frames, v.first_label)
         for v, folder, n_frames in _with_frames(index, subset, frames_dir, omitted)
     ]
     refuse_empty(index.path, subset, records, omitted)
-    return Selection(CompactRecords.of(records), omitted)
+    return Selection(compact_records(records), omitted)
 
 
 def _with_frames(
     index: UntrimmedIndex, subset: str, frames_dir: Path, omitted: list[tuple[str, str]]
 ) -> Iterator[tuple[UntrimmedVideo, Path, int]]:
-    """Videos with their folder and number of frames; the others join `omitted`."""
+    """Yield videos with their folder and number of frames; append the others to `omitted`."""
     if not frames_dir.is_dir():
         raise UserError(f"{frames_dir}: no such folder of frames")
     for video in _of_subset(index.videos, subset):

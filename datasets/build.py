@@ -1,4 +1,4 @@
-"""Options -> the loaders of the three phases."""
+"""Build the loaders of training, validation and inference from the options."""
 
 import logging
 from collections.abc import Sequence
@@ -7,7 +7,6 @@ from functools import partial
 import torch
 
 from datasets.activitynet import UntrimmedIndex, select_parts, select_whole
-from datasets.compact import VideoRecord
 from datasets.frame_readers import (
     FrameSource,
     Hdf5Videos,
@@ -19,7 +18,9 @@ from datasets.frame_readers import (
     require_accimage,
 )
 from datasets.hdf5 import FLOW, require_h5py
-from datasets.index import Index, canonical_subset, select_videos
+from datasets.index import Index, canonical_subset
+from datasets.records import VideoRecord
+from datasets.selection import select_videos
 from datasets.video_dataset import (
     Batches,
     ClipLoader,
@@ -37,9 +38,9 @@ from media.ffmpeg import find_ffmpeg
 from opts import Options
 from spatial_transforms import EvalView, TrainView
 from temporal_transforms import center_window, even_windows, random_window
+from utils.text import first_few
 
 TRAIN_WINDOWS = {"random": random_window, "center": center_window}
-NAMED = 5  # omitted videos that are named before "and N more"
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ log = logging.getLogger(__name__)
 def build_train_loader(
     options: Options, index: Index, world: World = SINGLE_PROCESS
 ) -> ClipLoader[ShuffledBatches]:
-    """One clip per training video and epoch, in an order drawn per epoch."""
+    """Build a loader with one clip per training video and epoch, in random order."""
     records = _usable_records(options, index, "training")
     spatial = TrainView(
         options.sample_size,
@@ -61,7 +62,7 @@ def build_train_loader(
     temporal = partial(TRAIN_WINDOWS[options.train_t_crop], size=options.sample_duration)
     batches = ShuffledBatches(
         len(records),
-        options.batch_size * world.n_nodes,  # the flag counts those of a node
+        options.batch_size * world.n_nodes,  # the flag is per node
         options.manual_seed,
         rank=world.rank,
         size=world.size,
@@ -72,7 +73,8 @@ def build_train_loader(
 def build_val_loader(
     options: Options, index: Index, world: World = SINGLE_PROCESS
 ) -> ClipLoader[OrderedBatches]:
-    """`n_val_samples` clips of each validation video; as many clips in a batch as in training."""
+    """Build a loader with `n_val_samples` clips per validation video; batches are as large as in
+    training."""
     records = _usable_records(options, index, "validation")
     temporal = partial(even_windows, size=options.sample_duration, n_samples=options.n_val_samples)
     dataset = _dataset(options, records, temporal, EvalView(options.sample_size))
@@ -85,7 +87,7 @@ def build_val_loader(
 def build_inference_loader(
     options: Options, index: Index, world: World = SINGLE_PROCESS
 ) -> ClipLoader[WindowBatches]:
-    """Every window of each video of --inference_subset, in order."""
+    """Build a loader with every window of each video of --inference_subset, in order."""
     dataset = build_window_dataset(options, index, canonical_subset(options.inference_subset))
     windows = dataset.temporal
     assert isinstance(windows, SlidingWindows)
@@ -93,7 +95,7 @@ def build_inference_loader(
         video: windows.count(len(dataset.kept_frames(video)))
         for video in world.share(len(dataset.records))
     }
-    # Whole frames differ in width from video to video.
+    # Whole frames differ in width between videos, so they can't share a batch.
     is_whole = options.inference_crop == "nocrop"
     videos_per_batch = 1 if is_whole else options.inference_batch_size
     batches = WindowBatches(counts, videos_per_batch, may_mix=not is_whole)
@@ -101,7 +103,7 @@ def build_inference_loader(
 
 
 def build_window_dataset(options: Options, index: Index, subset: str) -> VideoDataset:
-    """The videos of a subset as the windows of inference."""
+    """Build a dataset of the windows of inference."""
     records = _usable_records(options, index, subset, whole_videos=True)
     windows = SlidingWindows(options.sample_duration, options.window_stride)
     spatial = EvalView(options.sample_size, crop=options.inference_crop != "nocrop")
@@ -124,17 +126,17 @@ def _dataset(
 
 
 def _source(options: Options, *, whole_frames: bool, is_sequential: bool) -> FrameSource:
-    """`whole_frames` tells that all of a frame becomes the input, of known size; `is_sequential`
-    that a video is read from its first frame to its last."""
+    """Build the frame reader. `whole_frames`: frames are resized as a whole, to a known size;
+    `is_sequential`: each video is read from the first frame to the last."""
     if options.accimage:
         require_accimage()
     decode = decode_with_accimage if options.accimage else default_decoder()
     if options.scaled_decode and whole_frames and decode is decode_with_simplejpeg:
-        decode = partial(decode_with_simplejpeg, least=options.sample_size)
+        decode = partial(decode_with_simplejpeg, min_size=options.sample_size)
     if options.file_type == "jpg":
         return JpgFolder(decode)
     if options.file_type == "video":
-        find_ffmpeg()  # its absence is told here, not by a worker
+        find_ffmpeg()  # reports a missing ffmpeg here instead of in a worker
         return VideoFiles(decode, is_sequential)
     require_h5py()
     if options.input_type == "flow":
@@ -145,7 +147,7 @@ def _source(options: Options, *, whole_frames: bool, is_sequential: bool) -> Fra
 def _loader(
     options: Options, dataset: VideoDataset, batches: Batches, world: World
 ) -> ClipLoader[Batches]:
-    # --n_threads counts those of a node.
+    # --n_threads is per node.
     n_workers = usable_workers(-(-options.n_threads // world.local_size))
     pin = torch.cuda.is_available() and not options.no_cuda
     skip = options.on_bad_video == "skip"
@@ -155,7 +157,7 @@ def _loader(
 def _usable_records(
     options: Options, index: Index, subset: str, *, whole_videos: bool = False
 ) -> Sequence[VideoRecord]:
-    """The videos of a subset whose frames are there; the others are counted and named."""
+    """Select the videos of a subset that have frames; log the others."""
     if isinstance(index, UntrimmedIndex):
         select = select_whole if whole_videos else select_parts
         records, omitted = select(index, subset, options.video_path)
@@ -166,8 +168,6 @@ def _usable_records(
     log.info("%s: %d videos", subset, len(records))
     if omitted:
         log.warning("%s: %d videos left out:", subset, len(omitted))
-        for video_id, reason in omitted[:NAMED]:
-            log.warning("  %s: %s", video_id, reason)
-        if len(omitted) > NAMED:
-            log.warning("  and %d more", len(omitted) - NAMED)
+        for line in first_few([f"{video_id}: {reason}" for video_id, reason in omitted], 5):
+            log.warning("  %s", line)
     return records

@@ -1,7 +1,7 @@
-"""What a frozen trunk makes of clips, computed once: (N, D) features that stand in for clips.
+"""Features of a frozen trunk, computed once and used in place of clips.
 
-The trunk sees each training clip in a few views, drawn as those of the first epochs are; epoch e
-trains on view (e - 1) % n_views. Without a cache every epoch draws a new view.
+Each training video gets `n_views` feature vectors, one per view; the views are those of the first
+epochs, and epoch e trains on view (e - 1) % n_views. Without a cache every epoch has a new view.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ def _features(loader: ClipLoader, trunk: Trunk, title: str) -> Iterator[ClipBatc
 
 
 class CachedTraining:
-    """Batches of features in the order in which the loader would give their clips."""
+    """Batches of features, in the same order as the loader's clips."""
 
     def __init__(self, loader: ClipLoader[ShuffledBatches], trunk: Trunk, n_views: int) -> None:
         self.batches, self.video_id = loader.batches, loader.video_id
@@ -66,7 +66,7 @@ class CachedTraining:
 
 
 class CachedValidation:
-    """The features of all validation clips, batch by batch."""
+    """Batches of features of the validation clips."""
 
     def __init__(self, loader: ClipLoader[OrderedBatches], trunk: Trunk) -> None:
         self.video_id, self.n_videos = loader.video_id, loader.n_videos

@@ -1,4 +1,4 @@
-"""Where frames come from: folders of JPGs, HDF5 files of JPEG bytes, or video files."""
+"""Read frames from folders of JPGs, HDF5 files of JPEG bytes, or video files."""
 
 import io
 import os
@@ -21,14 +21,14 @@ from errors import UserError
 from media.frame_names import count_frames, is_picture_name, why_no_frames
 from utils.reading import OPEN_FLAGS
 
-MAX_BYTES = 1 << 28  # of a frame: four for every pixel that it may have
-# What decoders raise for a damaged file, Pillow most of them.
+MAX_BYTES = 1 << 28  # per frame: four times jpeg_header.MAX_PIXELS
+# What decoders, mostly Pillow, raise for a damaged file.
 DAMAGED = (OSError, ValueError, SyntaxError, struct.error, EOFError, RuntimeError, MemoryError)
 Decoder = Callable[[bytes], Tensor]  # JPEG bytes -> uint8 (3, H, W)
 
 
 class FrameError(UserError):
-    """A frame that can't be read; the message names its file and the cause."""
+    """A frame that can't be read; the message names the file and the cause."""
 
 
 def frame_path(folder: str, number: int) -> str:
@@ -36,27 +36,27 @@ def frame_path(folder: str, number: int) -> str:
 
 
 class FrameSource(Protocol):
-    """Reads frames of one video: uint8 (C, H, W) each, C the source's own."""
+    """Reads the frames of videos as uint8 (C, H, W); C depends on the source."""
 
     @property
     def remedy(self) -> str:
-        """What to do about a video whose frames can't be read; {} is its id."""
+        """Advice for a video whose frames can't be read; {} stands for its id."""
         ...
 
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
-        """Frames by number, in the order given. Raises FrameError."""
+        """Read frames by number, in the order given. Raises FrameError."""
         ...
 
 
 @dataclass(frozen=True)
 class JpgFolder:
-    """Frames as files image_00001.jpg … in a folder per video, numbered from 1."""
+    """A folder per video with image_00001.jpg …, numbered from 1."""
 
     decode: Decoder
     remedy: ClassVar[str] = "extract {} again"
 
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
-        folder = str(path)  # a Path per frame would cost a tenth of its decoding
+        folder = str(path)  # a Path per frame would cost 10% of the decoding time
         return [self._read_one(frame_path(folder, number)) for number in numbers]
 
     def _read_one(self, path: str) -> Tensor:
@@ -66,7 +66,7 @@ class JpgFolder:
                 if not stat.S_ISREG(status.st_mode):
                     raise FrameError(f"{path}: not a regular file")
                 if status.st_size > MAX_BYTES:
-                    raise FrameError(f"{path}: {status.st_size} bytes, too many for a frame")
+                    raise FrameError(f"{path}: {status.st_size} bytes are too many for a frame")
                 data = file.read()
         except FileNotFoundError:
             raise FrameError(f"{path}: {_why_absent(path)}") from None
@@ -76,29 +76,28 @@ class JpgFolder:
 
 
 def _why_absent(path: str) -> str:
-    """Why there is no frame `path`, as far as its folder tells."""
+    """Explain from its folder why the frame `path` does not exist."""
     folder, name = os.path.split(path)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     if not count_frames(names).n_frames and any(map(is_picture_name, names)):
         return why_no_frames(names)
-    first = ", from 0 as those of HDF5 files" if name == "image_00000.jpg" else ""
-    return f"no such frame, though the index counts it{first}"
+    hint = " (it counts from 0, as for HDF5 files)" if name == "image_00000.jpg" else ""
+    return f"no such frame, but it is in the index{hint}"
 
 
 @dataclass(frozen=True)
 class Hdf5Videos:
-    """Frames as JPEG bytes in an HDF5 file per video, numbered from 0.
+    """An HDF5 file per video with JPEG bytes, numbered from 0.
 
-    Every name of `datasets` is one of the file's arrays of bytes; the first `channels` of each
-    decoded frame are taken and stacked: ("video",) and 3 for pictures, ("video_u", "video_v") and
-    1 for the two directions of optical flow.
+    Decodes a frame from each dataset in `datasets`, and concatenates the first `channels` of each:
+    ("video",) and 3 for pictures, ("video_u", "video_v") and 1 for optical flow.
     """
 
     decode: Decoder
     datasets: tuple[str, ...] = ("video",)
     channels: int = 3
     remedy: ClassVar[str] = (
-        "make an index of these files (JPGs are counted from 1), or extract {} again"
+        "write an index for these files (JPGs are counted from 1), or extract {} again"
     )
 
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
@@ -122,22 +121,22 @@ class Hdf5Videos:
         if len(planes) == 1:
             return planes[0][: self.channels]
         if any(plane.shape != planes[0].shape for plane in planes):
-            raise FrameError(f"{path}: frame {number}: its planes differ in size")
+            raise FrameError(f"{path}: frame {number}: the two directions of flow differ in size")
         return torch.cat([plane[: self.channels] for plane in planes])
 
 
 @dataclass
 class VideoFiles:
-    """Frames decoded from the video itself, numbered from 1: those that extraction with
-    --quality 2 writes.
+    """The video files themselves, numbered from 1: the frames that extraction with --quality 2
+    writes.
 
-    With `is_sequential` ffmpeg waits at the last frame that was read for those after it, as the
-    windows of a long video ask for them; else each call starts at the beginning of the file.
+    With `is_sequential`, ffmpeg stays at the last frame it read, for windows of a long video in
+    order; otherwise each call decodes from the beginning of the file.
     """
 
     decode: Decoder
     is_sequential: bool = False
-    remedy: ClassVar[str] = "replace that file, or write the index anew from the videos"
+    remedy: ClassVar[str] = "replace that file, or write a new index of the videos"
     _open: OpenVideo | None = field(default=None, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,9 +144,11 @@ class VideoFiles:
 
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
         if min(numbers) < 1:
-            raise FrameError(f"{path}: frame {min(numbers)}: a video file's frames count from 1")
+            raise FrameError(
+                f"{path}: frame {min(numbers)}: the frames of a video file count from 1"
+            )
         try:
-            jpegs = (self._read_on if self.is_sequential else read_jpegs)(path, numbers)
+            jpegs = (self._read_sequential if self.is_sequential else read_jpegs)(path, numbers)
         except VideoError as error:
             raise FrameError(f"{path}: {error}") from None
         return [
@@ -155,7 +156,7 @@ class VideoFiles:
             for number in numbers
         ]
 
-    def _read_on(self, path: Path, numbers: Sequence[int]) -> dict[int, bytes]:
+    def _read_sequential(self, path: Path, numbers: Sequence[int]) -> dict[int, bytes]:
         video = self._open
         if video is None or not video.can_read(path, numbers):
             if video is not None:
@@ -165,7 +166,7 @@ class VideoFiles:
 
 
 def decode_frame(data: bytes, decode: Decoder, place: Path | str) -> Tensor:
-    """JPEG bytes -> uint8 (3, H, W). Raises FrameError that names `place`."""
+    """Decode JPEG bytes to uint8 (3, H, W). Raises FrameError, which begins with `place`."""
     try:
         jpeg_size(data)
         return decode(data)
@@ -177,7 +178,7 @@ def decode_frame(data: bytes, decode: Decoder, place: Path | str) -> Tensor:
 
 
 def default_decoder() -> Decoder:
-    """simplejpeg's decoder, or where that is not installed Pillow's: the same pixels, more time."""
+    """Return simplejpeg's decoder, or if it is not installed Pillow's: same pixels, but slower."""
     try:
         import simplejpeg  # noqa: F401
     except ImportError:
@@ -185,30 +186,30 @@ def default_decoder() -> Decoder:
     return decode_with_simplejpeg
 
 
-def decode_with_simplejpeg(data: bytes, *, least: int = 0) -> Tensor:
-    """JPEG bytes -> uint8 (3, H, W); raises OSError for a damaged file.
+def decode_with_simplejpeg(data: bytes, *, min_size: int = 0) -> Tensor:
+    """Decode JPEG bytes to uint8 (3, H, W). Raises OSError for a damaged file.
 
-    With `least` at a half, a quarter or an eighth of its size, as long as both sides keep `least`
-    pixels. Measured on the fight set, 240 pixels to 112: a frame loads 1.3 times as fast, and its
-    pixels are 2.9/255 off on average, 66/255 at most.
+    With `min_size`, decode at 1/2, 1/4 or 1/8 of the size as long as both sides keep `min_size`
+    pixels. Measured on the fight dataset, 240 pixels to 112: frames load 1.3 times as fast, and
+    pixels differ by 2.9/255 on average, 66/255 at most.
     """
     import simplejpeg
 
-    sides = {"min_height": least, "min_width": least, "min_factor": 2} if least else {}
+    sides = {"min_height": min_size, "min_width": min_size, "min_factor": 2} if min_size else {}
     try:
         return torch.from_numpy(simplejpeg.decode_jpeg(data, "RGB", **sides)).permute(2, 0, 1)
     except ValueError:
-        return decode_with_pillow(data)  # which reads CMYK too, and says what is wrong
+        return decode_with_pillow(data)  # also reads CMYK, and has better error messages
 
 
 def decode_with_pillow(data: bytes) -> Tensor:
-    """The same by Pillow; raises OSError for a damaged file."""
+    """Decode with Pillow. Raises OSError for a damaged file."""
     with Image.open(io.BytesIO(data)) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def decode_with_accimage(data: bytes) -> Tensor:
-    """The same through accimage (github.com/pytorch/accimage), an optional package."""
+    """Decode with accimage (github.com/pytorch/accimage), an optional package."""
     import accimage
 
     image = accimage.Image(data)
@@ -218,10 +219,10 @@ def decode_with_accimage(data: bytes) -> Tensor:
 
 
 def require_accimage() -> None:
-    """Raises UserError where the package is absent."""
+    """Raise UserError if the package is missing."""
     try:
         import accimage  # noqa: F401
     except ImportError:
         raise UserError(
-            "--accimage: the package accimage is not installed; leave the flag out"
+            "--accimage: the package accimage is not installed; omit the flag"
         ) from None

@@ -1,4 +1,4 @@
-"""HDF5 files of frames: datasets of JPEG bytes, numbered from 0. The only place that opens such
+"""HDF5 files of frames: datasets of JPEG bytes, numbered from 0. The only place that opens HDF5
 files. Free of torch."""
 
 import io
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 HDF5_SUFFIX = ".hdf5"
 PICTURES = "video"
 FLOW = ("video_u", "video_v")
-SPARSE = 8  # times as many frames in a run as are wanted: above it, they are read one by one
+MAX_SPREAD = 8  # a range with more than this many frames per wanted frame is not read as a whole
 
 
 def require_h5py() -> None:
-    """Raises UserError where the package is absent."""
+    """Raise UserError if the package is missing."""
     try:
         import h5py  # noqa: F401
     except ImportError:
@@ -33,7 +33,7 @@ def require_h5py() -> None:
 
 @contextmanager
 def reading_hdf5(path: Path) -> Iterator["h5py.File"]:
-    """An open file; what h5py raises inside, of which there are many kinds, is a UserError."""
+    """Open a file for reading; turn the many kinds of errors h5py raises into UserError."""
     require_h5py()
     import h5py
 
@@ -54,29 +54,31 @@ def reading_hdf5(path: Path) -> Iterator["h5py.File"]:
 
 
 def open_frames(file: "h5py.File", name: str, path: Path) -> "h5py.Dataset":
-    """A dataset of JPEG bytes that lie in this very file. Raises UserError for any other."""
+    """Return a dataset of JPEG bytes. Raises UserError for other data, and data in other files."""
     import h5py
 
     link = file.get(name, getlink=True)
     if link is None:
         raise UserError(f"{path}: has no dataset {name!r}")
     if not isinstance(link, h5py.HardLink):
-        raise UserError(f"{path}: {name!r} is a link, which may lead to other files: not followed")
+        raise UserError(
+            f"{path}: {name!r} is a link, possibly to another file, and is not followed"
+        )
     frames = file[name]
     if not isinstance(frames, h5py.Dataset):
         raise UserError(f"{path}: {name!r} is a {type(frames).__name__.lower()}, not a dataset")
     if frames.is_virtual or frames.external:
-        raise UserError(f"{path}: {name!r} takes its data from other files: not followed")
+        raise UserError(f"{path}: {name!r} stores its data in other files, which are not read")
     if frames.ndim != 1 or h5py.check_vlen_dtype(frames.dtype) != np.uint8:
         kind = f"{frames.dtype} of shape {frames.shape}"
         raise UserError(f"{path}: {name!r} holds {kind}, not the bytes of a JPEG per frame")
-    if len(frames) > path.stat().st_size:  # a frame takes more than a byte
+    if len(frames) > path.stat().st_size:  # each frame needs more than a byte
         raise UserError(f"{path}: damaged: {name!r} has more frames than the file has bytes")
     return frames
 
 
 def read_jpegs(path: Path, names: Sequence[str], numbers: Sequence[int]) -> list[list[bytes]]:
-    """The bytes of frames by number, a list per dataset of `names`. Raises UserError."""
+    """Read frames by number; returns one list per dataset in `names`. Raises UserError."""
     with reading_hdf5(path) as file:
         return [_read_of(open_frames(file, name, path), numbers, path) for name in names]
 
@@ -86,20 +88,20 @@ def _read_of(frames: "h5py.Dataset", numbers: Sequence[int], path: Path) -> list
     wrong = [number for number in numbers if not 0 <= number < n_frames]
     if wrong:
         raise UserError(
-            f"{path}: no frame {wrong[0]}, though the index counts it: there are {n_frames}, from 0"
+            f"{path}: no frame {wrong[0]}, but it is in the index: there are {n_frames}, from 0"
         )
     if heap.is_plain(frames):
         return heap.read_strings(frames, numbers)
     first, end = min(numbers), max(numbers) + 1
-    # One read of a run of frames costs what one frame costs.
-    if end - first <= SPARSE * len(numbers):
-        run = frames[first:end]
-        return [run[number - first].tobytes() for number in numbers]
+    # Reading a range of frames costs as much as reading one frame.
+    if end - first <= MAX_SPREAD * len(numbers):
+        block = frames[first:end]
+        return [block[number - first].tobytes() for number in numbers]
     return [frames[number].tobytes() for number in numbers]
 
 
 def count_hdf5(path: Path) -> int:
-    """How many frames a file holds, numbered from 0. Raises UserError."""
+    """Count the frames of a file. Raises UserError."""
     with reading_hdf5(path) as file:
         names = [name for name in (PICTURES, *FLOW) if name in file]
         if not names:
@@ -114,8 +116,8 @@ def has_flow(path: Path) -> bool:
 
 
 class _Disk(io.RawIOBase):
-    """A new file as HDF5 writes it. HDF5 crashes when it closes a file after a write has failed
-    (segmentation fault), so a failure is kept for `check` instead of being passed on to it."""
+    """The file object that HDF5 writes to. HDF5 crashes (segmentation fault) when it closes a file
+    after a failed write, so errors are kept for `check` instead of being raised."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w+b", buffering=0)
@@ -163,8 +165,8 @@ class _Disk(io.RawIOBase):
 
 
 class Hdf5Writer:
-    """Writes a new file in a `with` block. `file` is h5py's; call `check` after every few MB: it
-    raises the OSError of a full disk, as does the end of the block."""
+    """Writes a new file in a `with` block. Call `check` every few MB: it raises the OSError of a
+    failed write, as does the end of the block."""
 
     def __init__(self, path: Path) -> None:
         require_h5py()
@@ -185,7 +187,7 @@ class Hdf5Writer:
         self.check()
 
     def create_frames(self, name: str, n_frames: int, **how: Any) -> "h5py.Dataset":
-        """A dataset of one array of bytes per frame; `how` goes to h5py's create_dataset."""
+        """Create a dataset of one byte array per frame; `how` goes to h5py's create_dataset."""
         import h5py
 
         kind = h5py.vlen_dtype(np.dtype("uint8"))

@@ -1,8 +1,7 @@
-"""Byte strings out of the global heap of an HDF5 file, read without HDF5.
+"""Read byte strings from the global heap of an HDF5 file without the HDF5 library.
 
-From a heap with a hole of zeros, as crashes and failing disks leave them, HDF5's own reader never
-returns, and nothing interrupts it. See "Disk Format: Level 1E - Global Heap" in the HDF5 file
-format specification.
+The library hangs, uninterruptibly, on a heap with a hole of zeros, as crashes and failing disks
+leave behind. See "Disk Format: Level 1E - Global Heap" in the HDF5 file format specification.
 """
 
 import os
@@ -17,18 +16,17 @@ REFERENCE = struct.Struct("<IQI")  # length, address of the collection, index of
 COLLECTION = struct.Struct("<4sB3xQ")  # signature, version, size
 OBJECT = struct.Struct("<HH4xQ")  # index, reference count, size; padded to 8 bytes
 SIGNATURE = (b"GCOL", 1)
-MAX_OBJECTS = 1 << 16  # of a collection: their index has 16 bits
-FREE_SPACE = 0  # the index of what follows the last object
+MAX_OBJECTS = 1 << 16  # per collection: an index has 16 bits
+FREE_SPACE = 0  # index of the space after the last object
 
 
 def is_plain(frames: "h5py.Dataset") -> bool:
-    """Whether a dataset of byte strings is stored as read_strings takes it: as every writer does by
-    default."""
+    """Whether read_strings supports a dataset's storage; true for the defaults of all writers."""
     import h5py
 
     created = frames.id.get_create_plist()
     return (
-        hasattr(os, "pread")  # Windows has none
+        hasattr(os, "pread")  # not on Windows
         and frames.file.id.get_create_plist().get_sizes() == (8, 8)
         and frames.file.userblock_size == 0
         and created.get_nfilters() == 0
@@ -37,7 +35,7 @@ def is_plain(frames: "h5py.Dataset") -> bool:
 
 
 def read_strings(frames: "h5py.Dataset", numbers: Sequence[int]) -> list[bytes]:
-    """Strings of a one-dimensional dataset by number. Raises ValueError where it is damaged."""
+    """Read strings of a one-dimensional dataset by number. Raises ValueError if it is damaged."""
     heap = _Heap(frames.file.id.get_vfd_handle())
     n_per_chunk = frames.chunks[0] if frames.chunks is not None else len(frames)
     chunks = {number // n_per_chunk for number in numbers}
@@ -46,7 +44,7 @@ def read_strings(frames: "h5py.Dataset", numbers: Sequence[int]) -> list[bytes]:
 
 
 def _start(frames: "h5py.Dataset", chunk: int, n_per_chunk: int) -> int | None:
-    """The place of a chunk's references; None for one that was never written."""
+    """Return the offset of a chunk's references; None if it was never written."""
     if frames.chunks is None:
         return frames.id.get_offset()
     return frames.id.get_chunk_info_by_coord((chunk * n_per_chunk,)).byte_offset
@@ -60,11 +58,11 @@ class _Heap:
 
     def bytes_at(self, place: int, n_bytes: int) -> bytes:
         if place + n_bytes > self._size:
-            raise ValueError(f"what should lie at byte {place} is beyond the end of the file")
+            raise ValueError(f"byte {place} is beyond the end of the file")
         return os.pread(self._handle, n_bytes, place)
 
     def read(self, references: int | None, number: int) -> bytes:
-        """The string that one of the references at a place is of."""
+        """Read the string of reference `number` in a chunk."""
         if references is None:
             return b""
         place = references + number * REFERENCE.size
@@ -76,11 +74,11 @@ class _Heap:
             objects = self._collections[address] = self._objects(address)
         place, size = objects.get(index, (0, 0))
         if length > size:
-            raise ValueError(f"the heap at byte {address} lacks object {index} of {length} bytes")
+            raise ValueError(f"the heap at byte {address} has no object {index} of {length} bytes")
         return self.bytes_at(place, length)
 
     def _objects(self, address: int) -> dict[int, tuple[int, int]]:
-        """The place and size of each object of a collection."""
+        """Return offset and size of each object of a collection."""
         *signature, n_bytes = COLLECTION.unpack(self.bytes_at(address, COLLECTION.size))
         if tuple(signature) != SIGNATURE:
             raise ValueError(f"no heap at byte {address}")

@@ -1,41 +1,41 @@
-"""What an index alone tells of mistakes that make accuracy quietly wrong, without a look at frames:
+"""Find mistakes that silently spoil accuracy from the index alone, without looking at frames: takes
 seconds for half a million videos."""
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
-from datasets.compact import SUBSET_NAMES, Entry
 from datasets.index import UNLABELLED, Index
+from datasets.records import SUBSET_NAMES, Entry
 
 UCF_GROUP = re.compile(r"^(v_.+_g\d+)_c\d+$")
-# Which part of a recording, at the end of a name: the times in 1a2B3c_000010_000020, and what
-# follows match3 in match3_clip07, match3 part 7, match3clip7, match3_7. Group 1 is the recording.
+# Names of parts of a recording: times, as in 1a2B3c_000010_000020, or numbers, as in match3_clip07,
+# match3 part 7, match3clip7, match3_7. Group 1 is the recording.
 PART = r"(?i:clip|part|segment|seg|scene|shot|cut|chunk|take)"
 TIMES = r"(.+)[_-](?:\d{4,}|\d+\.\d+)[_-](?:\d{4,}|\d+\.\d+)$"
 YOUTUBE_TIMES = r"([\w-]{11})[_-]\d+[_-]\d+$"
 PART_WORD = rf"(.+?)[\s_.-]*(?<![A-Za-z]){PART}[\s_.-]*\(?\d+\)?$"
 PART_NUMBER = r"(.+)[\s_.-]+[A-Za-z]*\(?\d+\)?$"
-# Names that tell no recording, as 001, clip_01 and video (3), and what cameras begin theirs with.
-TELLS_NOTHING = re.compile(rf"(?:{PART}|(?i:video|vid|movie|mov|mvi|img|dsc|file))?[\W_]*\d*\W*")
-NUMBERING = 0.9  # share of a label's videos from which on a stem numbers videos, not parts of one
-RARE = 0.1  # share of a label's videos up to which a stem without digits is the name of a recording
-MOST_PARTS = 30  # of one recording, where a label has no other
-IMBALANCE = 10  # times as many training videos as another label has
-NAMED = 10  # findings of one kind that are named before "and N more"
+# Names that identify no recording: 001, clip_01, video (3), and the prefixes that cameras use.
+GENERIC_NAME = re.compile(rf"(?:{PART}|(?i:video|vid|movie|mov|mvi|img|dsc|file))?[\W_]*\d*\W*")
+# From this share of a label's videos on, a stem is taken for a numbering of videos …
+NUMBERING = 0.9
+RARE = 0.1  # … and up to this share, a stem without digits for the name of a recording.
+MAX_PARTS = 30  # parts of a recording that is a label's only one
+IMBALANCE = 10  # ratio of training videos between two labels that is worth a note
 
 NO_TRAINING = "labels without training videos"
 NO_VALIDATION = "labels without validation videos"
-ALIKE = "labels that differ in case, spaces or underscores only"
-SAME_NAME = "videos of one name on both sides"
-SAME_GROUP = "sources (UCF-101's groups) on both sides"
+ALIKE = "labels that differ only in case, spaces or underscores"
+SAME_NAME = "videos of the same name in training and another subset"
+SAME_GROUP = "groups (UCF-101's sources) in training and another subset"
 SAME_RECORDING = {
-    pattern: "recordings on both sides, judging by the names; if so, accuracy comes out too high: "
-    f"split again with folder_json --group_by '{pattern}'"
+    pattern: "recordings in training and another subset, judging by the names; if so, accuracy is "
+    f"too optimistic: split again with folder_json --group_by '{pattern}'"
     for pattern in (TIMES, YOUTUBE_TIMES, PART_WORD, PART_NUMBER)
 }
-UNEVEN = f"labels with less than a {IMBALANCE}th of the training videos of the largest"
+UNEVEN = f"labels with less than 1/{IMBALANCE} of the training videos of the largest label"
 
 K = TypeVar("K")
 
@@ -46,19 +46,20 @@ class Finding(NamedTuple):
 
 
 def check_index(index: Index) -> Iterator[Finding]:
-    """Labels that lack a side, look alike or have few videos; videos on both sides."""
+    """Check the labels, and look for videos that are in training and another subset."""
     yield from check_labels(index)
     yield from check_sides(index)
 
 
 def check_sides(index: Index) -> Iterator[Finding]:
-    """Videos that train, or parts of their recordings, on another side too."""
+    """Find training videos that are, or whose recording is, also in another subset."""
     yield from on_both_sides(SAME_NAME, index, _name)
     yield from on_both_sides(SAME_GROUP, index, _group)
     yield from same_recordings(index)
 
 
 def check_labels(index: Index) -> Iterator[Finding]:
+    """Find labels that lack videos, have few, or look alike."""
     sides = {
         subset: Counter(entry.label for entry in index.entries.of_subset(subset))
         for subset in ("training", "validation")
@@ -84,13 +85,14 @@ def check_labels(index: Index) -> Iterator[Finding]:
 def on_both_sides(
     kind: str, index: Index, key_of: Callable[[Entry], str | None]
 ) -> Iterator[Finding]:
-    """Keys that a training video shares with a video of another subset, once each."""
+    """Find keys that a training video shares with a video of another subset, once each."""
     for _, text in _on_both_sides(index, key_of):
         yield Finding(kind, text)
 
 
 def _on_both_sides(index: Index, key_of: Callable[[Entry], K | None]) -> Iterator[tuple[K, str]]:
-    """Each such key, and the two videos. Holds the keys of the other, smaller side in memory."""
+    """Yield each such key with the two videos. Holds only the keys of the smaller, other subsets
+    in memory."""
     others: dict[K, str] = {}
     for subset in SUBSET_NAMES[1:]:
         for entry in index.entries.of_subset(subset):
@@ -107,7 +109,7 @@ def _base_name(entry: Entry) -> str:
 
 def _name(entry: Entry) -> str | None:
     name = _base_name(entry)
-    return None if TELLS_NOTHING.fullmatch(name) else name
+    return None if GENERIC_NAME.fullmatch(name) else name
 
 
 def _group(entry: Entry) -> str | None:
@@ -127,12 +129,12 @@ def _recording(entry: Entry) -> _Recording | None:
     for pattern in SAME_RECORDING:
         if match := re.match(pattern, name):
             stem = match[1]
-            return None if TELLS_NOTHING.fullmatch(stem) else _Recording(stem, pattern)
+            return None if GENERIC_NAME.fullmatch(stem) else _Recording(stem, pattern)
     return None
 
 
 def same_recordings(index: Index) -> Iterator[Finding]:
-    """Recordings of which, judging by the names, one part trains and another does not."""
+    """Find recordings of which, judging by the names, only some parts are in training."""
     shared = dict(_on_both_sides(index, _recording))
     totals: Counter[str] = Counter()
     counts: defaultdict[_Recording, Counter[str]] = defaultdict(Counter)
@@ -148,8 +150,8 @@ def same_recordings(index: Index) -> Iterator[Finding]:
 
 
 def _is_distinct(recording: _Recording, counts: Counter[str], totals: Counter[str]) -> bool:
-    """Whether a stem, with its videos per label, is more than the name of a class or data set that
-    numbers its videos: fi of fi_001, fi_002 …"""
+    """Whether a stem names a recording, rather than a class or dataset that numbers its videos as
+    in fi_001, fi_002 …; `counts` are its videos per label."""
     shares = [n / totals[label] for label, n in counts.items()]
     has_digits = re.search(r"\d", recording.stem) is not None
     if recording.pattern == PART_NUMBER and not has_digits:
@@ -157,19 +159,13 @@ def _is_distinct(recording: _Recording, counts: Counter[str], totals: Counter[st
     if min(shares) < NUMBERING:
         return True
     is_label = recording.stem.casefold() in map(str.casefold, counts)
-    is_few = counts.total() <= MOST_PARTS
+    is_few = counts.total() <= MAX_PARTS
     return recording.pattern != PART_NUMBER and has_digits and is_few and not is_label
 
 
-def by_kind(findings: Iterator[Finding]) -> dict[str, list[str]]:
-    """Findings gathered by what they are, for a report."""
+def by_kind(findings: Iterable[Finding]) -> dict[str, list[str]]:
+    """Group the findings by kind."""
     kinds: defaultdict[str, list[str]] = defaultdict(list)
     for kind, text in findings:
         kinds[kind].append(text)
     return kinds
-
-
-def first_few(texts: list[str]) -> list[str]:
-    """The lines of a report that name the first of them."""
-    more = [f"and {len(texts) - NAMED} more"] if len(texts) > NAMED else []
-    return [*texts[:NAMED], *more]

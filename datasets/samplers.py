@@ -1,17 +1,17 @@
-"""Which samples make a batch, and in which order: keys of samples, free of torch."""
+"""Batches of sample keys, and their order. Free of torch."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-MAX_WINDOWS = 32  # that a loader process reads at once: bounds its memory
+MAX_WINDOWS = 32  # in a batch of inference: bounds the memory of a loader process
 
 
 class SampleKey(NamedTuple):
-    """What a sample is made from; its random draws depend on these and the seed alone.
+    """Identifies a sample; its random draws depend only on this key and the seed.
 
-    `windows` picks some of the video's windows, as a slice's (start, stop); all without it.
+    `windows` selects some of the video's windows as (start, stop); None means all.
     """
 
     epoch: int
@@ -20,10 +20,10 @@ class SampleKey(NamedTuple):
 
 
 class ShuffledBatches:
-    """Batches of keys in an order that depends on (seed, epoch) alone.
+    """Batches of keys in an order that depends only on (seed, epoch).
 
-    Of `size` processes each has every `size`-th video of each batch, from number `rank` on; the
-    last batch may have none for some.
+    Process `rank` of `size` gets every `size`-th video of each batch, starting at `rank`; it may
+    get none of the last batch.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class ShuffledBatches:
         self.begin(1)
 
     def begin(self, epoch: int, *, after: int = 0) -> None:
-        """The next pass is that of `epoch`, without its first `after` batches."""
+        """Set the epoch of the next pass, and how many of its batches to skip."""
         self.epoch, self.after = epoch, after
 
     def __len__(self) -> int:
@@ -48,19 +48,20 @@ class ShuffledBatches:
 
     @property
     def has_single_clip(self) -> bool:
-        """Whether a batch of an epoch leaves some process a single clip."""
+        """Whether some batch of an epoch gives some process a single clip."""
         n_last = self.n_videos % self.batch_size or self.batch_size
         sizes = (min(self.n_videos, self.batch_size), min(self.n_videos, n_last))
         return any(0 < n_clips < 2 * self.size for n_clips in sizes)
 
     def clips_around(self, number: int, group: int) -> int:
-        """Clips of all processes in the `group` batches, counted from 0, that hold `number`."""
+        """Count the clips of all processes in the group of `group` batches that contains batch
+        `number`."""
         start = number // group * group
         return min(self.n_videos, (start + group) * self.batch_size) - start * self.batch_size
 
 
 class OrderedBatches:
-    """Batches of keys of some videos, one after the other, for validation."""
+    """Batches of keys in the order of the videos, for validation."""
 
     def __init__(self, videos: range, batch_size: int) -> None:
         self.videos, self.batch_size = videos, batch_size
@@ -78,9 +79,9 @@ class OrderedBatches:
 
 
 class WindowBatches:
-    """Batches of the windows of inference, in order: at most `per_batch` videos and MAX_WINDOWS
-    windows in one, so that a long video takes several. `may_mix` tells whether a forward pass may
-    take clips of several batches."""
+    """Batches of windows in order, for inference: at most `per_batch` videos and MAX_WINDOWS
+    windows each, so that a long video is spread over several. `may_mix`: a forward pass may take
+    clips of several batches."""
 
     def __init__(
         self, window_counts: Mapping[int, int], per_batch: int, *, may_mix: bool = True

@@ -1,9 +1,9 @@
-"""Batches that travel from a loader process to the main one in memory of their own.
+"""Send batches from a loader process to the main process in anonymous shared memory.
 
-torch shares tensors through /dev/shm, of which Docker gives a container 64 MB by default; a batch
-of 128 clips takes 77. Memory made by memfd_create(2) has no such bound. What goes through the pipe
-between the processes stays below 4096 bytes, which are written whole or not at all: a worker that
-is killed never leaves half a message, which the main process would wait for.
+torch shares tensors through /dev/shm, which Docker limits to 64 MB by default; a batch of 128 clips
+takes 77. Memory from memfd_create(2) has no such limit. Messages through the pipe between the
+processes stay below 4096 bytes, which are written atomically: a worker that is killed never leaves
+half a message, for which the main process would wait forever.
 """
 
 import math
@@ -18,19 +18,20 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-CAN_SHARE = sys.platform == "linux"  # elsewhere tensors go torch's way
+CAN_SHARE = sys.platform == "linux"  # elsewhere torch sends the tensors
 
 
 class Parcel(Generic[T]):
-    """What another process unpickles as `unpack(tensor, *rest)`, or as the error that kept it from
-    that, as where this process has ended before. `tensor` is the concatenation of `parts`, uint8.
+    """Unpickles in another process as `unpack(tensor, *rest)`, where `tensor` is the concatenation
+    of `parts`, uint8, or as an exception if it can't be opened, for example because this process
+    has ended.
 
-    Raises OSError where no file descriptor is left.
+    Raises OSError if no file descriptor is left.
     """
 
     def __init__(self, unpack: Callable[..., T], parts: list[Tensor], *rest: Any) -> None:
         self.unpack = unpack
-        from multiprocessing.reduction import DupFd  # Windows has none
+        from multiprocessing.reduction import DupFd  # not on Windows
 
         n_items = sum(len(part) for part in parts)
         self.shape = (n_items, *parts[0].shape[1:]) if parts else (0,)
@@ -55,7 +56,7 @@ def _opened(
     try:
         file = handle.detach()
     except (OSError, EOFError, RuntimeError) as error:
-        return error  # raising it would end torch's thread that pins memory
+        return error  # raising it would end torch's pin-memory thread
     try:
         n_bytes = math.prod(shape)
         tensor = _mapped(file, shape) if n_bytes else torch.empty(shape, dtype=torch.uint8)
@@ -65,6 +66,6 @@ def _opened(
 
 
 def _mapped(file: int, shape: tuple[int, ...]) -> Tensor:
-    """The first bytes of an open file as a uint8 tensor, which stays when the file is closed."""
+    """Map the first bytes of an open file as a uint8 tensor, which outlives the file descriptor."""
     path, n_bytes = f"/proc/self/fd/{file}", math.prod(shape)
     return torch.from_file(path, shared=True, size=n_bytes, dtype=torch.uint8).view(shape)

@@ -1,4 +1,4 @@
-"""Index + frames + transforms -> clips, and the loader that hands them out in batches."""
+"""Videos as clips: the dataset, its batches, and the loader."""
 
 import itertools
 import logging
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.compact import VideoRecord
 from datasets.frame_readers import FrameError, FrameSource
+from datasets.records import VideoRecord
 from datasets.samplers import OrderedBatches, SampleKey, ShuffledBatches, WindowBatches
 from datasets.shared_memory import CAN_SHARE, Parcel
 from datasets.workers import Workers
@@ -20,39 +20,39 @@ from errors import UserError
 from spatial_transforms import View, apply_view
 from temporal_transforms import sliding_starts, window
 
-PROBED = 16  # videos of which two frames are read at the start
+N_PROBED = 16  # videos of which two frames are read before a run
 
 log = logging.getLogger(__name__)
 
 
 class Sample(NamedTuple):
-    """The clips of one video that are used together."""
+    """The clips of one video that belong to one sample."""
 
     clips: Tensor  # uint8 (N, C, T, H, W)
     video: int
     label: int
-    segments: list[tuple[int, int]]  # per clip: first frame number, last + 1
+    segments: list[tuple[int, int]]  # per clip: first frame number, last frame number + 1
 
 
 class BadSample(NamedTuple):
-    """A sample whose frames could not be read, and why."""
+    """A sample that could not be read, and why."""
 
     video: int
     reason: str
 
 
 class ClipBatch(NamedTuple):
-    """Clips of one or many videos; the videos' and labels' numbers are repeated per clip."""
+    """Clips of one or more videos, with label and video number of each clip."""
 
     clips: Tensor  # uint8 (B, C, T, H, W)
-    labels: Tensor  # int64 (B,), -1 where there is none
+    labels: Tensor  # int64 (B,), -1 for unlabelled
     videos: Tensor  # int64 (B,)
     segments: list[tuple[int, int]]
     bad: list[BadSample]
 
     @property
     def n_videos(self) -> int:
-        """Those it is made of, unreadable ones included."""
+        """Including unreadable ones."""
         return len({*self.videos.tolist()}) + len(self.bad)
 
 
@@ -65,7 +65,7 @@ class TemporalTransform(Protocol):
 
 
 class SlidingWindows:
-    """The windows of inference, of which a SampleKey may pick some."""
+    """The windows of inference; a SampleKey may select some of them."""
 
     def __init__(self, size: int, stride: int) -> None:
         self.size = size
@@ -84,7 +84,7 @@ class SlidingWindows:
 
 @dataclass(frozen=True)
 class VideoDataset(Dataset[Sample | BadSample]):
-    """Videos as clips. `temporal` counts in kept frames: every `t_stride`-th one."""
+    """Videos as clips. `temporal` gets and returns positions among every `t_stride`-th frame."""
 
     records: Sequence[VideoRecord]
     source: FrameSource
@@ -97,7 +97,7 @@ class VideoDataset(Dataset[Sample | BadSample]):
         return len(self.records)
 
     def kept_frames(self, video: int) -> range:
-        """The numbers of the frames of one video that clips are made of."""
+        """Return the numbers of the frames of a video that clips are made of."""
         record = self.records[video]
         return range(record.first, record.last + 1, self.t_stride)
 
@@ -117,7 +117,7 @@ class VideoDataset(Dataset[Sample | BadSample]):
         return Sample(clips, key.video, self.records[key.video].label, segments)
 
     def _read_clips(self, video: int, kept: range, windows: list[list[int]], rng: Random) -> Tensor:
-        """Each frame is decoded once, however many windows hold it. -> (N, C, T, H, W)"""
+        """Read clips (N, C, T, H, W); a frame is decoded once even if windows share it."""
         folder = self.records[video].path
         positions = sorted(set(itertools.chain.from_iterable(windows)))
         frames = self.source.read(folder, [kept[position] for position in positions])
@@ -135,14 +135,14 @@ class VideoDataset(Dataset[Sample | BadSample]):
 
 
 def collate(samples: Sequence[Sample | BadSample]) -> ClipBatch:
-    """Samples -> one batch of all their clips; the unreadable ones ride along by name."""
+    """Make one batch of all clips; unreadable samples are listed in `bad`."""
     clips = _clips(samples)
     together = torch.cat(clips) if clips else torch.empty(0, dtype=torch.uint8)
     return _batch(together, *_about(samples))
 
 
 def send(samples: Sequence[Sample | BadSample]) -> Parcel[ClipBatch]:
-    """What collate makes of them, on its way to another process."""
+    """Like collate, but for a batch that is sent to another process."""
     return Parcel(_batch, _clips(samples), *_about(samples))
 
 
@@ -153,7 +153,7 @@ def _clips(samples: Sequence[Sample | BadSample]) -> list[Tensor]:
 def _about(
     samples: Sequence[Sample | BadSample],
 ) -> tuple[list[int], list[int], list[tuple[int, int]], list[BadSample]]:
-    """Label, video and segment of every clip, and the samples that could not be read."""
+    """Return label, video and segment of every clip, and the unreadable samples."""
     good = [sample for sample in samples if isinstance(sample, Sample)]
     return (
         [s.label for s in good for _ in s.segments],
@@ -175,7 +175,7 @@ def _batch(
 
 
 def in_batches_of(size: int, batches: Iterable[ClipBatch]) -> Iterator[ClipBatch]:
-    """The same clips in the same order, `size` of them in every batch but the last."""
+    """Regroup clips, in the same order, into batches of `size`; the last may be smaller."""
     held: list[ClipBatch] = []
     room = size
     for batch in batches:
@@ -207,7 +207,7 @@ Batches = TypeVar("Batches", ShuffledBatches, OrderedBatches, WindowBatches)
 
 
 class ValLoader(Protocol):
-    """Batches of clips, or of what a frozen trunk made of them."""
+    """Batches of clips, or of cached features."""
 
     skipped: list[str]
 
@@ -222,15 +222,16 @@ class ValLoader(Protocol):
 
 
 class TrainLoader(ValLoader, Protocol):
-    """Those of training, in an order drawn per epoch."""
+    """A loader whose order is drawn anew for each epoch."""
 
     batches: ShuffledBatches
 
 
 @dataclass
 class ClipLoader(Generic[Batches]):
-    """Iterates over batches; an unreadable sample stops the run or is left out and counted. A batch
-    may be empty. Has processes of its own from the first pass on, until close()."""
+    """Iterates over batches, which may be empty. With `skip_bad`, unreadable samples are collected
+    in `skipped`; otherwise they raise UserError. Worker processes run from the first pass until
+    close()."""
 
     dataset: VideoDataset
     batches: Batches
@@ -254,39 +255,41 @@ class ClipLoader(Generic[Batches]):
 
     @property
     def n_videos(self) -> int:
-        """Those of one pass of this process."""
+        """Videos per pass of this process."""
         return self.batches.n_videos
 
     def video_id(self, video: int) -> str:
         return self.dataset.records[video].video_id
 
     def probe(self) -> None:
-        """Read the first and the last frame of some videos, so that frames which are not what the
-        index counts are told before hours of work. Raises UserError as an iteration does."""
+        """Read the first and last frame of some videos, to find a wrong index before a long run.
+
+        Raises UserError as an iteration does.
+        """
         n_videos = len(self.dataset)
-        for video in range(0, n_videos, -(-n_videos // PROBED)):
+        for video in range(0, n_videos, -(-n_videos // N_PROBED)):
             record = self.dataset.records[video]
             try:
                 self.dataset.source.read(record.path, [record.first, record.last])
             except FrameError as error:
-                self._judge([BadSample(video, str(error))])
+                self._handle_bad([BadSample(video, str(error))])
                 log.warning("%s", error)
 
     def __iter__(self) -> Iterator[ClipBatch]:
         self.skipped = []
         for batch in self._workers:
-            self._judge(batch.bad)
+            self._handle_bad(batch.bad)
             yield batch
 
     def close(self) -> None:
-        """End the workers; another pass would start new ones."""
+        """End the workers; the next pass starts new ones."""
         self._workers.close()
 
-    def _judge(self, bad: Iterable[BadSample]) -> None:
+    def _handle_bad(self, bad: Iterable[BadSample]) -> None:
         for sample in bad:
             if not self.skip_bad:
                 remedy = self.dataset.source.remedy.format(self.video_id(sample.video))
                 raise UserError(
-                    f"{sample.reason}; {remedy}, or leave such samples out with --on_bad_video skip"
+                    f"{sample.reason}; {remedy}, or skip such samples with --on_bad_video skip"
                 )
             self.skipped.append(sample.reason)

@@ -1,6 +1,6 @@
-"""Frames of video files as JPEG: the bytes that generate_video_jpgs --quality 2 writes, because the
-same ffmpeg decodes, scales and encodes them. They count from 1, as in a folder of JPGs, so that one
-index serves both. Free of torch."""
+"""Read frames of video files as JPEG: the same bytes that generate_video_jpgs --quality 2 writes,
+because the same ffmpeg command makes them. They count from 1, as in a folder of JPGs, so the same
+index works for both. Free of torch."""
 
 import os
 from collections.abc import Collection, Generator, Iterator, Sequence
@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import IO
 
 from errors import UserError
-from media.extraction import frame_arguments, judge, why_no_video
+from media.extraction import frame_arguments
 from media.ffmpeg import Ffmpeg, Stream
 from media.manifest import FAILED, LEFT_OUT, Arguments
+from media.verdicts import judge, why_no_video
 
-SIZE = 240  # the shorter side in pixels, generate_video_jpgs' default
-QUALITY = 2  # the best
+SIZE = 240  # of the shorter side in pixels: the default of generate_video_jpgs
+QUALITY = 2  # ffmpeg's best
 TO_PIPE = ("-c:v", "mjpeg", "-f", "mpjpeg", "-")
-LENGTH = b"Content-length:"  # of a part of an mpjpeg stream
-KEPT = 256  # frames that an open video holds as JPEG, for windows that overlap
-MIN_GAP = 4  # frames that cost more to leave out than to read
-MAX_RUNS = 64  # terms of ffmpeg's expression, which it evaluates for every frame
+LENGTH = b"Content-length:"  # header of a part of an mpjpeg stream
+CACHED = 256  # frames that an open video keeps as JPEG, for overlapping windows
+MIN_GAP = 4  # frames; smaller gaps cost less to read than to skip
+MAX_RUNS = 64  # terms of an expression that ffmpeg evaluates for every frame
 
 Run = tuple[int, int | None]  # first and last number; None: to the end
 Frames = Generator[tuple[int, bytes], None, None]  # number, JPEG
@@ -28,13 +29,13 @@ WHOLE: Sequence[Run] = [(1, None)]
 
 
 class VideoError(Exception):
-    """Why a video file does not give a frame; the message leaves out the file's name."""
+    """Why a frame of a video file can't be read; the message does not name the file."""
 
 
 def count_video(path: Path, ffmpeg: Ffmpeg | None = None) -> int:
     """Count the frames that extraction would write, by decoding all of them.
 
-    Raises UserError where it would write none.
+    Raises UserError if there are none.
     """
     n_frames = 0
     verdict = why_no_video(path)
@@ -49,50 +50,50 @@ def count_video(path: Path, ffmpeg: Ffmpeg | None = None) -> int:
 
 
 def read_jpegs(path: Path, numbers: Collection[int]) -> dict[int, bytes]:
-    """Frames of a video file by number. Raises VideoError.
+    """Read frames of a video file by number. Raises VideoError.
 
-    Decoding starts at the beginning of the file: where a seek leads depends on the container.
+    Decodes from the beginning of the file: seeking is not exact in all containers.
     """
     with closing(_decode(path, _runs(sorted(set(numbers))))) as frames:
         return _pick(frames, numbers)
 
 
 class OpenVideo:
-    """A video file that is read in several steps, mostly forwards: ffmpeg waits in between."""
+    """A video file that is read step by step, mostly forwards; ffmpeg waits in between."""
 
     def __init__(self, path: Path, first: int) -> None:
         self._path, self._pid = path, os.getpid()
-        self._position = first - 1  # number of the last frame that ffmpeg gave
-        self._held: dict[int, bytes] = {}
+        self._position = first - 1  # number of the last frame from ffmpeg
+        self._cache: dict[int, bytes] = {}
         self._decoded = _decode(path, [(first, None)])
-        self._frames = self._hold()
+        self._frames = self._read_ahead()
 
     def can_read(self, path: Path, numbers: Collection[int]) -> bool:
-        """Whether all of these frames are held or still to come, in the process that asks."""
+        """Whether all these frames are cached or still to come, and ffmpeg is this process's."""
         is_ours = path == self._path and self._pid == os.getpid()
-        return is_ours and all(n > self._position or n in self._held for n in numbers)
+        return is_ours and all(n > self._position or n in self._cache for n in numbers)
 
     def read(self, numbers: Collection[int]) -> dict[int, bytes]:
-        """Frames by number, of which can_read holds. Raises VideoError."""
-        held = {number: self._held[number] for number in numbers if number in self._held}
-        return held | _pick(self._frames, set(numbers) - held.keys())
+        """Read frames by number, if can_read allows it. Raises VideoError."""
+        cached = {number: self._cache[number] for number in numbers if number in self._cache}
+        return cached | _pick(self._frames, set(numbers) - cached.keys())
 
     def close(self) -> None:
-        """End ffmpeg, if this is the process that started it."""
+        """End ffmpeg, if this process started it."""
         if self._pid == os.getpid():
             self._decoded.close()
 
-    def _hold(self) -> Iterator[tuple[int, bytes]]:
+    def _read_ahead(self) -> Iterator[tuple[int, bytes]]:
         for number, data in self._decoded:
             self._position = number
-            self._held[number] = data
-            if len(self._held) > KEPT:
-                del self._held[next(iter(self._held))]
+            self._cache[number] = data
+            if len(self._cache) > CACHED:
+                del self._cache[next(iter(self._cache))]
             yield number, data
 
 
 def read_parts(stream: IO[bytes]) -> Iterator[bytes]:
-    """The JPEGs of ffmpeg's mpjpeg stream; a part that is cut short is left out."""
+    """Yield the JPEGs of ffmpeg's mpjpeg stream, except a truncated part."""
     while line := stream.readline():
         if not line.startswith(LENGTH):
             continue
@@ -118,7 +119,7 @@ def _pick(frames: Iterator[tuple[int, bytes]], numbers: Collection[int]) -> dict
 
 
 def _runs(numbers: Sequence[int]) -> list[Run]:
-    """Rising numbers -> runs that hold them all, and few others."""
+    """Cover ascending numbers by at most MAX_RUNS runs with few other numbers."""
     gap = MIN_GAP
     while True:
         ends = [i for i in range(1, len(numbers)) if numbers[i] - numbers[i - 1] > gap]
@@ -128,16 +129,16 @@ def _runs(numbers: Sequence[int]) -> list[Run]:
         gap *= 2
 
 
-class _CountedAnew(Exception):
-    """The picture's size or format changes, and `select` counts its frames from 0 again."""
+class _FilterRestarted(Exception):
+    """The size or format of the picture changed, and `select` counts frames from 0 again."""
 
 
 def _decode(path: Path, runs: Sequence[Run]) -> Frames:
-    """Yield (number, frame) of `runs`. Raises VideoError at the end of the file."""
+    """Yield (number, JPEG) of the frames in `runs`. Raises VideoError at the end of the file."""
     try:
         yield from _decode_selected(path, runs)
-    except _CountedAnew:
-        yield from _decode_selected(path, WHOLE)  # which needs no `select`
+    except _FilterRestarted:
+        yield from _decode_selected(path, WHOLE)  # without `select`
 
 
 def _decode_selected(path: Path, runs: Sequence[Run]) -> Frames:
@@ -147,29 +148,29 @@ def _decode_selected(path: Path, runs: Sequence[Run]) -> Frames:
     )
     try:
         for number, data in zip(numbers, read_parts(stream.pipe), strict=False):
-            stream.next_time()  # waits for what ffmpeg logs before this frame
+            stream.next_time()  # waits until ffmpeg has logged this frame
             if number == runs[0][0]:
                 _refuse_picture(stream)
             _check_count(stream, runs)
             yield number, data
         ran = stream.finish()
         _check_count(stream, runs)
-        is_refused = ran.returncode != 0
-        ends = ran.complaints[0] if ran.complaints else "the file ends before it"
-        raise VideoError(judge(ran, n_frames=0).reason if is_refused else ends)
+        if ran.returncode != 0:
+            raise VideoError(judge(ran, n_frames=0).reason)
+        raise VideoError(ran.errors[0] if ran.errors else "the file ends before it")
     finally:
         stream.kill()
         stream.finish()
 
 
 def _start(path: Path, runs: Sequence[Run]) -> Stream:
-    problem = why_no_video(path)
-    if problem is not None:
-        raise VideoError(problem.reason)
+    rejection = why_no_video(path)
+    if rejection is not None:
+        raise VideoError(rejection.reason)
     select = "" if runs == WHOLE else f"select='{'+'.join(map(_term, runs))}',"
-    # showinfo logs every frame, and when the filters are configured.
+    # showinfo logs every frame, and every configuration of the filters.
     filters = f"{select}showinfo=checksum=0,"
-    arguments = frame_arguments(path, Arguments(SIZE, quality=QUALITY), before=filters)
+    arguments = frame_arguments(path, Arguments(SIZE, quality=QUALITY), filters_before=filters)
     try:
         return Ffmpeg().stream([*arguments, *TO_PIPE])
     except OSError as error:
@@ -183,10 +184,10 @@ def _term(run: Run) -> str:
 
 def _check_count(stream: Stream, runs: Sequence[Run]) -> None:
     if runs != WHOLE and stream.log.n_graphs > 1:
-        raise _CountedAnew
+        raise _FilterRestarted
 
 
 def _refuse_picture(stream: Stream) -> None:
-    verdict = judge(stream.log.told(), n_frames=2)
+    verdict = judge(stream.log.summary(), n_frames=2)
     if verdict.status == LEFT_OUT:
         raise VideoError(verdict.reason)

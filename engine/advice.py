@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from opts import Options, Role, names_with
+from utils.text import join_few
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
-NAMED = 5  # files that a message lists before "and N more"
 MANY_VIDEOS, LARGE_BATCH = 5000, 64  # with fewer, the default rate is too high from scratch
 WITHOUT_WEIGHTS = (
     "train a small network from random weights at a low rate: leave out --pretrain_path and "
@@ -33,8 +33,7 @@ def no_such_checkpoint(path: Path) -> str:
     if not names:
         return f"{path}: no such checkpoint, and no others in {where}"
     closest = difflib.get_close_matches(path.name, sorted(names), n=len(names), cutoff=0)
-    more = f" and {len(closest) - NAMED} more" if len(closest) > NAMED else ""
-    return f"{path}: no such checkpoint; {where} holds {', '.join(closest[:NAMED])}{more}"
+    return f"{path}: no such checkpoint; {where} holds {join_few(closest)}"
 
 
 def no_such_weights(path: Path) -> str:

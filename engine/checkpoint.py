@@ -27,7 +27,7 @@ from engine.checkpoint_fields import Best, Extras, SavedPosition, read_extras
 from engine.weights_check import UNREADABLE, check_crc, check_tensors
 from errors import UserError
 from models.arch_detect import Identity, identify
-from utils.files import written_whole
+from utils.files import atomic_write
 from utils.reading import shown_name
 
 SAFETENSORS = ".safetensors"
@@ -92,7 +92,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], *, mark: str = "") -
     A name that ends in .safetensors takes the weights alone. `mark` is kept where no reader of
     checkpoints looks. Raises UserError where the disk is full or the folder can't be written.
     """
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         try:
             with part.open("w+b") as file:
                 if path.suffix == SAFETENSORS:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from errors import UserError
 from utils.interruption import is_under_nohup
+from utils.launchers import LAUNCHERS
 
 # How long one process waits for the others, e.g. for the last of their videos. One that ends is
 # noticed at once.
@@ -28,18 +29,6 @@ LOST = ("by peer", "Broken pipe")  # of gloo's words for a process that is gone
 log = logging.getLogger("main")
 
 _has_met = False  # whether gloo's threads run in this process
-
-# Launcher -> its variables: rank, number of processes, rank on the node, processes on the node.
-LAUNCHERS: Mapping[str, tuple[str, str, str, str]] = {
-    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-    "SLURM": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
-    "Open MPI": (
-        "OMPI_COMM_WORLD_RANK",
-        "OMPI_COMM_WORLD_SIZE",
-        "OMPI_COMM_WORLD_LOCAL_RANK",
-        "OMPI_COMM_WORLD_LOCAL_SIZE",
-    ),
-}
 
 
 @dataclass(frozen=True)

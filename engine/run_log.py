@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.results_folder import holds_training, set_aside, set_later_aside
 from errors import writing
-from utils.files import written_whole
+from utils.files import atomic_write
 from utils.reading import read_text
 
 if TYPE_CHECKING:
@@ -153,5 +153,5 @@ def _line(values: Any) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")

@@ -10,10 +10,10 @@ import torch
 
 from datasets.build import build_inference_loader, build_train_loader, build_val_loader
 from datasets.class_balance import balanced_weights, class_counts, describe_counts
-from datasets.compact import digest_of
 from datasets.feature_cache import CachedTraining, CachedValidation
 from datasets.index import UNLABELLED
-from datasets.index_checks import by_kind, check_index, first_few
+from datasets.index_checks import by_kind, check_index
+from datasets.records import digest_of
 from datasets.video_dataset import (
     ClipLoader,
     OrderedBatches,
@@ -44,6 +44,7 @@ from opts import Options, Role, names_with
 from reporting.writing import report_inference
 from training import Trainer, fit, validate
 from utils.interruption import Interruption, resume_hint
+from utils.text import first_few
 
 N_SHOWN_CLIPS = 8  # on the sheet of training clips in TensorBoard
 

@@ -17,8 +17,9 @@ from datasets.activitynet import read_any_index
 from datasets.index import SUBSETS
 from errors import UserError
 from evaluation.metrics import mcnemar_p, wilson_interval
-from evaluation.results import labelled, read_results, some, top1_hits
+from evaluation.results import labelled, read_results, top1_hits
 from utils.reading import shown_name
+from utils.text import join_few
 
 LEVEL = 0.05  # family-wise significance level; divided by the number of comparisons (Bonferroni)
 MAX_RUNS = len(string.ascii_uppercase)
@@ -181,7 +182,7 @@ def _accuracies(split: Split) -> Iterator[str]:
         yield f"  excluded: {n_excluded} videos without a result in every run"
         for number, videos in enumerate(split.lacking):
             if videos:
-                yield f"    {run_name(number)} has no result for {len(videos)}: {some(videos)}"
+                yield f"    {run_name(number)} has no result for {len(videos)}: {join_few(videos)}"
 
 
 def _over_splits(splits: Sequence[Split], level: float) -> Iterator[str]:

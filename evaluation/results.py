@@ -15,9 +15,9 @@ from errors import UserError
 from evaluation.metrics import FEW, describe_interval, mean_class_accuracy, wilson_interval
 from utils.files import write_json
 from utils.reading import Finite, decode_text, parse_json, read_bytes, shown_name, typed
+from utils.text import join_few
 
 KS = (1, 5)  # the k of the top-k accuracies that are always computed
-NAMED = 5  # names in a line before "and N more"
 
 Entries = list[dict[str, Any]]
 
@@ -246,7 +246,7 @@ def describe(accuracy: Accuracy, *, ks: Sequence[int] = KS) -> list[str]:
     if a.missing:
         how = "excluded" if a.ignore_missing else "counted as wrong"
         lines.append(
-            f"{len(a.missing)} of {a.n_videos} videos have no result, {how}: {some(a.missing)}"
+            f"{len(a.missing)} of {a.n_videos} videos have no result, {how}: {join_few(a.missing)}"
         )
     else:
         lines.append(f"all {a.n_videos} videos have a result")
@@ -255,17 +255,11 @@ def describe(accuracy: Accuracy, *, ks: Sequence[int] = KS) -> list[str]:
     if a.not_in_subset:
         lines.append(
             f"{len(a.not_in_subset)} results are not for labelled videos of the subset, "
-            f"not counted: {some(a.not_in_subset)}"
+            f"not counted: {join_few(a.not_in_subset)}"
         )
     if a.unknown_labels:
         lines.append(
             f"{len(a.unknown_labels)} labels in the result are not in the index: "
-            f"{some(a.unknown_labels)}"
+            f"{join_few(a.unknown_labels)}"
         )
     return lines
-
-
-def some(names: Sequence[str]) -> str:
-    """List the first few names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(shown_name, names[:NAMED])) + more

@@ -1,7 +1,7 @@
-"""Put a folder of new frames where an older one lies, without loss of what else is in it.
+"""Replace a folder of frames by a new one, and keep all other files in it.
 
-Frames are image_00001.jpg …; all other files are the user's. A kill at any moment leaves them in
-the old folder, in the new one, or where restore_frames finds them.
+Frames are image_00001.jpg …; all other files belong to the user. If killed at any moment, they are
+in the old folder, in the new one, or where restore_frames finds them.
 """
 
 import errno
@@ -12,21 +12,21 @@ from pathlib import Path
 
 from media.frame_names import FRAME_NAME
 
-TRIES = 10  # another extraction may take the same folder away meanwhile
-OLD, PLACE = "old", "place"  # beside new frames: the folder they replace, and where it lay
+ATTEMPTS = 10  # another extraction may move the same folder away meanwhile
+OLD, PLACE = "old", "place"  # beside new frames: the folder they replace, and a file with its path
 
 
-class Overtaken(Exception):
+class LostRace(Exception):
     """Another extraction has put its frames there."""
 
 
 def replace_frames(frames: Path, target: Path) -> None:
-    """Rename the folder `frames` to `target`. Raises OSError, and Overtaken."""
+    """Rename the folder `frames` to `target`. Raises OSError and LostRace."""
     old = frames.with_name(OLD)
-    for _ in range(TRIES):
+    for _ in range(ATTEMPTS):
         try:
             if target.is_dir():
-                keep_others(target, frames)
+                keep_other_files(target, frames)
                 frames.with_name(PLACE).write_bytes(os.fsencode(target.absolute()))
                 target.rename(old)
             break
@@ -38,23 +38,23 @@ def replace_frames(frames: Path, target: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             restore_frames(frames.parent)
             raise
-        keep_others(frames, target)
-        raise Overtaken from None
+        keep_other_files(frames, target)
+        raise LostRace from None
 
 
 def restore_frames(work: Path) -> None:
-    """Undo what replace_frames began in the folder `work` and did not end."""
+    """Undo a replace_frames that was interrupted, whose new frames are in the folder `work`."""
     old, place = work / OLD, work / PLACE
     if old.is_dir() and place.is_file():
         target = Path(os.fsdecode(place.read_bytes()))
         if target.is_dir():
-            keep_others(old, target)
+            keep_other_files(old, target)
         else:
             old.rename(target)
 
 
-def keep_others(old: Path, new: Path) -> None:
-    """Give a folder all files of another one that are no frames, if it has none of their name."""
+def keep_other_files(old: Path, new: Path) -> None:
+    """Link all files of folder `old` that are not frames into `new`, without replacing any."""
     with os.scandir(old) as items:
         entries = list(items)
     for entry in entries:
@@ -69,7 +69,7 @@ def keep_others(old: Path, new: Path) -> None:
 
 
 def _link(source: str, place: str) -> None:
-    """A second name for a file, or a copy where the file system has none."""
+    """Hard-link a file, or copy it if the file system has no links."""
     with suppress(OSError, NotImplementedError):
         os.link(source, place, follow_symlinks=False)
         return

@@ -8,18 +8,18 @@ from typing import NamedTuple
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 PICTURE_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 FRAME_NAME = re.compile(r"image_(\d{5,})\.jpg", re.ASCII)
-NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.ASCII | re.DOTALL)  # by the last number
+NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.ASCII | re.DOTALL)  # splits at the last number
 
 
 class FrameCount(NamedTuple):
-    """How many frames there are from number 1 on; `missing` is the first gap's number."""
+    """The number of frames from 1 on; `missing` is the number of the first gap."""
 
     n_frames: int
     missing: int | None
 
 
 def count_frames(names: Iterable[str]) -> FrameCount:
-    """Count image_00001.jpg … among a folder's file names; frames after a gap do not count."""
+    """Count image_00001.jpg … among file names; frames after a gap are not counted."""
     numbers = {name: int(match[1]) for name in names if (match := FRAME_NAME.fullmatch(name))}
     n_frames = 0
     while f"image_{n_frames + 1:05d}.jpg" in numbers:
@@ -33,20 +33,20 @@ def is_picture_name(name: str) -> bool:
 
 
 def why_no_frames(names: Iterable[str]) -> str:
-    """Why a folder of these files has no frames: none at all, or pictures of other names, with the
-    command that makes frames of them."""
+    """Explain why these files are no frames; pictures of other names come with the command that
+    renames them."""
     pictures = [name for name in names if is_picture_name(name)]
     if not pictures:
         return "no frames"
-    first = min(pictures, key=lambda name: (len(name), name))  # img_2.jpg before img_10.jpg
+    first = min(pictures, key=lambda name: (len(name), name))  # img_2.jpg sorts before img_10.jpg
     return (
-        f"no frames, but {len(pictures)} pictures such as {first}; frames are JPEG files called "
-        f"image_00001.jpg, image_00002.jpg …: run there  {_renaming(first, pictures)}"
+        f"no frames, but {len(pictures)} pictures such as {first}; frames are JPEG files named "
+        f"image_00001.jpg, image_00002.jpg …: in that folder, run  {_renaming(first, pictures)}"
     )
 
 
 def _renaming(first: str, pictures: Iterable[str]) -> str:
-    """The command line that gives pictures the names of frames. JPEGs are copied as they are."""
+    """Return the command that gives pictures the names of frames; JPEGs are copied unchanged."""
     suffix = PurePath(first).suffix
     how = "-c copy" if suffix.lower() in JPEG_SUFFIXES else "-q:v 2"
     match = NUMBERED.fullmatch(first)

@@ -1,4 +1,4 @@
-"""What the user names -> videos to open: files, folders, patterns, URLs, cameras."""
+"""The videos that a user names: files, folders, patterns, URLs, cameras."""
 
 import glob
 import re
@@ -27,13 +27,13 @@ LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srtp", "srt", "udp", "
 
 @dataclass(frozen=True)
 class VideoInput:
-    """One video. `name` is how the user knows it, without passwords; `path` is None for a URL."""
+    """One video. `name` is for messages and free of passwords; `path` is None for a URL."""
 
     name: str
-    arguments: tuple[Argument, ...]  # that open it
+    arguments: tuple[Argument, ...]  # ffmpeg's, to open it
     path: Path | None = None
-    is_live: bool = False  # it comes in its own time, and can't be read twice
-    is_found: bool = False  # in a folder: what is no video is left out there
+    is_live: bool = False  # arrives in real time and can't be read twice
+    is_found: bool = False  # in a folder, where files that are no videos are left out
 
     @property
     def is_file(self) -> bool:
@@ -41,26 +41,26 @@ class VideoInput:
 
 
 def find_inputs(texts: Sequence[str], *, live: bool = False) -> list[VideoInput]:
-    """Every video of a command line, in its order; a folder's in name order.
+    """Find all videos that a command line names, in its order; those of a folder by name.
 
-    Raises UserError for what does not exist, and for a live stream beside other videos: it never
-    ends.
+    Raises UserError for what does not exist, and for a live stream, which never ends, among
+    others.
     """
     inputs = list(_numbered([found for text in texts for found in _find(text, live)]))
     if len(inputs) > 1 and any(found.is_live for found in inputs):
         name = next(found.name for found in inputs if found.is_live)
-        raise UserError(f"{name}: a live stream has no end: give it alone")
+        raise UserError(f"{name}: a live stream never ends; name no other videos")
     return inputs
 
 
 def _numbered(inputs: Sequence[VideoInput]) -> Iterator[VideoInput]:
-    """Tell URLs apart that differ only in what their names leave out."""
+    """Number URLs that differ only in what their names leave out."""
     n_called: Counter[str] = Counter()
     for found in inputs:
         n_called[found.name] += 1
         number = n_called[found.name]
-        is_twin = found.path is None and number > 1
-        yield replace(found, name=f"{found.name} ({number})") if is_twin else found
+        is_repeat = found.path is None and number > 1
+        yield replace(found, name=f"{found.name} ({number})") if is_repeat else found
 
 
 def _find(text: str, live: bool) -> Iterator[VideoInput]:
@@ -75,7 +75,7 @@ def _find(text: str, live: bool) -> Iterator[VideoInput]:
     else:
         matches = sorted(glob.glob(str(path), recursive=True))
         if not matches:
-            raise UserError(f"{redacted(text)}: no such file or folder, and nothing matches it")
+            raise UserError(f"{redacted(text)}: no such file or folder, and no file matches it")
         for match in map(Path, matches):
             if match.is_dir():
                 yield from _of_folder(match)
@@ -104,6 +104,6 @@ def _of_folder(folder: Path) -> Iterator[VideoInput]:
             yield VideoInput(str(path), tuple(input_of(path)), path, is_found=True)
         for skipped in visit.skipped:
             place = printable(str(visit.path / skipped.name))
-            print(f"{place}: passed over: {skipped.reason}", file=sys.stderr)
+            print(f"{place}: skipped: {skipped.reason}", file=sys.stderr)
     if not n_files:
         raise UserError(f"{folder}: holds no files")

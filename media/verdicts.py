@@ -1,4 +1,4 @@
-"""What became of a video: what ffmpeg's end means, and which files are no videos at all."""
+"""Decide from ffmpeg's exit, or from a file's content, what status a video gets."""
 
 import errno
 import os
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from errors import UserError
-from media.ffmpeg import FfmpegRun
+from media.ffmpeg_log import FfmpegRun
 from media.manifest import DONE, FAILED, LEFT_OUT, PARTIAL
 
-SNIFFED = 4096  # bytes that tell text from video
+SNIFFED = 4096  # bytes read to distinguish text from video
 TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b")
 EMPTY, NO_STREAM = "an empty file", "no video stream"
 TEXT, PICTURE = "text, not a video", "a picture, not a video"
-SYSTEM_ERRORS = tuple(  # in ffmpeg's words; they tell nothing of the file
+SYSTEM_ERRORS = tuple(  # ffmpeg's messages that say nothing about the file
     map(
         os.strerror,
         (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EACCES),
@@ -27,76 +27,78 @@ VIDEO_SUFFIXES = frozenset(
 
 
 class Verdict(NamedTuple):
-    """What became of a video, and why where that is not plain."""
+    """The status of a video, and the reason unless it is done."""
 
     status: str
     reason: str = ""
 
 
 def is_video_name(name: str) -> bool:
-    """Whether a file is called a video."""
+    """Whether a file has the suffix of a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 
-def weighed(name: str, reason: str) -> Verdict:
-    """The verdict on a file without frames: one that is called a video has failed; another one is
-    left out, unless the machine is to blame."""
+def _without_frames(name: str, reason: str) -> Verdict:
+    """Judge a file without frames: FAILED if it has a video's suffix or the machine is to blame,
+    LEFT_OUT otherwise."""
     if is_video_name(name) or any(error in reason for error in SYSTEM_ERRORS):
         return Verdict(FAILED, reason)
     return Verdict(LEFT_OUT, reason if "not a video" in reason else f"not a video: {reason}")
 
 
 def judge(ran: FfmpegRun, *, n_frames: int, timeout: float = 0, name: str = "") -> Verdict:
-    """What ffmpeg's end means for the file `name`. A video is partial if ffmpeg complained and
-    frames came all the same. Raises UserError on a full disk: frames are missing that would
-    decode."""
-    full = [line for line in ran.complaints if "No space left" in line]
+    """Judge a run of ffmpeg on the file `name`. PARTIAL means frames and errors.
+
+    Raises UserError if the disk is full, because more frames could be decoded.
+    """
+    full = [line for line in ran.errors if "No space left" in line]
     if full:
-        raise UserError(f"the disk is full ({full[0]}); run again to go on when there is room")
+        raise UserError(f"the disk is full ({full[0]}); free some space and run again to continue")
     if ran.timed_out:
         return Verdict(FAILED, f"took longer than --timeout {timeout:g}")
     if ran.silent_for:
-        reason = f"no frame came for {ran.silent_for:g} s"
-        return (
-            Verdict(PARTIAL, f"{n_frames} frames; {reason}")
-            if n_frames
-            else Verdict(FAILED, reason)
-        )
+        reason = f"no frame for {ran.silent_for:g} s"
+        if not n_frames:
+            return Verdict(FAILED, reason)
+        return Verdict(PARTIAL, f"{n_frames} frames; {reason}")
     if ran.input_format is not None and _is_picture(ran.input_format):
-        return weighed(name, PICTURE)
+        return _without_frames(name, PICTURE)
     if ran.input_format is not None and "tty" in ran.input_format.split(","):
-        return weighed(name, TEXT)
+        return _without_frames(name, TEXT)
     if ran.returncode < 0:
-        return Verdict(FAILED, f"ffmpeg was ended by signal {-ran.returncode}")
+        return Verdict(FAILED, f"ffmpeg was killed by signal {-ran.returncode}")
     if n_frames == 0:
-        return weighed(name, _why_no_frames(ran))
-    if ran.returncode != 0 or ran.complaints:
-        complaint = ran.complaints[0] if ran.complaints else f"ffmpeg's status {ran.returncode}"
-        return Verdict(PARTIAL, f"{n_frames} frames; {complaint}")
+        return _without_frames(name, _why_no_frames(ran))
+    if ran.returncode != 0 or ran.errors:
+        error = ran.errors[0] if ran.errors else f"ffmpeg's exit status is {ran.returncode}"
+        return Verdict(PARTIAL, f"{n_frames} frames; {error}")
     return Verdict(DONE)
 
 
 def _is_picture(input_format: str) -> bool:
-    """A GIF is a video, even of one frame."""
+    """Whether a format is a picture; a GIF is a video, even with one frame."""
     return input_format in ("image2", "ico") or input_format.endswith("_pipe")
 
 
 def _why_no_frames(ran: FfmpegRun) -> str:
-    if any("matches no streams" in line for line in ran.complaints):
+    if any("matches no streams" in line for line in ran.errors):
         return NO_STREAM
-    return ran.complaints[0] if ran.complaints else "no frame could be decoded"
+    return ran.errors[0] if ran.errors else "no frame could be decoded"
 
 
 def why_no_video(source: Path) -> Verdict | None:
-    """The verdict on a file that ffmpeg need not see: it would draw text as pictures."""
+    """Reject empty, unreadable and text files, which ffmpeg would render as pictures of text.
+
+    Returns None for a file to pass on to ffmpeg.
+    """
     try:
         with source.open("rb") as file:
             start = file.read(SNIFFED)
     except OSError as error:
         return Verdict(FAILED, error.strerror or str(error))
     if not start:
-        return weighed(source.name, EMPTY)
-    return weighed(source.name, TEXT) if _is_text(start) else None
+        return _without_frames(source.name, EMPTY)
+    return _without_frames(source.name, TEXT) if _is_text(start) else None
 
 
 def _is_text(data: bytes) -> bool:
@@ -105,5 +107,5 @@ def _is_text(data: bytes) -> bool:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return error.start >= len(data) - 3  # a letter cut in two by the end of what was read
+        return error.start >= len(data) - 3  # a character cut by the end of `data`
     return True

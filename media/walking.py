@@ -1,4 +1,4 @@
-"""Walk a folder that a user fills: every folder and file once, and what is passed over by name."""
+"""Walk a user's folder: visit every folder and file once, and name what is skipped."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from errors import UserError
 
 UNREADABLE = "can't be read"
-JUNK = frozenset(  # what operating systems and storage devices put into folders, in lower case
+JUNK = frozenset(  # files and folders of operating systems and storage devices, in lower case
     {
         "$recycle.bin",
         "@eadir",
@@ -24,7 +24,7 @@ JUNK = frozenset(  # what operating systems and storage devices put into folders
 
 
 class Skipped(NamedTuple):
-    """Something in a folder that is not walked, and why; `is_lost` where it may hold data."""
+    """Something that is not visited, and why; `is_lost` if it may hold data."""
 
     name: str
     reason: str
@@ -32,8 +32,8 @@ class Skipped(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """One folder; the names in it are sorted. `aliases` maps links to files that are walked under
-    another path, too, to that path below the root."""
+    """One folder; the names in it are sorted. `aliases` maps links to files that are also visited
+    under another path to that path, below the root."""
 
     path: Path
     files: list[str]
@@ -43,15 +43,15 @@ class Visit(NamedTuple):
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is passed over without a word: hidden, or a system's own."""
+    """Whether a file or folder is skipped silently: hidden, or an operating system's."""
     return name.startswith(".") or name.lower() in JUNK
 
 
 def walk(root: Path, excluded: Path | None = None) -> Iterator[Visit]:
     """Visit `root` and the folders below it in name order, except `excluded` and hidden ones.
 
-    Links are followed, but no folder is visited twice: links into the part that is walked anyway,
-    to a folder above `root`, and further links to one folder are skipped. Raises UserError where
+    Links are followed, but no folder is visited twice: skipped are links to folders that are
+    visited anyway, to folders above `root`, and second links to a folder. Raises UserError if
     `root` can't be read.
     """
     return _Walker(root, excluded).visits()
@@ -102,29 +102,29 @@ class _Walker:
                 if entry.is_symlink() and (other := self._alias_of(entry)) is not None:
                     visit.aliases[entry.name] = other
             elif entry.is_symlink() and not os.path.exists(entry.path):
-                visit.skipped.append(Skipped(entry.name, "a link to nothing", is_lost=True))
+                visit.skipped.append(Skipped(entry.name, "a broken link", is_lost=True))
             else:
                 visit.skipped.append(Skipped(entry.name, "neither a file nor a folder"))
-        except OSError as error:  # a link to itself, or into a folder that can't be entered
+        except OSError as error:  # a link to itself, or into a folder without permission
             reason = f"{UNREADABLE}: {error.strerror}"
             visit.skipped.append(Skipped(entry.name, reason, is_lost=True))
 
     def _why_not_visited(self, entry: os.DirEntry[str]) -> str | None:
-        """None for a folder to visit; "" for the excluded one."""
+        """Return None for a folder to visit, "" for the excluded one."""
         path, identity = Path(entry.path), _identity(entry.path)
         if identity == self._excluded_identity:
             return ""
         if entry.is_symlink():
             real = path.resolve()
             if self._real_root.is_relative_to(real):
-                return f"a link to {real}, which holds this folder"
+                return f"a link to {real}, which contains this folder"
             if (walked := self._path_if_walked(real)) is not None:
                 return f"the same folder as {walked}"
         first = self._folders.setdefault(identity, path)
         return None if first == path else f"the same folder as {first.relative_to(self._root)}"
 
     def _alias_of(self, entry: os.DirEntry[str]) -> str | None:
-        """Another path, below the root, at which the file behind a link is walked."""
+        """Return another path below the root at which the linked file is visited."""
         walked = self._path_if_walked(Path(entry.path).resolve())
         if walked is not None:
             return walked
@@ -133,7 +133,7 @@ class _Walker:
         return None if first == own else first
 
     def _path_if_walked(self, real: Path) -> str | None:
-        """The path below the root of what lies there itself, not behind a link."""
+        """Return the path below the root of something that is visited there, not by a link."""
         if not real.is_relative_to(self._real_root):
             return None
         if self._excluded is not None and real.is_relative_to(self._excluded):
@@ -143,6 +143,6 @@ class _Walker:
 
 
 def _identity(path: str | Path) -> tuple[int, int]:
-    """What all paths to one file or folder share."""
+    """Return what all paths to one file or folder have in common."""
     status = os.stat(path)
     return status.st_dev, status.st_ino

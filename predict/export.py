@@ -19,7 +19,7 @@ from errors import UserError
 from models import cpu_kernels
 from models.folding import folded
 from predict.classifier import Classifier
-from utils.files import as_utf8, written_whole
+from utils.files import as_utf8, atomic_write
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MAX_ONNX_BYTES = 2**31 - 2**20  # of weights: an ONNX file is limited to 2 GiB
@@ -116,7 +116,7 @@ def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]
         )
     assert onnx is not None
     onnx.model.metadata_props[ABOUT] = _as_json(description)
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         onnx.save(part, external_data=False)
 
 
@@ -125,7 +125,7 @@ def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any])
     extra = {f"{ABOUT}.json": _as_json(description)}
     archive = io.BytesIO()  # torch aborts the process if it writes to a full disk itself
     torch.export.save(program, archive, extra_files=extra)
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(archive.getbuffer())
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from datasets.video_dataset import SampleKey, collate
 from engine.scoring import make_scorer
 from errors import UserError
-from evaluation.results import some
 from media.ffmpeg import Ffmpeg
 from media.sources import find_inputs
 from predict.arguments import clips_of
@@ -24,6 +23,7 @@ from predict.classifier import Classifier
 from predict.export import Parity, Reference, Runner, compare_logits
 from predict.video_reader import MODEL_FILTERS, NoVideo, VideoReader
 from predict.windows import classifier_windows
+from utils.text import join_few
 
 BATCH = 4  # clips; the first clip is run by itself, so that two batch sizes are tried
 ROUNDS = 5  # of timing, after one to warm up
@@ -68,8 +68,8 @@ def clips_of_videos(classifier: Classifier, texts: Sequence[str], n_clips: int) 
         finally:
             reader.stop()
     if not clips:
-        raise UserError(f"--video {some(texts)}: no frames could be decoded")
-    return CheckClips(torch.stack(clips), some(texts), tuple(skipped))
+        raise UserError(f"--video {join_few(texts)}: no frames could be decoded")
+    return CheckClips(torch.stack(clips), join_few(texts), tuple(skipped))
 
 
 def in_batches(run_batch: Runner, clips: Tensor) -> Tensor:

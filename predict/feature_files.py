@@ -11,7 +11,7 @@ import numpy as np
 from datasets.hdf5 import Hdf5Writer
 from datasets.video_dataset import ClipLoader
 from inference import WindowValues
-from utils.files import written_whole
+from utils.files import atomic_write
 
 Shapes = Mapping[str, tuple[tuple[int, ...], Any]]  # shape and type of each column
 
@@ -34,7 +34,7 @@ def write_features(
         return 0, 0
     width = len(first.values)
     write = _write_npz if path.suffix == ".npz" else _write_hdf5
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         count = write(part, _columns(max_rows, width), chain([first], rows), loader, extra)
     return count, width
 

@@ -17,7 +17,7 @@ from media.ffmpeg import Ffmpeg, Stream
 from media.sources import VideoInput
 from predict.predictions import ScoredWindow, VideoResult
 from predict.video_reader import Frame, VideoReader
-from utils.files import written_whole
+from utils.files import atomic_write
 from utils.outputs import OVERLAY_MARK
 from utils.plotting import font_for
 from utils.reading import shown_name
@@ -156,7 +156,7 @@ def write_overlay(
 
     The target is written whole or not at all. Raises UserError if it can't be written.
     """
-    with written_whole(target) as part:
+    with atomic_write(target) as part:
         try:
             _encode(ffmpeg, source, part, collected, painter)
         except EncoderFailed as error:
@@ -238,4 +238,4 @@ def _finish(encoder: Stream) -> None:
     ran = encoder.finish()
     if ran.returncode:
         status = f"ffmpeg ended with status {ran.returncode}"
-        raise EncoderFailed(ran.complaints[0] if ran.complaints else status)
+        raise EncoderFailed(ran.errors[0] if ran.errors else status)

@@ -63,7 +63,7 @@ class VideoReader:
         output = [*EVERY_FRAME, "-vf", f"{filters},{SHOWINFO}", *PPM_OUTPUT]
         self._source = source
         self._stream: Stream = ffmpeg.stream(
-            [*delay, *source.arguments, *output], patience=0 if source.is_file else PATIENCE
+            [*delay, *source.arguments, *output], read_timeout=0 if source.is_file else PATIENCE
         )
         self.n_frames = 0
         self.seconds = 0.0  # end of the last frame
@@ -72,7 +72,7 @@ class VideoReader:
 
     @property
     def rate(self) -> float:
-        return self._stream.log.told().rate or DEFAULT_RATE
+        return self._stream.log.summary().rate or DEFAULT_RATE
 
     def __iter__(self) -> Iterator[Frame]:
         stream = self._stream
@@ -92,7 +92,7 @@ class VideoReader:
             time = stream.next_time()
             if self.n_frames == 0:
                 period = 1 / self.rate
-                self._checked(judge(stream.log.told(), n_frames=2, name=self._source.name))
+                self._checked(judge(stream.log.summary(), n_frames=2, name=self._source.name))
             self.n_frames += 1
             # Timestamps of a damaged file may be missing or jump back.
             start = self.seconds if time is None else max(time, start)

@@ -12,7 +12,7 @@ import numpy as np
 
 from errors import UserError
 from predict.predictions import ScoredWindow, VideoResult
-from utils.files import is_stream, open_stream, written_whole
+from utils.files import atomic_write, is_stream, open_stream
 
 DIGITS = 6  # of scores
 
@@ -43,11 +43,11 @@ def open_text_output(path: Path, start: str, *, at_once: bool = False) -> Iterat
             output = TextOutput(path, stack.enter_context(open_stream(path)))
             output.write(start)
         elif at_once:
-            with written_whole(path) as part:
+            with atomic_write(path) as part:
                 part.write_text(start, encoding="utf-8", errors="backslashreplace")
             output = TextOutput(path, stack.enter_context(path.open("ab")))
         else:
-            part = stack.enter_context(written_whole(path))
+            part = stack.enter_context(atomic_write(path))
             output = TextOutput(path, stack.enter_context(part.open("wb")))
             output.write(start)
         yield output

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from datasets.index import SUBSETS, canonical_subset
-from datasets.index_checks import by_kind, check_sides, first_few
+from datasets.index_checks import by_kind, check_sides
 from engine.provenance import versions
 from errors import UserError
 from evaluation.metrics import calibration
-from evaluation.results import describe, few_videos_warning, some
+from evaluation.results import describe, few_videos_warning
 from opts import FLAGS, Role, names_with
 from reporting import charts
 from reporting.facts import Facts
@@ -28,6 +28,7 @@ from reporting.tables import (
 )
 from utils.outputs import REPORT_MARK
 from utils.progress_bar import duration
+from utils.text import first_few, join_few
 
 TEMPLATE = "report.html.j2"
 N_PAIRS = 15
@@ -47,7 +48,7 @@ def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = No
 
     if positive is not None and positive not in facts.labels:
         raise UserError(
-            f"--positive {positive}: no such class; the classes are {some(facts.labels)}"
+            f"--positive {positive}: no such class; the classes are {join_few(facts.labels)}"
         )
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

@@ -15,7 +15,7 @@ from evaluation.results import Entries
 from reporting.facts import REPORT_NAME, Facts, facts_of
 from reporting.page import render
 from reporting.strips import Viewer, make_strips
-from utils.files import written_whole
+from utils.files import atomic_write
 
 N_AFTER_INFERENCE = 4  # film strips per group; few, because they take time without a GPU
 
@@ -27,7 +27,7 @@ def write_report(
 ) -> None:
     """Write the page. Raises UserError if it can't be written, or `positive` is not a class."""
     page = render(facts, strips=strips, positive=positive)
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 

@@ -91,7 +91,7 @@ def test_without_fps_the_script_is_named(tmp_path):
     database = {"x": entry("training", part("Surfing", 0, 1), fps=None)}
     index = read_any_index(write_index(tmp_path / "a.json", database))
     make_frames(tmp_path / "jpg/v_x", 12)
-    with pytest.raises(UserError, match="run util_scripts.add_fps_into_activitynet_json"):
+    with pytest.raises(UserError, match="run python -m util_scripts.add_fps_into_activitynet_json"):
         select_parts(index, "training", tmp_path / "jpg")
 
 

@@ -68,16 +68,16 @@ def resize_frame(root):
         (lambda r: (r / "jpg/a/a_0/image_00005.jpg").unlink(), "a_0: frame 5 is missing"),
         (
             lambda r: (r / "jpg/a/a_0/image_00020.jpg").unlink(),
-            "a_0: frames to number 19, in the index to 20",
+            "a_0: frames up to number 19, but up to 20",
         ),
         (
             lambda r: (r / "jpg/b/b_1/image_00003.jpg").write_bytes(b"x"),
             "image_00003.jpg: not a JPEG",
         ),
         (resize_frame, "1 videos whose frames differ in size\n  a_0: 20x20, 40x32"),
-        (copy_video, "same middle frame on both sides\n  a_0 (training) and a_4"),
+        (copy_video, "same middle frame in training and another subset\n  a_0 (training) and a_4"),
         (other_labels, "2 labels without training videos\n  A_ b"),
-        (other_labels, "underscores only\n  A_ b, a B"),
+        (other_labels, "underscores\n  A_ b, a B"),
     ],
 )
 def test_what_is_wrong(tmp_path, capsys, damage, expected):
@@ -93,14 +93,17 @@ def test_groups_on_both_sides(tmp_path, capsys):
     add_entry("v_Jump_g01_c02", "validation")(tmp_path)
     assert check(tmp_path) == 1
     out = capsys.readouterr().out
-    assert "groups) on both sides\n  v_Jump_g01_c01 (training) and v_Jump_g01_c02" in out
+    assert (
+        "sources) in training and another subset\n  v_Jump_g01_c01 (training) and v_Jump_g01_c02"
+        in out
+    )
 
 
 def test_notes_are_not_wrong(tmp_path, capsys):
     make_dataset(tmp_path)
     make_frames(tmp_path / "jpg/a/a_0", 25, seed=5)
     assert check(tmp_path) == 0
-    assert "note: 1 videos with more frames than the index counts" in capsys.readouterr().out
+    assert "note: 1 videos with more frames than in the index" in capsys.readouterr().out
 
 
 def test_counts_are_rewritten(tmp_path, capsys):
@@ -109,7 +112,7 @@ def test_counts_are_rewritten(tmp_path, capsys):
     for number in range(15, 21):
         (tmp_path / f"jpg/a/a_0/image_{number:05d}.jpg").unlink()
     assert check(tmp_path, "--fix") == 1
-    assert "1 frame counts rewritten" in capsys.readouterr().out
+    assert "1 frame counts corrected" in capsys.readouterr().out
     assert (tmp_path / "index.json.bak").read_bytes() == before
     assert check(tmp_path) == 0
     assert small_run(tmp_path, "--n_epochs", "1") == 0
@@ -120,7 +123,10 @@ def test_training_begins_with_what_the_index_alone_shows(tmp_path, capsys):
     add_entry("x/a_4", "training")(tmp_path)
     assert small_run(tmp_path, "--n_epochs", "1") == 0
     out = capsys.readouterr().out
-    assert "index: 1 videos of one name on both sides: x/a_4 (training) and a_4" in out
+    assert (
+        "index: 1 videos of the same name in training and another subset: x/a_4 (training) and a_4"
+        in out
+    )
 
 
 SEGMENTS = [  # of a video of 20 frames
@@ -162,7 +168,7 @@ def test_main_takes_what_is_not_wrong_and_nothing_else(tmp_path, capsys, form):
         assert is_taken(tmp_path, form) == is_right, segment
         main([*words, "--fix"])
         assert main(words) == 0 and is_taken(tmp_path, form), segment
-    assert "the index counts no frames" in capsys.readouterr().out
+    assert "the index has no frame numbers" in capsys.readouterr().out
 
 
 def test_an_index_for_hdf5_files_with_jpgs_stops_at_once(tmp_path, capsys):
@@ -175,7 +181,9 @@ def test_an_index_for_hdf5_files_with_jpgs_stops_at_once(tmp_path, capsys):
         ],
     )
     assert small_run(tmp_path, "--n_epochs", "1") == 2
-    told = "a_0: the index counts from frame 0, but those of jpg from 1; to correct all: python -m"
+    told = (
+        "a_0: starts at frame 0 in the index, but jpg frames start at 1; to correct all: python -m"
+    )
     assert told in capsys.readouterr().err
 
 
@@ -205,7 +213,7 @@ def test_pictures_of_other_names_are_told_with_the_remedy(tmp_path, capsys, patt
     folder_names = sorted(path for path in (tmp_path / "jpg").glob("*/*"))
     for folder in folder_names:
         rename_frames(folder, pattern)
-    told = f"20 pictures such as {pattern % 1}; frames are JPEG files called image_00001.jpg"
+    told = f"20 pictures such as {pattern % 1}; frames are JPEG files named image_00001.jpg"
     assert small_run(tmp_path, "--n_epochs", "1") == 2
     err = capsys.readouterr().err
     assert told in err and command in err
@@ -264,7 +272,7 @@ def test_activitynet(tmp_path, capsys):
     for line in ("gone: ", "short: 2.0 s of frames, annotated to 9.0 s", "frame rate", "3 have"):
         assert line in out
     assert "sound" not in out
-    with pytest.raises(UserError, match="holds seconds"):
+    with pytest.raises(UserError, match="has no frame counts"):
         main([str(path), str(tmp_path / "jpg"), "--fix"])
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from datasets.class_balance import balanced_weights, class_counts, describe_counts
-from datasets.compact import VideoRecord
+from datasets.records import VideoRecord
 from datasets.video_dataset import ClipBatch
 from engine.device import Normalization, choose_device
 from tests.runs import make_dataset, make_trainer, small_run

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from datasets.index import entry_of, write_index
+from datasets.index_writer import entry_of, write_index
 from errors import UserError
 from evaluation.metrics import mcnemar_p
 from evaluation.results import write_results

@@ -103,7 +103,7 @@ def make(folder, clip, given, beside):
     target = folder / given.name
     arguments = [*given.before.split(), *input_of(clip), *given.arguments.split()]
     ran = Ffmpeg().run(["-y", *arguments, f"file:{target.absolute()}"], cwd=beside)
-    assert ran.returncode == 0, ran.complaints
+    assert ran.returncode == 0, ran.errors
     target.write_bytes(given.edit(target.read_bytes()))
     return target
 

@@ -69,5 +69,5 @@ def test_an_index_of_jpgs_is_refused_for_flow_with_the_way_out(tmp_path):
     words += ["--result_path", "r", "--dataset", "folder", "--n_classes", 2, *SMALL]
     finished = run_command("main.py", *words, "--file_type", "hdf5", "--input_type", "flow")
     assert finished.status == 2
-    assert "no frame 20, though the index counts it: there are 19, from 0" in finished.stderr
-    assert "make an index of these files" in finished.stderr
+    assert "no frame 20, but it is in the index: there are 19, from 0" in finished.stderr
+    assert "write an index for these files" in finished.stderr

@@ -1,6 +1,6 @@
 import pytest
 
-from datasets.index import entry_of, write_index
+from datasets.index_writer import entry_of, write_index
 from errors import UserError
 from evaluation.results import write_results
 from tests.commands import run_command, run_util

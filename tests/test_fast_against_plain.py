@@ -8,9 +8,9 @@ import torch
 
 from benchmarks import plain
 from datasets.build import build_inference_loader, build_train_loader, build_val_loader
-from datasets.compact import VideoRecord
 from datasets.frame_readers import JpgFolder, default_decoder
 from datasets.index import read_index
+from datasets.records import VideoRecord
 from datasets.samplers import SampleKey, WindowBatches
 from datasets.video_dataset import ClipBatch, VideoDataset, in_batches_of
 from engine.device import Normalization, choose_device

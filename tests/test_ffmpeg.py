@@ -31,9 +31,9 @@ def test_complaints_and_format(tmp_path):
 
     path = draw(tmp_path / "a.avi")
     ran = Ffmpeg().run(["-i", str(path), "-f", "null", "-"])
-    assert (ran.returncode, ran.input_format, ran.complaints) == (0, "avi", [])
+    assert (ran.returncode, ran.input_format, ran.errors) == (0, "avi", [])
     ran = Ffmpeg().run(["-i", str(tmp_path / "none"), "-f", "null", "-"])
-    assert ran.returncode != 0 and "No such file" in ran.complaints[0]
+    assert ran.returncode != 0 and "No such file" in ran.errors[0]
 
 
 def test_nothing_runs_after_stop(tmp_path):
@@ -72,7 +72,7 @@ def test_a_pipe_gives_frames_and_their_times():
         times.append(stream.next_time())
     ran = stream.finish()
     assert times == pytest.approx([0, 0.1, 0.2])
-    assert (ran.returncode, ran.rate, ran.complaints) == (0, 10.0, [])
+    assert (ran.returncode, ran.rate, ran.errors) == (0, 10.0, [])
     assert stream.next_time() is None  # and does not wait
 
 
@@ -91,4 +91,4 @@ def test_what_is_wrong_with_an_output_is_told_by_its_feed(tmp_path):
     with pytest.raises(BrokenPipeError):
         for _ in range(1000):
             feed.pipe.write(bytes(64 * 48 * 3))
-    assert "No such file" in feed.finish().complaints[0]
+    assert "No such file" in feed.finish().errors[0]

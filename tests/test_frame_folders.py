@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from media.frame_folders import OLD, Overtaken, keep_others, replace_frames, restore_frames
+from media.extract_all import WORK_PREFIX
+from media.frame_folders import OLD, LostRace, keep_other_files, replace_frames, restore_frames
 from tests.commands import Command
 from tests.videos import draw, names
-from util_scripts.generate_video_jpgs import WORK_PREFIX, main
+from util_scripts.generate_video_jpgs import main
 
 OTHERS = ("n_frames", "Thumbs.db", ".DS_Store", "notes.txt", "image_1.jpg", "image_00001.png")
 
@@ -133,7 +134,7 @@ def test_another_extraction_that_was_faster_gets_the_other_files(tmp_path, monke
         rename(source, place, **how)
         make(target, 4)
 
-    with monkeypatch.context() as patch, pytest.raises(Overtaken):
+    with monkeypatch.context() as patch, pytest.raises(LostRace):
         patch.setattr(os, "rename", overtake)
         replace_frames(frames, target)
     assert len(names(target)) == 5 and (target / "notes").read_text() == "notes"
@@ -147,7 +148,7 @@ def test_files_are_copied_where_there_are_no_hard_links(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", refuse)
     (old / "kept").write_text("older")
-    keep_others(old, new)
+    keep_other_files(old, new)
     assert names(new) == ["image_00001.jpg", "image_00002.jpg", "kept", "notes"]
     assert (new / "kept").read_text() == "kept" and (new / "notes").read_text() == "notes"
 

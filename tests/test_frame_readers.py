@@ -49,7 +49,7 @@ def test_unreadable_frames_are_named(tmp_path, decode):
     (tmp_path / "image_00001.jpg").write_bytes(whole[:100])
     (tmp_path / "image_00002.jpg").write_bytes(b"")
     (tmp_path / "image_00003.jpg").write_bytes(b"no picture")
-    causes = ("no such frame.*from 0 as those of HDF5", "decoded", "empty", "not a JPEG", "no such")
+    causes = ("no such frame.*from 0, as for HDF5", "decoded", "empty", "not a JPEG", "no such")
     for number, cause in enumerate(causes):
         with pytest.raises(FrameError, match=f"image_0000{number}.jpg: .*{cause}"):
             source.read(tmp_path, [number])
@@ -76,7 +76,7 @@ def test_a_jpeg_in_cmyk_is_read_about_as_pillow_reads_it():
 def test_scaled_decoding_keeps_what_the_input_needs(size, least, shape):
     file = io.BytesIO()
     Image.linear_gradient("L").resize(size).convert("RGB").save(file, "jpeg")
-    frame = decode_with_simplejpeg(file.getvalue(), least=least)
+    frame = decode_with_simplejpeg(file.getvalue(), min_size=least)
     assert frame.shape == shape
     whole = decode_with_simplejpeg(file.getvalue())
     assert abs(frame.float().mean() - whole.float().mean()) < 2

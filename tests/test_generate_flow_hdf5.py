@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from datasets.frame_readers import Hdf5Videos, default_decoder
+from datasets.optical_flow import to_pixels
 from errors import UserError
 from tests.runs import make_frames, small_run
-from util_scripts.generate_flow_hdf5 import main, to_pixels
+from util_scripts.generate_flow_hdf5 import main
 
 
 def moving_frames(folder, n_frames, *, dx, dy, seed=0):

@@ -7,10 +7,11 @@ import subprocess
 import h5py
 import pytest
 
+from datasets.hdf5_extraction import Hdf5Files, write_frames
+from datasets.video_files import read_parts
 from tests.runs import small_run
 from tests.videos import SHARED, draw, names
 from util_scripts.folder_json import main as folder_json
-from util_scripts.generate_video_hdf5 import Hdf5Files, read_parts, write_frames
 from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main as to_jpgs
 

@@ -4,8 +4,9 @@ import pytest
 from PIL import Image
 
 from errors import UserError
-from media.extraction import judge
-from media.ffmpeg import FfmpegRun, find_ffmpeg
+from media.ffmpeg import find_ffmpeg
+from media.ffmpeg_log import FfmpegRun
+from media.verdicts import judge
 from tests.commands import Command
 from tests.videos import SHARED, draw, draw_sound, names
 from util_scripts.generate_video_hdf5 import main as to_hdf5
@@ -80,7 +81,7 @@ def test_what_is_no_video_is_named(tmp_path, capsys):
     assert "1 done, 0 already there, 0 partial, 5 left out, 2 failed" in out
     assert "A/picture.png: a picture" in out and "A/photo.jpg: a picture" in out
     assert "A/notes.txt: text" in out and "A/list.m3u8: text" in out
-    assert "A/empty.avi: an empty file" in out and "A/sound.wav: not a video, but sound" in out
+    assert "A/empty.avi: an empty file" in out and "A/sound.wav: not a video but audio" in out
     assert names(tmp_path / "jpg/A") == ["good"]
 
 
@@ -145,7 +146,7 @@ def test_files_beside_a_video_of_the_same_name(tmp_path, capsys):
     assert extract(tmp_path / "v", tmp_path / "jpg") == 0
     out = capsys.readouterr().out
     assert "1 done, 0 already there, 0 partial, 5 left out, 0 failed" in out
-    assert "A/a.json: not a video: it has the name of a.mp4" in out
+    assert "A/a.json: not a video: shares its name with a.mp4" in out
     assert len(names(tmp_path / "jpg/A/a")) == 10
 
 
@@ -165,8 +166,8 @@ def test_videos_whose_frames_would_mix(tmp_path, capsys):
     draw(tmp_path / "v/A/b/c.avi")
     assert extract(tmp_path / "v", tmp_path / "jpg") == 1
     out = capsys.readouterr().out
-    assert "A/a.mp4: its frames would go where those of a.avi go" in out
-    assert "A/b.avi: there is a folder of videos of the same name" in out
+    assert "A/a.mp4: same output folder as a.avi" in out
+    assert "A/b.avi: same name as the folder of videos b" in out
     assert len(names(tmp_path / "jpg/A/a")) == 10
     assert names(tmp_path / "jpg/A/b") == ["c"]
 
@@ -285,5 +286,5 @@ def test_two_runs_at_once(tmp_path):
 def test_frames_into_the_videos_folder_itself_are_refused(tmp_path, monkeypatch, folder):
     (tmp_path / "videos").mkdir()
     monkeypatch.chdir(tmp_path / "videos")
-    with pytest.raises(UserError, match="frames need a folder of their own, such as /"):
+    with pytest.raises(UserError, match="give the frames their own, such as /"):
         main([folder, folder, "kinetics"])

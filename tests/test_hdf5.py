@@ -79,7 +79,7 @@ def test_what_is_wrong_is_named(tmp_path):
     write_arrays(path, video=[np.zeros(3, np.uint8)])
     with pytest.raises(FrameError, match="video 0: not a JPEG"):
         source.read(path, [0])
-    with pytest.raises(FrameError, match="no frame 1, though"):
+    with pytest.raises(FrameError, match="no frame 1, but"):
         source.read(path, [1])
 
 
@@ -173,5 +173,5 @@ def test_files_beside_folders_are_refused(tmp_path):
     make_dataset(tmp_path, train=1, val=1)
     hdf5_twin(tmp_path)
     (tmp_path / "hdf5/a/a_0.hdf5").rename(tmp_path / "jpg/a/twin.hdf5")
-    with pytest.raises(UserError, match="in several forms, hdf5 .the first: a/twin. and jpg"):
+    with pytest.raises(UserError, match="in several formats: hdf5 .for example a/twin. and jpg"):
         folder_json([str(tmp_path / "jpg"), str(tmp_path / "own.json")])

@@ -4,14 +4,10 @@ import re
 
 import pytest
 
-from datasets.compact import VideoRecord
-from datasets.index import (
-    canonical_subset,
-    entry_of,
-    read_index,
-    select_videos,
-    write_index,
-)
+from datasets.index import canonical_subset, read_index
+from datasets.index_writer import entry_of, write_index
+from datasets.records import VideoRecord
+from datasets.selection import select_videos
 from errors import UserError
 from media.frame_names import FrameCount, count_frames
 
@@ -67,8 +63,8 @@ def test_missing_index(tmp_path, name):
         ({"labels": "AB", "database": {}}, "no list 'labels'"),
         ({"labels": ["A"], "database": []}, "no object 'database'"),
         ({"labels": ["A", 1], "database": {}}, r"labels: \[1\]: expected str, got int"),
-        ({"labels": [], "database": {}}, "no labels"),
-        ({"labels": ["A", "B", "A"], "database": {}}, "label 'A' stands twice"),
+        ({"labels": [], "database": {}}, "'labels' is empty"),
+        ({"labels": ["A", "B", "A"], "database": {}}, "label 'A' occurs twice"),
         ({"taxonomy": [], "database": {}}, "ActivityNet"),
         (index_of(subset="training", annotations=[]), "v1: .*ActivityNet"),
         (index_of(subset="training", annotations={"label": "C"}), "v1: label 'C' is not among"),
@@ -186,7 +182,7 @@ def test_selection_says_what_it_leaves_out(tmp_path):
     assert list(reasons) == ["gone", "empty", "uncounted", "zero", "file"]
     assert reasons["gone"] == f"no folder {jpg / 'A/gone'}"
     assert reasons["empty"] == f"no frames in {jpg / 'A/empty'}"
-    assert reasons["uncounted"] == reasons["zero"] == "the index counts no frames"
+    assert reasons["uncounted"] == reasons["zero"] == "the index has no frame numbers"
     assert "no folder" in reasons["file"]
 
 
@@ -239,7 +235,7 @@ def test_a_folder_that_may_not_be_opened_is_not_called_missing(tmp_path, monkeyp
             raise PermissionError(13, "Permission denied")
         return stat(path, **named)
 
-    monkeypatch.setattr("datasets.index.os.stat", refuse)
+    monkeypatch.setattr("datasets.selection.os.stat", refuse)
     entries = {name: entry_of("training", "A", 3) for name in ("there", "locked")}
     _, omitted = select(tmp_path, entries)
     assert omitted == [("locked", f"{locked} can't be read: Permission denied")]
@@ -250,7 +246,7 @@ def test_of_a_large_index_only_the_labels_folders_are_listed(tmp_path, monkeypat
     entries = {name: entry_of("training", "A", 3) for name in ("empty", "gone")}
     with pytest.raises(UserError, match="no frames in"):
         select(tmp_path, entries)
-    monkeypatch.setattr("datasets.index.OPENED_EACH", 1)
+    monkeypatch.setattr("datasets.selection.MAX_OPENED", 1)
     records, omitted = select(tmp_path, entries)
     assert [record.video_id for record in records] == ["empty"]
     assert omitted == [("gone", f"no folder {tmp_path / 'jpg' / 'A' / 'gone'}")]
@@ -279,7 +275,7 @@ def test_a_video_path_that_leads_out_is_logged_once(tmp_path, caplog):
     write_index(tmp_path / "index.json", ["A"], {"v1": entry, "v2": entry})
     index = read_index(tmp_path / "index.json")
     assert len(select_videos(index, "training", tmp_path / "jpg").records) == 2
-    assert "2 training videos are read from outside" in caplog.text
+    assert "leads out of" in caplog.text
     assert caplog.text.count("\n") == 1
     caplog.clear()
     inside = entry_of("training", "A", 3, video_path="elsewhere/v1")

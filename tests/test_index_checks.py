@@ -1,15 +1,15 @@
-"""What the names in an index tell: parts of one recording on both sides."""
+"""What the names in an index tell: parts of one recording in training and another subset."""
 
 import random
 
 import pytest
 
 from datasets.activitynet import read_any_index
-from datasets.index import entry_of, write_index
 from datasets.index_checks import SAME_NAME, SAME_RECORDING, check_index
+from datasets.index_writer import entry_of, write_index
+from datasets.split import find_sources
 from tests.videos import SHARED
 from util_scripts import hmdb51_json, ucf101_json
-from util_scripts.folder_json import _find_sources
 
 TRAIN, VAL = "training", "validation"
 PATTERNS = {kind: pattern for pattern, kind in SAME_RECORDING.items()}
@@ -24,7 +24,7 @@ def findings(folder, videos):
 
 
 def recordings(folder, videos):
-    """(pattern, text) of the recordings on both sides."""
+    """(pattern, text) of the recordings in training and another subset."""
     found = findings(folder, videos)
     return [(PATTERNS[kind], text) for kind, text in found if kind in PATTERNS]
 
@@ -50,7 +50,7 @@ def test_parts_of_one_recording_on_both_sides(tmp_path, train, val):
     [(pattern, text)] = recordings(tmp_path, videos)
     assert text == f"{train} (training) and {val}"
     # The --group_by that is offered keeps these two together, and apart from the others.
-    sources = _find_sources([f"{label}/{name}" for _, label, name in videos], pattern)
+    sources = find_sources([f"{label}/{name}" for _, label, name in videos], pattern)
     assert sources[f"fight/{train}"] == sources[f"fight/{val}"]
     assert len({*sources.values()}) == len(videos) - 1
 

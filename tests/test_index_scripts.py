@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets.index import read_index, select_videos
+from datasets.index import read_index
+from datasets.selection import select_videos
 from errors import UserError
 from util_scripts import folder_json, hmdb51_json, ucf101_json
 
@@ -135,7 +136,7 @@ def test_ucf101_names_survive(tmp_path):
         ({"classInd": ["1 a", "2 a"]}, "one of them twice"),
         ({"trainlist01": ["b/x.avi 1"]}, "trainlist01.txt: line 1: label 'b' is not in"),
         ({"trainlist01": ["", "x.avi 1"]}, "trainlist01.txt: line 2: 'x.avi 1' is not"),
-        ({"testlist01": ["a/x.avi"]}, "testlist01.txt: line 1: a/x is a training video already"),
+        ({"testlist01": ["a/x.avi"]}, "testlist01.txt: line 1: a/x is already a training video"),
     ],
 )
 def test_bad_ucf101_lists(tmp_path, lists, complaint):
@@ -262,7 +263,7 @@ def test_sides_given_by_folders(tmp_path, capsys):
 def test_test_folder_stands_in_for_val_only_where_there_is_none(tmp_path, capsys):
     make_frames(tmp_path / "jpg", "train/a/x", "test/a/y")
     assert videos_of(folder_index(tmp_path))["y"][0] == "validation"
-    assert "test videos are the index's validation videos" in capsys.readouterr().out
+    assert "test videos become validation videos" in capsys.readouterr().out
     make_frames(tmp_path / "jpg", "validation/a/z", "test/blind")
     path = folder_index(tmp_path)
     assert videos_of(path) == {
@@ -303,7 +304,7 @@ def test_groups_stay_on_one_side(tmp_path, capsys):
         counts = Counter((subset, label) for subset, label, *_ in videos.values())
         assert 3 <= counts["validation", "a"] <= 7 and 3 <= counts["validation", "b"] <= 7
     out = capsys.readouterr().out
-    assert "13 sources of 49 videos" in out and "finds no source in 1 videos" in out
+    assert "13 sources of 49 videos" in out and "matches nothing in 1 videos" in out
 
 
 def test_classes_on_one_side_are_named(tmp_path, capsys):
@@ -337,13 +338,13 @@ def test_a_class_may_be_called_train(tmp_path):
     [
         (["train/a/x", "val/a/y", "extra/a/z"], [], r"\(train, val\) beside others \(extra\)"),
         (["train/x", "val/a/y"], [], "train/x: has frames, but is not train/CLASS/VIDEO"),
-        (["train/a/x", "val/a/y"], ["--seed", "3"], "--seed: .* split already, into train, val"),
+        (["train/a/x", "val/a/y"], ["--seed", "3"], "--seed: .* already split into train, val"),
         (["a"], [], "a: has frames, but is not CLASS/VIDEO"),
         (["."], [], "has frames, but is not CLASS/VIDEO"),
         (["a/x"], ["--val_fraction", "1"], "--val_fraction 1.0"),
         (["a/x"], ["--val_fraction", "nan"], "--val_fraction nan"),
         (["a/x"], ["--group_by", "("], "not a regular expression"),
-        (["a/x"], ["--group_by", "z"], "found in none of the videos: a/x"),
+        (["a/x"], ["--group_by", "z"], "matches none of the videos: a/x"),
     ],
 )
 def test_folder_mistakes(tmp_path, videos, flags, complaint):
@@ -364,7 +365,7 @@ def test_folder_without_frames_or_with_gaps(tmp_path):
         folder_json.main([str(jpg), path])
     (jpg / "a" / "x").mkdir(parents=True)
     (jpg / "a" / "x" / "clip.avi").touch()
-    with pytest.raises(UserError, match=r"no frames in any of 1 video folders \(the first: a/x\)"):
+    with pytest.raises(UserError, match=r"no frames in any of 1 video folders \(for example a/x\)"):
         folder_json.main([str(jpg), path])
     make_frames(jpg, "a/y", n_frames=5)
     (jpg / "a/y/image_00001.jpg").unlink()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets.index import read_index, select_videos
+from datasets.index import read_index
+from datasets.selection import select_videos
 from errors import UserError
 from tests.runs import make_frames, small_run
 from tests.videos import draw
@@ -188,7 +189,7 @@ def test_lists_of_another_kinetics(tmp_path):
         ({"train": ["a,x,zero,10,train,0"]}, "train.csv: line 2: times 'zero', '10' are no"),
         ({"train": ["a,x,0,10,train,0"], "val": ["b,y,0,1,val,0"]}, "'b' is not in the training"),
         ({"train": ["a,x"]}, "line 2: too few values"),
-        ({"train": ["a,x,0,10,t,0"], "val": ["a,x,0,10,v,0"]}, "is a training video already"),
+        ({"train": ["a,x,0,10,t,0"], "val": ["a,x,0,10,v,0"]}, "is already a training video"),
     ],
 )
 def test_lists_that_are_wrong(tmp_path, lists, message):

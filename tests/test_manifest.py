@@ -10,12 +10,13 @@ import time
 import pytest
 
 from errors import UserError
+from media.extract_all import remove_stale_work
 from media.ffmpeg import find_ffmpeg
 from media.manifest import read_rows, target_of
 from media.shard import Shard, parse_shard
 from tests.commands import Command
 from tests.videos import draw, names
-from util_scripts.generate_video_jpgs import main, remove_stale_work
+from util_scripts.generate_video_jpgs import main
 
 
 def extract(root, *flags, jpg="jpg"):

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.index import read_index, select_videos
+from datasets.index import read_index
+from datasets.optical_flow import find_frame_folders
+from datasets.selection import select_videos
 from tests.commands import run_command, run_util
 from tests.runs import small_run
 from tests.videos import draw
 from util_scripts.export_model import main as export_model
 from util_scripts.extract_features import main as extract_features
 from util_scripts.folder_json import main as folder_json
-from util_scripts.generate_flow_hdf5 import find_videos
 from util_scripts.generate_video_hdf5 import main as generate_video_hdf5
 from util_scripts.report import main as report
 from utils.files import as_utf8
@@ -60,7 +61,7 @@ def test_the_index_leads_to_the_frames(root):
         for record in select_videos(index, subset, root / "jpg").records
     }
     assert found == {name_of(label, number) for label in LABELS for number in range(3)}
-    assert len(find_videos(root / "jpg")) == 6
+    assert len(find_frame_folders(root / "jpg")) == 6
 
 
 def test_hdf5_files_hold_the_same(root):

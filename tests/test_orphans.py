@@ -8,12 +8,12 @@ from collections import Counter
 
 import pytest
 
+from datasets.optical_flow import find_frame_folders
 from errors import UserError
 from tests.commands import run_util
 from tests.videos import draw, names
 from util_scripts.check_dataset import main as check_dataset
 from util_scripts.folder_json import main as folder_json
-from util_scripts.generate_flow_hdf5 import find_videos
 from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main as to_jpgs
 from util_scripts.ucf101_json import main as ucf101_json
@@ -71,7 +71,7 @@ def test_an_ordinary_week(videos, tmp_path, form, capsys):
     assert "3 done, 2 already there, 0 partial, 0 left out, 1 failed, 4 orphaned" in out
     assert "frames without a video, which indexes leave out (--prune removes them):" in out
     for name in ("cat/cat0", "cat/cat1", "dog/dog0"):
-        assert f"  {name}: {name}.avi: its video is no longer there\n" in out
+        assert f"  {name}: {name}.avi: its video no longer exists\n" in out
     assert "  dog/dog1: dog/dog1.avi: an empty file\n" in out
     expected = {
         "cat/cat2": "cat",
@@ -82,7 +82,7 @@ def test_an_ordinary_week(videos, tmp_path, form, capsys):
     }
     assert indexed(tmp_path, form) == expected
     out = capsys.readouterr().out
-    assert "4 videos have frames and are left out" in out and "  dog/dog0: dog/dog0.avi: " in out
+    assert "4 videos have frames but are left out" in out and "  dog/dog0: dog/dog0.avi: " in out
     assert extract(tmp_path, "--prune", form=form) == 1
     out = capsys.readouterr().out
     assert "--prune: the frames of 4 videos removed" in out and "orphaned" not in out
@@ -102,13 +102,13 @@ def test_an_index_from_before_is_found_wrong(videos, tmp_path, form, capsys):
     assert check_dataset(words) == 1
     out = capsys.readouterr().out
     assert "wrong: 1 videos with frames, found gone or broken by the last extraction\n" in out
-    assert "  dog0: dog/dog0.avi: its video is no longer there\n" in out
+    assert "  dog0: dog/dog0.avi: its video no longer exists\n" in out
 
 
 @pytest.mark.parametrize("form", ["jpg"], indirect=True)
 def test_shards_judge_by_all_videos(videos, tmp_path, capsys):
     change(videos)
-    with pytest.raises(UserError, match="--prune looks at all videos"):
+    with pytest.raises(UserError, match="--prune needs all videos"):
         extract(tmp_path, "--prune", "--shard", "0/3")
     for number in range(3):
         extract(tmp_path, "--shard", f"{number}/3")
@@ -142,7 +142,7 @@ def test_videos_deleted_to_make_room(videos, tmp_path, capsys):
     assert len(indexed(tmp_path)) == 3
     assert extract(tmp_path, "--keep_gone") == 0
     assert len(indexed(tmp_path)) == 6
-    with pytest.raises(UserError, match="--prune removes what --keep_gone keeps"):
+    with pytest.raises(UserError, match="--prune cannot be combined"):
         extract(tmp_path, "--keep_gone", "--prune")
 
 
@@ -156,7 +156,7 @@ def test_two_folders_of_videos(tmp_path, capsys):
     assert set(indexed(tmp_path)) == {"cat/a", "cat/b"}
     (tmp_path / "train/cat/a.avi").rename(tmp_path / "train/cat/c.avi")
     assert extract(tmp_path, videos="val") == 0  # told whichever folder is extracted
-    assert "  cat/a: cat/a.avi: its video is no longer there" in capsys.readouterr().out
+    assert "  cat/a: cat/a.avi: its video no longer exists" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "train")  # now nothing tells what was in it
     shutil.rmtree(tmp_path / "jpg")
     draw(tmp_path / "train/cat/a.avi")
@@ -171,7 +171,7 @@ def test_the_same_name_in_two_folders_of_videos(tmp_path, capsys):
     draw(tmp_path / "val/cat/a.avi", seconds=2)
     assert extract(tmp_path, videos="train") == 0
     assert extract(tmp_path, videos="val") == 1
-    told = f"cat/a.avi: its frames would replace those of {tmp_path}/train/cat/a.avi; give each"
+    told = f"cat/a.avi: would replace the frames of {tmp_path}/train/cat/a.avi; give each"
     assert told in capsys.readouterr().out
     assert len(names(tmp_path / "jpg/cat/a")) == 10
     shutil.copytree(tmp_path / "train", tmp_path / "copy")  # with the files' times
@@ -236,7 +236,7 @@ def test_only_what_extraction_wrote_is_pruned(tmp_path, capsys):
     assert extract(tmp_path, "--prune") == 0
     out = capsys.readouterr().out
     assert "--prune: the frames of 1 videos removed" in out and "1 orphaned" in out
-    assert "frames that were there before the manifest are not removed" in out
+    assert "frames that are older than the manifest are not removed" in out
     assert names(tmp_path / "jpg/cat/ours") == ["notes.txt"]
     assert len(names(tmp_path / "jpg/cat/theirs")) == 10
     assert len(names(tmp_path / "jpg/cat/more")) == 11
@@ -303,10 +303,10 @@ def test_lists_leave_orphans_out_too(tmp_path, capsys):
     capsys.readouterr()
     assert ucf101_json([str(tmp_path / name) for name in ("lists", "jpg", "out")]) == 0
     out = capsys.readouterr().out
-    assert "1 videos have frames and are left out" in out and "cat/b: cat/b.avi: " in out
+    assert "1 videos have frames but are left out" in out and "cat/b: cat/b.avi: " in out
     database = json.loads((tmp_path / "out/ucf101_01.json").read_text())["database"]
     assert list(database) == ["a", "c"]
-    assert [path.name for path in find_videos(tmp_path / "jpg")] == ["a", "c"]
+    assert [path.name for path in find_frame_folders(tmp_path / "jpg")] == ["a", "c"]
 
 
 def test_frames_that_a_user_made_of_a_failed_video_stay(tmp_path):

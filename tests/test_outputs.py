@@ -15,7 +15,7 @@ from errors import UserError
 from tests.commands import ROOT, run_util
 from tests.runs import limit_file_size, make_dataset, small_run
 from utils import command_line as cli
-from utils.files import back_up, written_whole
+from utils.files import atomic_write, back_up
 from utils.outputs import INDEX, Input, Output, check_outputs
 
 COMMANDS = [
@@ -262,13 +262,13 @@ def test_a_run_replaces_no_weights_that_it_starts_from(tmp_path, name, capsys):
 def test_devices_and_pipes_are_written_into(tmp_path):
     null = tmp_path / "null"
     os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
-    with written_whole(null) as part:
+    with atomic_write(null) as part:
         part.write_text("gone")
     assert stat.S_ISCHR(null.stat().st_mode)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with written_whole(pipe) as part:
+    with atomic_write(pipe) as part:
         part.write_text("through")
     assert os.read(reader, 100) == b"through"
     os.close(reader)
@@ -291,7 +291,7 @@ def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path):
     path = write(tmp_path / "a.json", "earlier")
     message = "a.json: can't be written: File too large; the earlier file is whole"
     with limit_file_size(100), pytest.raises(UserError, match=message):
-        with written_whole(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(b"x" * 1000)
     assert path.read_text() == "earlier"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
@@ -299,7 +299,7 @@ def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path):
 
 def test_the_longest_name_can_be_written(tmp_path):
     path = tmp_path / ("ä" * 125 + ".json")
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text("x")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     too_long = Output("", tmp_path / ("ä" * 128), INDEX)
@@ -310,7 +310,7 @@ def test_the_longest_name_can_be_written(tmp_path):
 def test_a_link_is_replaced_and_never_what_it_leads_to(tmp_path):
     kept, link = write(tmp_path / "save_1.pth", "weights"), tmp_path / "best.pth"
     link.symlink_to(kept.name)
-    with written_whole(link) as part:
+    with atomic_write(link) as part:
         part.write_text("better")
     assert (kept.read_text(), link.read_text()) == ("weights", "better")
 

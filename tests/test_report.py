@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from datasets.index import entry_of, write_index
+from datasets.index_writer import entry_of, write_index
 from errors import UserError
 from evaluation.metrics import thresholds_of
 from evaluation.results import write_results

@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from datasets.index import entry_of, read_index, write_index
+from datasets.index import read_index
+from datasets.index_writer import entry_of, write_index
 from errors import UserError
 from evaluation.results import (
     accuracy_of,

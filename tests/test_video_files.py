@@ -102,7 +102,7 @@ def test_frames_are_those_of_extraction(tmp_path, kind):
     inputs, _, more = before.partition("-f lavfi")
     arguments = [*inputs.split(), *input_of(source), *(f"-f lavfi{more}".split() if more else [])]
     ran = Ffmpeg().run([*arguments, *after.split(), str(tmp_path / name)])
-    assert ran.returncode == 0, ran.complaints
+    assert ran.returncode == 0, ran.errors
     assert check(tmp_path / name, tmp_path / "extracted") >= 10
 
 
@@ -209,4 +209,4 @@ def test_without_ffmpeg_one_line_says_so_at_the_start(tmp_path):
     arguments += ["--file_type", "video", "--no_cuda", "--n_threads", 2]
     finished = run_command("main.py", *arguments, environ={"FFMPEG": "no-such-program"})
     assert finished.status == 2
-    assert finished.stderr == "error: $FFMPEG is 'no-such-program', which is no program\n"
+    assert finished.stderr == "error: $FFMPEG is 'no-such-program': no such program\n"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from datasets.optical_flow import find_frame_folders
 from errors import UserError
 from media.sources import find_inputs
 from media.walking import walk
 from tests.commands import run_util
 from tests.videos import draw, names
 from util_scripts.folder_json import main as folder_json
-from util_scripts.generate_flow_hdf5 import find_videos
 from util_scripts.generate_video_jpgs import main
 
 
@@ -63,11 +63,11 @@ def test_files_in_name_order_without_what_systems_leave(tree):
 
 
 LINKS = {  # link -> what it leads to, and what is told of it
-    "loop to the root": ("cat/up", "..", "which holds this folder"),
-    "loop above the root": ("up", "..", "which holds this folder"),
+    "loop to the root": ("cat/up", "..", "which contains this folder"),
+    "loop above the root": ("up", "..", "which contains this folder"),
     "a folder of the walk": ("ape", "dog", "the same folder as dog"),
     "inside a folder of the walk": ("cat/ape", "../dog", "the same folder as dog"),
-    "nothing": ("gone", "nowhere", "a link to nothing"),
+    "nothing": ("gone", "nowhere", "a broken link"),
     "itself": ("self", "self", "can't be read: Too many levels"),
 }
 
@@ -169,7 +169,7 @@ def test_extraction_names_what_it_does_not_reach(tmp_path, capsys, unreadable):
     assert "2 done, 0 already there, 0 partial, 2 left out, 2 failed" in out
     assert "  B: the same folder as A\n" in out
     assert "  locked: can't be read: Permission denied\n" in out
-    assert "  A/gone.mp4: a link to nothing\n" in out
+    assert "  A/gone.mp4: a broken link\n" in out
     assert "  A/twice.avi: the same file as A/a.avi\n" in out
     assert out.index("left out:") < out.index("A/gone.txt") < out.index("failed:")
     assert names(tmp_path / "jpg/A") == ["a", "twice"]
@@ -178,9 +178,9 @@ def test_extraction_names_what_it_does_not_reach(tmp_path, capsys, unreadable):
 @pytest.mark.parametrize(
     ("videos", "jpg", "told"),
     [
-        ("v", "v", "JPG_DIR is VIDEO_DIR"),
-        ("v", "link", "JPG_DIR is VIDEO_DIR"),
-        ("v/A", "v", "JPG_DIR holds VIDEO_DIR"),
+        ("v", "v", "JPG_DIR is the same folder as VIDEO_DIR"),
+        ("v", "link", "JPG_DIR is the same folder as VIDEO_DIR"),
+        ("v/A", "v", "JPG_DIR contains VIDEO_DIR"),
     ],
 )
 def test_frames_among_videos_are_refused(tmp_path, videos, jpg, told):
@@ -194,7 +194,7 @@ def test_frames_among_videos_are_refused(tmp_path, videos, jpg, told):
 def test_frames_in_a_folder_below_the_videos_are_told(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
     assert extract(tmp_path / "v", tmp_path / "v/jpg") == 0
-    assert "JPG_DIR lies in VIDEO_DIR; videos in it are not looked for" in capsys.readouterr().out
+    assert "JPG_DIR lies in VIDEO_DIR; videos in it are ignored" in capsys.readouterr().out
 
 
 def make_frames(*folders):
@@ -212,9 +212,9 @@ def test_an_index_counts_every_folder_once(tmp_path, capsys):
     assert folder_json([str(jpg), str(tmp_path / "i.json")]) == 0
     assert len(json.loads((tmp_path / "i.json").read_text())["database"]) == 12
     out = capsys.readouterr().out
-    assert "3 files and folders are passed over:" in out
-    assert f"  a/loop: a link to {jpg}, which holds this folder\n" in out
-    assert "  b/again: the same folder as a\n" in out and "  gone: a link to nothing\n" in out
+    assert "3 files and folders are skipped:" in out
+    assert f"  a/loop: a link to {jpg}, which contains this folder\n" in out
+    assert "  b/again: the same folder as a\n" in out and "  gone: a broken link\n" in out
 
 
 def test_an_index_of_what_can_t_be_read_is_refused(tmp_path, unreadable):
@@ -227,13 +227,13 @@ def test_flow_and_prediction_walk_alike(tmp_path, capsys):
     make_frames(tmp_path / "jpg/a/x", tmp_path / "pool/y")
     (tmp_path / "jpg/b").symlink_to(tmp_path / "pool")
     (tmp_path / "jpg/a/loop").symlink_to(tmp_path / "jpg")
-    assert find_videos(tmp_path / "jpg") == [tmp_path / "jpg/a/x", tmp_path / "jpg/b/y"]
-    assert "a/loop: passed over: a link to" in capsys.readouterr().out
+    assert find_frame_folders(tmp_path / "jpg") == [tmp_path / "jpg/a/x", tmp_path / "jpg/b/y"]
+    assert "a/loop: skipped: a link to" in capsys.readouterr().out
     draw(tmp_path / "v/A/a.avi")
     (tmp_path / "v/A/loop").symlink_to(tmp_path / "v")
     (tmp_path / "v/A/Thumbs.db").write_bytes(b"\0")
     assert [found.path for found in find_inputs([str(tmp_path / "v")])] == [tmp_path / "v/A/a.avi"]
-    assert "v/A/loop: passed over: a link to" in capsys.readouterr().err
+    assert "v/A/loop: skipped: a link to" in capsys.readouterr().err
 
 
 def test_the_command_ends_on_a_loop_of_links(tmp_path):

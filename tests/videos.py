@@ -12,7 +12,7 @@ def draw(path, *, size="64x48", seconds=1, rate=10, extra=()):
     path.parent.mkdir(parents=True, exist_ok=True)
     source = f"testsrc2=s={size}:r={rate}:d={seconds}"
     ran = Ffmpeg().run(["-y", "-f", "lavfi", "-i", source, *extra, f"file:{path.absolute()}"])
-    assert ran.returncode == 0, ran.complaints
+    assert ran.returncode == 0, ran.errors
     return path
 
 

@@ -15,9 +15,10 @@ from utils.command_line import INPUT, OutputPath, Parser, run
 from utils.files import are_same, back_up, write_json
 from utils.outputs import INDEX_WITH_FPS
 from utils.reading import read_json, typed
+from utils.text import first_few
 from utils.threads import thread_pool
 
-NAMED = 20  # videos without a rate that are named before "and N more"
+MAX_LISTED = 20  # videos without a rate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,10 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"the file as it was: {back_up(options.src_json)}")
     if n_changed or not is_in_place:
         write_json(destination, content)
-    for line in missing[:NAMED]:
+    for line in first_few(missing, MAX_LISTED):
         print(line)
-    if len(missing) > NAMED:
-        print(f"and {len(missing) - NAMED} more")
     print(f"{len(database) - len(missing)} videos have their fps, {len(missing)} have none")
     return 0
 
@@ -68,7 +67,7 @@ def read_rates(paths: Sequence[Path]) -> list[tuple[float | None, str]]:
 
     def read(path: Path) -> tuple[float | None, str]:
         ran = ffmpeg.run([*input_of(path), "-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"])
-        return ran.rate, ran.complaints[0] if ran.complaints else "ffmpeg tells no rate"
+        return ran.rate, ran.errors[0] if ran.errors else "ffmpeg tells no rate"
 
     with thread_pool() as pool, Ffmpeg() as ffmpeg:
         return list(tqdm(pool.map(read, paths), total=len(paths), disable=None))

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from datasets.indexing import (
+from datasets.index_writer import (
     Split,
     Video,
     read_lines,

@@ -9,6 +9,7 @@ from models.arch_detect import Identity
 from opts import FLAGS, Role, names_with
 from utils.command_line import INPUT, Parser, run
 from utils.reading import shown_name
+from utils.text import join_few
 
 SHOWN_NAMES = 10
 # Flags whose values tensor shapes do not show.
@@ -54,9 +55,9 @@ def _details(identity: Identity) -> Iterator[tuple[str, str]]:
 def _names(names: Sequence[str] | None, all_names: bool) -> str:
     if names is None:
         return "not in the file"
-    shown = names if all_names else names[:SHOWN_NAMES]
-    more = f" and {len(names) - len(shown)} more (--names)" if len(shown) < len(names) else ""
-    return ", ".join(map(shown_name, shown)) + more
+    if all_names or len(names) <= SHOWN_NAMES:
+        return ", ".join(map(shown_name, names))
+    return f"{join_few(names, SHOWN_NAMES)} (--names)"
 
 
 def _epoch(checkpoint: Checkpoint) -> str:

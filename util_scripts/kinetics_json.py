@@ -8,16 +8,10 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from datasets.index import UNLABELLED_FOLDER, Shelf
-from datasets.indexing import (
-    Video,
-    make_entries,
-    print_missing,
-    survey_frames,
-    unique_videos,
-    write_and_tell,
-)
+from datasets.frame_locations import UNLABELLED_FOLDER, FrameLocator
+from datasets.index_writer import Video, make_entries, unique_videos, write_and_print
 from datasets.segments import FIRST_NUMBER
+from datasets.survey import print_missing, survey_frames
 from errors import UserError
 from utils.command_line import INPUT, OutputPath, Parser, run
 from utils.outputs import INDEX
@@ -54,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{options.frames_dir}: holds no {options.file_type} frames, but others")
     print_missing(survey)
     entries = make_entries(videos, survey, keep_missing=True)
-    write_and_tell(options.dst_json, labels, entries)
+    write_and_print(options.dst_json, labels, entries)
     return 0
 
 
@@ -83,14 +77,14 @@ class Places:
 
     def __init__(self, frames_dir: Path, file_type: str) -> None:
         self._frames_dir = frames_dir
-        self._shelf = Shelf(file_type)
+        self._locator = FrameLocator(file_type)
         self._folders = cache(self._list_folders)
 
     def find(self, subset: str, label: str | None, name: str) -> str:
         """The place of a video, or where it would be if it is in none."""
         folders = self._folders(subset, label)
         for folder in folders:
-            if self._shelf.find(str(self._frames_dir / folder), name) is not None:
+            if self._locator.find(str(self._frames_dir / folder), name) is not None:
                 return f"{folder}/{name}" if folder else name
         usual = [folder for folder in folders if folder not in ("", *REPLACEMENTS)]
         return f"{usual[0] if usual else label or UNLABELLED_FOLDER}/{name}"

@@ -13,7 +13,7 @@ from random import Random
 from errors import UserError
 from media.ffmpeg import Ffmpeg
 from utils.command_line import OUTPUT_FOLDER, Parser, run
-from utils.files import written_whole
+from utils.files import atomic_write
 from utils.outputs import DEMO_LIST
 from utils.threads import thread_pool
 
@@ -110,10 +110,10 @@ def draw_set(folder: Path, name: str, *, seed: int) -> int:
             return
         coding = ["-c:v", "mpeg4", "-q:v", "3", "-f", "avi", "-threads", "1"]
         arguments = ["-filter_complex", graph, "-t", str(SECONDS), *coding]
-        with written_whole(path) as part:
+        with atomic_write(path) as part:
             ran = ffmpeg.run(["-y", *arguments, str(part.absolute())])
             if ran.returncode:
-                raise UserError(f"{path}: ffmpeg: {(ran.complaints or ['failed'])[0]}")
+                raise UserError(f"{path}: ffmpeg: {(ran.errors or ['failed'])[0]}")
 
     with thread_pool() as pool, Ffmpeg() as ffmpeg:
         list(pool.map(lambda job: draw(*job), jobs))
@@ -141,7 +141,7 @@ def _write_lists(folder: Path, videos: Sequence[Path], labels: Sequence[str]) ->
 
 
 def _write_list(path: Path, text: str) -> None:
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
 
 

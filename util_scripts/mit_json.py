@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from datasets.index import UNLABELLED_FOLDER
-from datasets.indexing import (
+from datasets.frame_locations import UNLABELLED_FOLDER
+from datasets.index_writer import (
     Split,
     Video,
     read_lines,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from datasets.indexing import (
+from datasets.index_writer import (
     Split,
     Video,
     read_lines,

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from errors import UserError
 
-# What written_whole leaves where it is killed, of the files of a run.
+# What atomic_write leaves where it is killed, of the files of a run.
 LEFTOVERS = tuple(f".*.{kind}.*.tmp*" for kind in ("pth", "log", "json", "html"))
 LONGEST_NAME = 200  # bytes of a name that its temporary name keeps; file systems take 255
 DESCRIPTOR = re.compile(r"/dev/(?:fd/(\d+)|stdin|stdout|stderr)|/proc/self/fd/(\d+)")
@@ -30,7 +30,7 @@ def as_utf8(text: str) -> str:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to in place of `path`, of the same suffix.
 
     At the end it replaces `path`, which may be a link, but never what a link leads to; where the
@@ -117,7 +117,7 @@ def back_up(path: Path) -> Path:
             break
         if backup.is_file() and filecmp.cmp(path, backup, shallow=False):
             return backup
-    with written_whole(backup) as part:
+    with atomic_write(backup) as part:
         shutil.copy2(path, part)
     return backup
 
@@ -125,5 +125,5 @@ def back_up(path: Path) -> Path:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON beside `path` and rename it there, making its folder. Raises UserError."""
     text = json.dumps(content, allow_nan=False)  # ASCII: names that are not UTF-8 survive
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")

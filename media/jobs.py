@@ -1,4 +1,4 @@
-"""Which files of a folder of videos are extracted, and where their frames go."""
+"""Find the files of a folder of videos to extract, and where their frames go."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,23 +10,23 @@ from media.verdicts import Verdict, is_video_name
 from media.walking import Skipped, Visit, walk
 
 
-def plan(
+def find_jobs(
     video_dir: Path, jpg_dir: Path, shard: Shard = WHOLE, *, suffix: str = ""
 ) -> Iterator[Job | Outcome]:
-    """A job for every file of the shard, in name order, and at once the outcome of what can't be
-    read or has no place for its frames."""
+    """Yield a job for every file of the shard, in name order, or its outcome if it can't be read
+    or another file's frames go to the same place."""
     for visit in walk(video_dir, excluded=jpg_dir):
         below = visit.path.relative_to(video_dir)
         for skipped in visit.skipped:
             yield from _outcome(shard, str(below / skipped.name), _verdict_on(skipped))
-        places = _places(visit)
+        owners = _target_owners(visit)
         for file in visit.files:
             name, target = str(below / file), target_of(file)
             if file in visit.aliases:
                 other = visit.aliases[file]
                 yield from _outcome(shard, name, Verdict(ALIAS, f"the same file as {other}"))
-            if places[target] != file:
-                yield from _outcome(shard, name, _no_place(file, places[target]))
+            if owners[target] != file:
+                yield from _outcome(shard, name, _target_taken(file, owners[target]))
             elif shard.holds(name):
                 yield Job(name, visit.path / file, jpg_dir / below / f"{target}{suffix}")
 
@@ -37,24 +37,24 @@ def _outcome(shard: Shard, name: str, verdict: Verdict) -> Iterator[Outcome]:
 
 
 def _verdict_on(skipped: Skipped) -> Verdict:
-    """What may hold videos has failed: a folder, or a file that isn't called something else."""
+    """Return FAILED for what may hold videos: a folder, or a file without another kind's suffix."""
     is_other = Path(skipped.name).suffix and not is_video_name(skipped.name)
     return Verdict(FAILED if skipped.is_lost and not is_other else LEFT_OUT, skipped.reason)
 
 
-def _places(visit: Visit) -> dict[str, str]:
-    """{name without suffix: the file whose frames go there}, "" for a folder of videos. Videos come
-    before files beside them: subtitles, thumbnails, notes."""
-    places = {name: "" for name in visit.folders}
+def _target_owners(visit: Visit) -> dict[str, str]:
+    """Map each name without suffix to the file whose frames go there, "" for a subfolder. Videos
+    win over subtitles, thumbnails and notes of the same name."""
+    owners = {name: "" for name in visit.folders}
     for file in sorted(visit.files, key=is_video_name, reverse=True):
-        places.setdefault(target_of(file), file)
-    return places
+        owners.setdefault(target_of(file), file)
+    return owners
 
 
-def _no_place(file: str, other: str) -> Verdict:
+def _target_taken(file: str, other: str) -> Verdict:
     if not is_video_name(file):
-        return Verdict(LEFT_OUT, f"not a video: it has the name of {other or 'a folder'}")
+        return Verdict(LEFT_OUT, f"not a video: shares its name with {other or 'a folder'}")
     if other:
-        return Verdict(FAILED, f"its frames would go where those of {other} go")
+        return Verdict(FAILED, f"same output folder as {other}; rename one of the two")
     target = target_of(file)
-    return Verdict(FAILED, f"there is a folder of videos of the same name, {target}")
+    return Verdict(FAILED, f"same name as the folder of videos {target}; rename one of the two")

@@ -1,0 +1,128 @@
+"""Optical flow of the frames of a video, as an HDF5 file of JPEGs."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.hdf5 import FLOW, Hdf5Writer
+from datasets.jpeg_header import PictureError, jpeg_size
+from errors import UserError
+from media.frame_names import count_frames
+from media.orphans import find_orphans
+from media.walking import walk
+from utils.command_line import printable
+from utils.files import atomic_write
+from utils.reading import read_bytes
+
+QUALITY = 95  # of the JPEGs: flow is smooth, so small differences matter
+DONE, THERE, FAILED = "done", "already there", "failed"
+Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]  # two grey uint8 (H, W) -> (H, W, 2)
+
+
+def _dis(cv2: Any) -> Flow:
+    """Dense inverse search (Kroeger et al., arXiv:1603.03590), medium preset."""
+
+    def flow(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        return search.calc(one, other, None)
+
+    return flow
+
+
+def _farneback(cv2: Any) -> Flow:
+    """Polynomial expansion (Farnebäck, SCIA 2003), OpenCV's usual settings."""
+
+    def flow(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return cv2.calcOpticalFlowFarneback(one, other, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+
+    return flow
+
+
+METHODS: dict[str, Callable[[Any], Flow]] = {"dis": _dis, "farneback": _farneback}
+
+
+def to_pixels(flow: np.ndarray, bound: float) -> np.ndarray:
+    """Map flow in pixels per frame, clipped to ±bound, to uint8 with 128 for no motion."""
+    return np.clip(np.rint(flow / bound * 127.5 + 128), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class FlowMaker:
+    """Computes the flow of videos, all in the same way."""
+
+    cv2: Any
+    flow: Flow
+    bound: float
+
+    def make(self, folder: Path, target: Path) -> tuple[str, str]:
+        """Write the flow of a folder of frames to `target` atomically; return status and reason."""
+        if target.exists():
+            return THERE, ""
+        n_frames, missing = count_frames(os.listdir(folder))
+        if missing is not None:
+            return FAILED, f"frame {missing} is missing, though there are later ones"
+        if n_frames < 2:
+            return FAILED, f"{n_frames} frames: flow needs at least 2"
+        planes: dict[str, list[np.ndarray]] = {name: [] for name in FLOW}
+        try:
+            for pixels in self._flows(folder, n_frames):
+                for name, plane in zip(planes, np.moveaxis(pixels, 2, 0), strict=True):
+                    planes[name].append(self._jpeg(plane))
+            _write(target, planes)
+        except (OSError, UserError, self.cv2.error) as error:
+            return FAILED, str(error).strip()
+        return DONE, ""
+
+    def _flows(self, folder: Path, n_frames: int) -> Iterator[np.ndarray]:
+        """Yield uint8 (H, W, 2) for each pair of consecutive frames."""
+        before = self._grey(folder / "image_00001.jpg")
+        for number in range(2, n_frames + 1):
+            frame = self._grey(folder / f"image_{number:05d}.jpg")
+            if frame.shape != before.shape:
+                raise OSError(f"frame {number} differs in size from the one before")
+            yield to_pixels(self.flow(before, frame), self.bound)
+            before = frame
+
+    def _grey(self, path: Path) -> np.ndarray:
+        data = read_bytes(path, "frame")
+        try:
+            jpeg_size(data)
+        except PictureError as error:
+            raise UserError(f"{path.name}: {error}") from None
+        frame = self.cv2.imdecode(np.frombuffer(data, np.uint8), self.cv2.IMREAD_GRAYSCALE)
+        if frame is None:
+            raise UserError(f"{path.name}: can't be decoded")
+        return frame
+
+    def _jpeg(self, plane: np.ndarray) -> np.ndarray:
+        settings = [self.cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+        return self.cv2.imencode(".jpg", plane, settings)[1]
+
+
+def _write(target: Path, planes: dict[str, list[np.ndarray]]) -> None:
+    with atomic_write(target) as part, Hdf5Writer(part) as writer:
+        for name, frames in planes.items():
+            dataset = writer.create_frames(name, len(frames))
+            for number, frame in enumerate(frames):
+                dataset[number] = frame
+                writer.check()
+
+
+def find_frame_folders(jpg_dir: Path) -> list[Path]:
+    """Return the folders of frames below `jpg_dir` in name order. Prints what is left out."""
+    found = []
+    orphans = find_orphans(jpg_dir)
+    for visit in walk(jpg_dir):
+        if "image_00001.jpg" in visit.files:
+            orphan = orphans.get(visit.path.relative_to(jpg_dir).as_posix())
+            if orphan is None or not orphan.matches(count_frames(visit.files).n_frames):
+                found.append(visit.path)
+            else:
+                print(f"{printable(str(visit.path))}: left out: {orphan.source}: {orphan.reason}")
+        for skipped in visit.skipped:
+            print(f"{printable(str(visit.path / skipped.name))}: skipped: {skipped.reason}")
+    return sorted(found)

@@ -1,0 +1,134 @@
+"""Extract all videos of a folder side by side, and summarise what happened."""
+
+import os
+import shutil
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+
+from media.extraction import ALIAS, NOT_TRIED, THERE, Extraction, Job, Outcome
+from media.frame_folders import restore_frames
+from media.manifest import DONE, FAILED, LEFT_OUT, PARTIAL, Manifest
+from media.orphans import Orphan
+from utils.command_line import printable
+from utils.text import first_few
+
+TITLES = {
+    ALIAS: "links to videos that are also extracted from another path",
+    PARTIAL: "damaged: the frames that decode are kept",
+    LEFT_OUT: "left out",
+    FAILED: "failed",
+}
+ORPHANED = "frames without a video, which indexes leave out (--prune removes them)"
+COUNTED = {DONE: "done", THERE: THERE, PARTIAL: "partial", LEFT_OUT: "left out", FAILED: "failed"}
+MAX_LISTED = 200  # videos of one status in the summary; the manifest has all
+WORK_PREFIX = ".extracting-"  # folder of a running extraction, below JPG_DIR
+REMOVAL_ATTEMPTS = 100
+QUEUED = 4  # waiting jobs per worker: bounds the memory of a long list of videos
+
+
+def extract_all(
+    jobs: Iterable[Job | Outcome], extraction: Extraction, manifest: Manifest, n_jobs: int
+) -> Iterator[Outcome]:
+    """Yield outcomes as videos are done, after writing their rows; stops ffmpeg if abandoned."""
+    pool = ThreadPoolExecutor(n_jobs)
+    waiting: set[Future[Outcome]] = set()
+    numbered = enumerate(jobs)
+    try:
+        while True:
+            for number, job in islice(numbered, max(0, QUEUED * n_jobs - len(waiting))):
+                if isinstance(job, Outcome):
+                    yield job
+                else:
+                    previous = manifest.previous(job.name)
+                    owner = manifest.owner(job.name) if previous is None else None
+                    waiting.add(pool.submit(extraction.run, number, job, previous, owner))
+            if not waiting:
+                return
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcome = future.result()
+                if outcome.row is not None:
+                    manifest.append(outcome.row)
+                elif outcome.verdict.status == THERE:
+                    manifest.confirm(outcome.name, str(extraction.video_dir))
+                yield outcome
+    finally:
+        extraction.ffmpeg.stop()
+        pool.shutdown(cancel_futures=True)
+        shutil.rmtree(extraction.work_dir, ignore_errors=True)
+
+
+class Summary:
+    """Counts outcomes, and keeps the names of videos that need a look."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._listed: dict[str, list[str]] = {status: [] for status in TITLES}
+
+    def add(self, outcome: Outcome) -> None:
+        status, reason = outcome.verdict
+        self.counts[status] += 1
+        if status in self._listed and len(self._listed[status]) < MAX_LISTED:
+            self._listed[status].append(f"{printable(outcome.name)}: {printable(reason)}")
+
+    def lines(self, orphans: Mapping[str, Orphan]) -> Iterator[str]:
+        for status, title in TITLES.items():
+            yield from _section(title, sorted(self._listed[status]), self.counts[status])
+        orphaned = [
+            f"{printable(place)}: {printable(f'{orphan.source}: {orphan.reason}')}"
+            for place, orphan in orphans.items()
+        ]
+        yield from _section(ORPHANED, orphaned, len(orphaned))
+        counts = [f"{self.counts[status]} {name}" for status, name in COUNTED.items()]
+        counts += [f"{self.counts[NOT_TRIED]} {NOT_TRIED}"] if self.counts[NOT_TRIED] else []
+        counts += [f"{len(orphans)} orphaned"] if orphans else []
+        yield ", ".join(counts)
+
+
+def _section(title: str, lines: Sequence[str], total: int) -> Iterator[str]:
+    if total:
+        yield f"{title}:"
+        yield from (f"  {line}" for line in first_few(lines, MAX_LISTED, total=total))
+
+
+def work_folder(jpg_dir: Path) -> Path:
+    """Return the folder for unfinished frames of this process."""
+    return jpg_dir / f"{WORK_PREFIX}{socket.gethostname()}-{os.getpid()}"
+
+
+def remove_stale_work(jpg_dir: Path) -> None:
+    """Remove the work folders of extractions that were killed on this machine."""
+    for folder in jpg_dir.glob(f"{WORK_PREFIX}{socket.gethostname()}-*"):
+        pid = folder.name.rsplit("-", 1)[1]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            for work in folder.iterdir():
+                restore_frames(work)
+            _remove_folder(folder)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder that an orphaned ffmpeg may still write to: a picture written between the
+    listing and the removal keeps the folder alive. Without it, that ffmpeg fails and exits."""
+    for _ in range(REMOVAL_ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.02)
+
+
+def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # unknown: os.kill(pid, 0) would terminate it there
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

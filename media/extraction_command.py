@@ -1,0 +1,169 @@
+"""What generate_video_jpgs and generate_video_hdf5 have in common: flags, checks, the run."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from errors import UserError
+from media.extract_all import Summary, extract_all, remove_stale_work, work_folder
+from media.extraction import Extraction
+from media.ffmpeg import Ffmpeg
+from media.frame_formats import FrameFormat
+from media.jobs import find_jobs
+from media.manifest import FAILED, Arguments, Manifest
+from media.orphans import Orphan, existing, find_orphans, prune, record_gone
+from media.shard import WHOLE, parse_shard
+from utils.command_line import INPUT, OUTPUT_FOLDER, Parser
+from utils.progress_bar import Bar
+
+
+def extract_videos(parser: Parser, form: FrameFormat, argv: Sequence[str] | None) -> int:
+    """Run the command: extract in the format `form`, print a summary, return the exit status."""
+    options = _parse(parser, argv)
+    work_dir = work_folder(options.jpg_dir)
+    try:
+        options.jpg_dir.mkdir(parents=True, exist_ok=True)
+        remove_stale_work(options.jpg_dir)
+        work_dir.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{options.jpg_dir}: can't be written: {error.strerror}") from None
+    extraction = Extraction(
+        form,
+        Ffmpeg(),
+        options.video_dir.resolve(),
+        work_dir.absolute(),
+        Arguments(options.size, options.fps, options.quality, options.interpolate),
+        options.timeout or 0,
+        options.retry_failed,
+    )
+    summary = _extract(options, extraction)
+    orphans = existing(find_orphans(options.jpg_dir), options.jpg_dir, form)
+    if options.prune:
+        orphans = _prune(orphans, options.jpg_dir, form)
+    for line in summary.lines(orphans):
+        print(line)
+    return 1 if summary.counts[FAILED] else 0
+
+
+def _extract(options: argparse.Namespace, extraction: Extraction) -> Summary:
+    """Extract what is not done yet, and bring the manifest up to date."""
+    summary = Summary()
+    n_jobs = options.n_jobs if options.n_jobs > 0 else os.cpu_count() or 1
+    with Manifest(options.jpg_dir, options.shard) as manifest:
+        suffix = extraction.form.suffix
+        jobs = partial(find_jobs, options.video_dir, options.jpg_dir, options.shard, suffix=suffix)
+        with Bar("extraction", sum(1 for _ in jobs()), "video") as bar:
+            for outcome in extract_all(jobs(), extraction, manifest, n_jobs):
+                summary.add(outcome)
+                bar.update(1)
+        manifest.write_moved(str(extraction.video_dir))
+        record_gone(manifest, keep=options.keep_gone)
+    return summary
+
+
+def _prune(orphans: Mapping[str, Orphan], jpg_dir: Path, form: FrameFormat) -> dict[str, Orphan]:
+    """Remove orphans and return those that are kept."""
+    removed = {place: orphan for place, orphan in orphans.items() if orphan.is_ours}
+    prune(removed, jpg_dir, form)
+    print(f"--prune: the frames of {len(removed)} videos removed")
+    kept = {place: orphan for place, orphan in orphans.items() if place not in removed}
+    if kept:
+        print("frames that are older than the manifest are not removed")
+    return kept
+
+
+def make_parser(name: str, description: str | None) -> Parser:
+    parser = Parser(
+        prog=f"util_scripts.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    above_0 = partial(_above_0, float)
+    parser.add_argument("video_dir", type=INPUT, help="folder of folders of videos")
+    parser.add_argument("jpg_dir", type=OUTPUT_FOLDER, help="where the frames go; made if missing")
+    parser.add_argument("dataset", help="name of the dataset; all are treated alike")
+    parser.add_argument(
+        "--n_jobs", type=int, default=-1, help="videos at a time; -1: one per CPU core"
+    )
+    parser.add_argument("--fps", type=above_0, help="frames per second; -1: every frame")
+    parser.add_argument(
+        "--interpolate", action="store_true", help="with --fps: blend frames instead of repeating"
+    )
+    parser.add_argument(
+        "--size", type=partial(_above_0, int), default=240, help="shorter side in pixels (240)"
+    )
+    parser.add_argument(
+        "--quality", type=int, choices=range(2, 32), metavar="2-31", help="of the JPGs; 2 is best"
+    )
+    parser.add_argument(
+        "--timeout", type=above_0, default=0, help="seconds per video; -1: no limit"
+    )
+    parser.add_argument(
+        "--retry_failed", action="store_true", help="extract only the videos that failed before"
+    )
+    parser.add_argument(
+        "--prune", action="store_true", help="remove the frames of videos that no longer exist"
+    )
+    parser.add_argument(
+        "--keep_gone",
+        action="store_true",
+        help="keep the frames of videos that no longer exist in indexes, for videos that were "
+        "deleted to save space",
+    )
+    parser.add_argument(
+        "--shard",
+        type=parse_shard,
+        default=WHOLE,
+        metavar="I/N",
+        help="extract part I of N of the videos, counted from 0; auto: part and number of parts "
+        "as set by SLURM, torchrun or mpirun",
+    )
+    return parser
+
+
+def _parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse and check the options. Raises UserError."""
+    options = parser.parse_args(argv)
+    if options.size is None:
+        raise UserError("--size -1: the shorter side needs at least 1 pixel")
+    if options.prune and options.shard != WHOLE:
+        raise UserError("--prune needs all videos: run it without --shard, after all shards")
+    if options.prune and options.keep_gone:
+        raise UserError("--prune cannot be combined with --keep_gone")
+    if options.interpolate and options.fps is None:
+        raise UserError("--interpolate needs --fps")
+    _check_folders(options.video_dir, options.jpg_dir)
+    return options
+
+
+def _check_folders(video_dir: Path, jpg_dir: Path) -> None:
+    """Raise UserError if there are no videos, or frames would lie among them."""
+    if not video_dir.is_dir():
+        raise UserError(f"{video_dir}: no such folder of videos")
+    videos, frames = video_dir.resolve(), jpg_dir.resolve()
+    if videos == frames or jpg_dir.exists() and video_dir.samefile(jpg_dir):
+        raise UserError(
+            f"{jpg_dir}: JPG_DIR is the same folder as VIDEO_DIR; give the frames their own, such "
+            f"as {videos.parent / f'{videos.name}_jpg'}"
+        )
+    if videos.is_relative_to(frames):
+        raise UserError(
+            f"{jpg_dir}: JPG_DIR contains VIDEO_DIR {video_dir}, so videos would be mixed up with "
+            f"frames; give the frames a folder beside it, such as {jpg_dir / 'jpg'}"
+        )
+    if next(find_jobs(video_dir, jpg_dir), None) is None:
+        raise UserError(f"{video_dir}: holds no files")
+    if frames.is_relative_to(videos):
+        print(f"{jpg_dir}: JPG_DIR lies in VIDEO_DIR; videos in it are ignored")
+
+
+def _above_0(kind: type, text: str) -> int | float | None:
+    """Parse a number above 0, or -1 as None."""
+    value = kind(text)
+    if value == -1:
+        return None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
