@@ -1,5 +1,5 @@
 #!/bin/sh
-# From nothing to a trained classifier: the README's command lines on a small set of videos.
+# Run the commands of the README on a small set of videos: from nothing to a trained classifier.
 # usage: PYTHON=python sh demo.sh [folder of class folders of videos]
 set -eu
 PYTHON=${PYTHON:-python3}
@@ -12,7 +12,7 @@ show() {
     "$@"
 }
 
-# A folder of its own for each source, the same one whenever that source is given.
+# Print the output folder for a source: a separate one for each, the same on every run.
 folder_of() {
     "$PYTHON" - "$1" <<'EOF'
 import hashlib, os, re, sys
@@ -23,7 +23,7 @@ EOF
 }
 
 own_videos() {
-    case $VIDEOS in "~/"*) VIDEOS=$HOME/${VIDEOS#"~/"} ;; esac  # as `make VIDEOS=~/…` passes it on
+    case $VIDEOS in "~/"*) VIDEOS=$HOME/${VIDEOS#"~/"} ;; esac  # make VIDEOS=~/… does not expand it
     if [ ! -d "$VIDEOS" ]; then
         echo "error: $VIDEOS: no such folder of videos" >&2
         exit 2
@@ -34,7 +34,7 @@ own_videos() {
     show "$PYTHON" -m util_scripts.generate_video_jpgs "$VIDEOS" "$OWN/jpg" own || STATUS=$?
     case $STATUS in
         0) ;;
-        1) echo "(some files failed, see above; going on with the others)" ;;
+        1) echo "(some files failed, see above; continuing with the others)" ;;
         *) exit "$STATUS" ;;
     esac
     show "$PYTHON" -m util_scripts.folder_json "$OWN/jpg" "$OWN/index.json"
@@ -42,15 +42,15 @@ own_videos() {
         --result_path results --dataset folder $MODEL \
         --n_epochs 20 --learning_rate 0.01 --multistep_milestones 15 --inference
     echo
-    echo "The videos of $VIDEOS, in $OWN:"
-    echo "  jpg                   their frames"
-    echo "  index.json            which of them train, which validate"
-    echo "  results/report.html   how good the classifier is"
-    echo "  results/best.pth      the classifier"
-    echo "Started from a Kinetics checkpoint it gets far better: see 'Your own videos' in README.md."
+    echo "Results for $VIDEOS, in $OWN:"
+    echo "  jpg                   extracted frames"
+    echo "  index.json            training and validation videos"
+    echo "  results/report.html   report with the accuracy"
+    echo "  results/best.pth      trained classifier"
+    echo "A Kinetics checkpoint gives far better accuracy: see 'Your own videos' in README.md."
 }
 
-drawn_videos() {
+generated_videos() {
     show "$PYTHON" -m util_scripts.make_demo_videos demo
     for SET in pretraining finetuning; do
         show "$PYTHON" -m util_scripts.generate_video_jpgs "demo/$SET/videos" "demo/$SET/jpg" demo --size 72
@@ -74,12 +74,12 @@ drawn_videos() {
     done
     echo
     echo "In demo/pretraining and demo/finetuning: videos, jpg (frames), lists, ucf101_01.json (index)"
-    echo "and results* (logs, checkpoints); demo/finetuning/results_fc/report.html is the page to look at."
-    echo "Your own videos: make demo VIDEOS=folder, or step by step as in README.md."
+    echo "and results* (logs, checkpoints); open demo/finetuning/results_fc/report.html in a browser."
+    echo "For your own videos: make demo VIDEOS=folder, or the steps in README.md."
 }
 
 if [ -n "$VIDEOS" ]; then
     own_videos
 else
-    drawn_videos
+    generated_videos
 fi

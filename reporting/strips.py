@@ -109,7 +109,7 @@ def _note(dataset: VideoDataset | None, viewer: Viewer | None, reasons: str) -> 
     if viewer is not None and viewer.layer is not None:
         parts.append(
             f"Bright areas contributed most to the prediction (Grad-CAM, {viewer.layer}); the bar "
-            "below a frame is its mean over the frame."
+            "below a frame shows its mean heat."
         )
     return " ".join([*parts, reasons])
 

@@ -1,4 +1,4 @@
-"""`make demo VIDEOS=folder`, as far as it goes without setting up an environment: demo.sh."""
+"""`make demo VIDEOS=folder`, except for setting up the environment: demo.sh."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from tests.videos import draw, names
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A folder with the files of this project, where the demo writes below demo/."""
+    """A copy of the project in which the demo can write to demo/."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     for name in ("demo.sh", "main.py"):
@@ -35,11 +35,11 @@ def test_own_videos(checkout):
     assert json.loads((own / "index.json").read_text())["labels"] == ["cat", "dog"]
     assert {"report.html", "best.pth"} <= {*names(own / "results")}
     *_, where, frames, index, report, weights, _ = done.stdout.splitlines()
-    assert where == f"The videos of my videos, in demo/{own.name}:"
+    assert where == f"Results for my videos, in demo/{own.name}:"
     for line in (frames, index, report, weights):
         assert (own / line.split()[0]).exists()
 
-    # The same source by another name: the same folder, and nothing of what is no longer there.
+    # The same source by another name goes to the same folder; its videos are gone.
     for video in source.rglob("*.mp4"):
         video.unlink()
     before = (own / "results/best.pth").stat().st_mtime_ns
@@ -47,7 +47,7 @@ def test_own_videos(checkout):
     assert done.status == 2 and "holds no files" in done.stderr
     assert names(checkout / "demo") == [own.name]
 
-    # Another source, of whose videos none is one, and a folder that is not there.
+    # Another source with a file that is not a video, and a missing folder.
     (checkout / "elsewhere/my videos/fox").mkdir(parents=True)
     (checkout / "elsewhere/my videos/fox/a.mp4").write_text("no video")
     done = demo(checkout, "elsewhere/my videos")
