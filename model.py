@@ -1,4 +1,4 @@
-"""The model of a run: built, given weights and a head, and partly frozen."""
+"""Build the model of a run, load its weights, replace its head, freeze its first layers."""
 
 import copy
 import logging
@@ -74,8 +74,10 @@ def _check_clips(model: nn.Module, options: Options) -> None:
 
 
 def dry_run(model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Run a forward pass for clips of a shape (B, C, T, H, W) on the meta device: it computes and
-    changes nothing, but raises what torch raises for wrong shapes."""
+    """Run a forward pass for clips of a shape (B, C, T, H, W) on the meta device.
+
+    It computes and changes nothing, but raises what torch raises for wrong shapes.
+    """
     tensors = chain(model.named_parameters(), model.named_buffers())
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
@@ -235,7 +237,7 @@ def takes_single_clips(model: nn.Module, shape: tuple[int, ...]) -> bool:
 
 
 def frozen_batch_norms(model: nn.Module) -> Sequence[nn.Module]:
-    """The batch norms of frozen layers, or all batch norms of a model without frozen layers."""
+    """Return the batch norms of frozen layers, or all of a model without frozen layers."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     frozen = [m for m in norms if not any(p.requires_grad for p in m.parameters())]
     return frozen if any(not p.requires_grad for p in model.parameters()) else norms
@@ -258,7 +260,7 @@ def wrap_for_distributed(
 
 
 def without_head(model: nn.Module, family: str) -> nn.Module:
-    """A model that shares the trunk's weights and returns the input of the head, (B, D)."""
+    """Return a model that shares the trunk and returns the input of the head, (B, D)."""
     trunk = copy.copy(model)
     trunk._modules = dict(model._modules)
     setattr(trunk, FAMILIES[family].head, nn.Identity())

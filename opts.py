@@ -65,7 +65,7 @@ FACTOR = Range(0, 1e30, "from 0 to 1e30")
 
 @dataclass(frozen=True)
 class Flag:
-    """All about one flag of main.py except its name."""
+    """The record of one flag of main.py."""
 
     group: str  # a key of GROUPS
     default: Any  # its type is the flag's; None is a path that may be missing
@@ -80,7 +80,7 @@ class Flag:
 
     @property
     def value_type(self) -> Callable[[str], Any]:
-        """The type of one value on the command line."""
+        """Convert one word of the command line."""
         if self.is_path:
             return Path
         return type(self.default[0]) if isinstance(self.default, tuple) else type(self.default)
@@ -95,7 +95,7 @@ def flag(
     help: str,
     state_name: str | None = None,
 ) -> Any:
-    """A dataclass field with the record of a flag."""
+    """Return a dataclass field that holds the record of a flag."""
     record = Flag(group, default, allowed, roles, help, state_name)
     return dataclasses.field(default=default, metadata={"flag": record})
 
@@ -311,16 +311,15 @@ class Options:
 
     @property
     def window_stride(self) -> int:
-        """Kept frames between windows of inference; depends on sample_duration, which a
-        checkpoint may change."""
+        """Frames between windows of inference. A checkpoint may have changed sample_duration."""
         return self.inference_stride or self.sample_duration
 
     def model_options(self) -> dict[str, Any]:
-        """The architecture flags that this family takes."""
+        """Return the architecture flags that the model family takes."""
         return {name: getattr(self, name) for name in FAMILIES[self.model].options}
 
     def as_plain(self) -> dict[str, Any]:
-        """All options as plain JSON values: paths as text, tuples as lists."""
+        """Return all options as plain JSON values: paths as text, tuples as lists."""
         return {name: _plain(getattr(self, name)) for name in FLAGS} | {
             "arch": self.arch,
             "inference_stride": self.window_stride,
@@ -340,7 +339,7 @@ FLAGS: Mapping[str, Flag] = {
 
 
 def names_with(roles: Role, *, without: Role = Role.NONE) -> tuple[str, ...]:
-    """The flags that have all of `roles` and none of `without`, in the order of the records."""
+    """Return the flags that have all of `roles` and none of `without`, in the order above."""
     return tuple(
         name
         for name, record in FLAGS.items()

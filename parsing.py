@@ -1,4 +1,4 @@
-"""From a command line, or values that a file holds, to checked options."""
+"""Parse and check options: those of a command line, and those saved in a file."""
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,8 +27,7 @@ def parse_opts(argv: Sequence[str] | None = None) -> Options:
 
 
 def options_of(given: Mapping[str, Any]) -> Options:
-    """Options with the values `given` and defaults for the rest, for scripts that take only some of
-    the flags.
+    """Make options of the values `given` and defaults, for scripts that take only some flags.
 
     Raises UserError with one line for each value out of range.
     """
@@ -46,7 +45,7 @@ def fill_in(options: Options, found: Mapping[str, Any]) -> Options:
 
 
 def check_saved(values: Any, place: str) -> dict[str, Any]:
-    """The options that a file holds; those that this version does not know are dropped.
+    """Check the options that a file holds; those that this version does not know are dropped.
 
     Raises UserError, which begins with `place`, for a value that its flag would not accept.
     """
@@ -110,7 +109,7 @@ def _default_text(flag: Flag) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as it is typed on a command line."""
+    """Write a value as on a command line."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -133,7 +132,7 @@ def _resolve(options: Options) -> Options:
 
 
 def _sound(options: Options, problems: Iterable[str]) -> Options:
-    """The options, if there are no problems with them; else UserError with a line for each."""
+    """Return the options if there are no problems; else raise UserError with a line for each."""
     if lines := list(problems):
         raise UserError("\n".join(lines))
     return options
@@ -156,7 +155,7 @@ def _bad_values(options: Options) -> Iterator[str]:
 
 
 def _value_fault(flag: Flag, value: Any) -> str | None:
-    """Why a flag does not accept a value, or None; NaN is in no range."""
+    """Say why a flag does not accept a value, or return None. NaN is in no range."""
     if isinstance(flag.allowed, Range):
         numbers = value if isinstance(value, tuple) else (value,)
         if not all(flag.allowed.least <= number <= flag.allowed.most for number in numbers):
@@ -167,7 +166,7 @@ def _value_fault(flag: Flag, value: Any) -> str | None:
 
 
 def _saved_type(flag: Flag) -> Any:
-    """The type of an option as Options.as_plain() writes it."""
+    """Return the type of an option as Options.as_plain() writes it."""
     if flag.is_path:
         return str | None
     return tuple[int, ...] if isinstance(flag.default, tuple) else type(flag.default)

@@ -21,7 +21,7 @@ WITHOUT_WEIGHTS = (
 
 
 def no_such_checkpoint(path: Path) -> str:
-    """The message about a missing checkpoint, which lists those that exist, closest names first."""
+    """Say that a checkpoint is missing, and which ones exist, closest names first."""
     folder = path.parent
     if not folder.is_dir():
         return f"{path}: no such checkpoint: the folder {folder} does not exist"
@@ -37,7 +37,7 @@ def no_such_checkpoint(path: Path) -> str:
 
 
 def no_such_weights(path: Path) -> str:
-    """The same for --pretrain_path, with what to do without one."""
+    """Say the same of --pretrain_path, and what to do without one."""
     return (
         f"--pretrain_path {no_such_checkpoint(path)}. docs/recipes.md says where to download the "
         f"released checkpoints; without one, {WITHOUT_WEIGHTS}"
@@ -45,8 +45,8 @@ def no_such_weights(path: Path) -> str:
 
 
 def from_scratch(options: Options, *, n_videos: int, n_nodes: int = 1) -> str | None:
-    """A warning about training from random weights at the default rate, or None where there are
-    enough videos for it."""
+    """Warn of training from random weights at the default rate; None if there are enough videos
+    for it."""
     batch = options.batch_size * options.accumulate * n_nodes
     if "learning_rate" in options.given or (n_videos >= MANY_VIDEOS and batch >= LARGE_BATCH):
         return None
@@ -59,7 +59,7 @@ def from_scratch(options: Options, *, n_videos: int, n_nodes: int = 1) -> str | 
 
 
 def describe_best(options: Options, best: Mapping[str, float] | None) -> str:
-    """The last line of training: the best epoch and its file."""
+    """Return the last line of training: the best epoch and its file."""
     path, epochs = _weights_to_use(options), options.n_epochs
     if best is None:
         return f"trained for {epochs} epochs without validation: {path}"
@@ -70,7 +70,7 @@ def describe_best(options: Options, best: Mapping[str, float] | None) -> str:
 
 
 def _weights_to_use(options: Options) -> Path:
-    """best.pth of a finished training, or its last checkpoint if there was no validation."""
+    """Return best.pth of a finished training, or its last checkpoint if nothing was validated."""
     best = options.result_path / "best.pth"
     if options.no_val or not best.exists():
         return options.result_path / f"save_{options.n_epochs}.pth"
@@ -78,7 +78,7 @@ def _weights_to_use(options: Options) -> Path:
 
 
 def inference_command(options: Options) -> str:
-    """A shell command that scores whole videos with the trained weights."""
+    """Return a shell command that scores whole videos with the trained weights."""
     words: list[object] = [_python(), _here(ROOT / "main.py")]
     for name in names_with(Role.REQUIRED):
         words += [f"--{name}", getattr(options, name)]
@@ -88,8 +88,11 @@ def inference_command(options: Options) -> str:
 
 
 def prediction_command(options: Options, weights: Path, *, has_names: bool) -> str:
-    """A shell command that scores any video. `weights` that this run did not write need the flags
-    that were given here, and a list of class names unless they have them."""
+    """Return a shell command that scores any video.
+
+    `weights` that this run did not write need the flags that were given here, and --labels unless
+    they hold class names.
+    """
     words: list[object] = [_python(), "-m", "util_scripts.predict_video", "VIDEO.mp4"]
     words += ["--checkpoint", weights]
     words += [] if has_names else ["--labels", options.annotation_path]
@@ -101,7 +104,7 @@ def prediction_command(options: Options, weights: Path, *, has_names: bool) -> s
 
 
 def _given(options: Options, names: Collection[str]) -> Iterator[object]:
-    """The flags among `names` that were on the command line, with their values."""
+    """Yield the flags among `names` that were on the command line, with their values."""
     for name in names:
         if name in options.given:
             value = getattr(options, name)
@@ -111,7 +114,7 @@ def _given(options: Options, names: Collection[str]) -> Iterator[object]:
 
 
 def _python() -> str:
-    """This interpreter: python if a shell finds it by that name, else its path."""
+    """Return the name of this interpreter: python if a shell finds it by that, else its path."""
     found = shutil.which("python")
     if found is not None and Path(found).parent == Path(sys.executable).parent:
         return "python"
@@ -119,5 +122,5 @@ def _python() -> str:
 
 
 def _here(path: Path) -> str:
-    """A path relative to the working directory, if it is below it."""
+    """Make a path relative to the working directory, if it is below it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

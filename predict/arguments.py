@@ -27,7 +27,9 @@ def add_classifier_flags(parser: argparse.ArgumentParser) -> None:
         "index JSON",
     )
     title = "needed only for checkpoints that do not hold their options, such as released ones"
-    add_flags(parser.add_argument_group(title), names_with(Role.CLASSIFIER))
+    saved = names_with(Role.CLASSIFIER, without=Role.INFERENCE)
+    add_flags(parser.add_argument_group(title), saved)
+    add_flags(parser.add_argument_group("machine"), names_with(Role.CLASSIFIER | Role.INFERENCE))
 
 
 def classifier_of(options: argparse.Namespace) -> "Classifier":

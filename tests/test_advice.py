@@ -1,4 +1,4 @@
-"""What the program says on what to do next."""
+"""Suggestions for what to do next."""
 
 import shlex
 
@@ -21,11 +21,11 @@ def data(tmp_path_factory):
 
 
 def commands(text):
-    """The command lines that a log offers, as words."""
+    """The suggested commands of a log, as words."""
     return [shlex.split(line) for line in text.splitlines() if line.startswith("    ")]
 
 
-def test_training_ends_with_the_best_epoch_and_the_command_to_go_on_with(data, tmp_path, capsys):
+def test_training_ends_with_the_best_epoch_and_an_inference_command(data, tmp_path, capsys):
     result = tmp_path / "$my result"
     assert small_run(data, "--n_epochs", "3", result=str(result)) == 0
     out = capsys.readouterr().out
@@ -34,19 +34,19 @@ def test_training_ends_with_the_best_epoch_and_the_command_to_go_on_with(data, t
     [[_, script, *flags]] = commands(out)
     assert script == "main.py" and main.main(flags) == 0
     assert len(read_results(result)) == 4
-    # And from there to any video.
+    # The inference suggests a command for any video.
     assert_predicts(capsys.readouterr().out, draw(tmp_path / "a.mp4"))
 
 
 def assert_predicts(text, video):
-    """The command that a log offers works on a video."""
+    """The suggested command of a log works on a video."""
     [[_, *words]] = commands(text)
     words[words.index("VIDEO.mp4")] = video
     done = run_command(*words)
     assert done.status == 0 and f"{video}: 10 frames" in done.stdout, done.text
 
 
-def test_of_a_file_without_names_the_command_says_what_is_missing(data, tmp_path, capsys):
+def test_the_command_names_the_labels_of_a_checkpoint_without_class_names(data, tmp_path, capsys):
     assert small_run(data, "--n_epochs", "1", result=str(tmp_path)) == 0
     state = torch.load(tmp_path / "save_1.pth", weights_only=True)["state_dict"]
     torch.save({"state_dict": state}, tmp_path / "bare.pth")
@@ -58,7 +58,7 @@ def test_of_a_file_without_names_the_command_says_what_is_missing(data, tmp_path
     assert_predicts(out, draw(tmp_path / "a.mp4"))
 
 
-def test_the_command_carries_what_the_checkpoint_does_not_tell(data, tmp_path, capsys):
+def test_the_command_repeats_flags_that_the_checkpoint_does_not_hold(data, tmp_path, capsys):
     flags = ["--n_epochs", "1", "--no_val", "--on_bad_video", "skip", "--output_topk", "1"]
     assert small_run(data, *flags, result=str(tmp_path)) == 0
     out = capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_the_command_carries_what_the_checkpoint_does_not_tell(data, tmp_path, c
     assert not {"--learning_rate", "--model_depth", "--sample_size", "--n_epochs"} & {*words}
 
 
-def test_a_missing_checkpoint_names_those_that_are_there(tmp_path):
+def test_a_missing_checkpoint_lists_those_that_exist(tmp_path):
     for name in (*(f"save_{epoch}.pth" for epoch in range(10, 80, 10)), "best.pth", "train.log"):
         (tmp_path / name).touch()
     with pytest.raises(UserError) as caught:
@@ -84,30 +84,30 @@ def test_a_missing_checkpoint_names_those_that_are_there(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["save_1.pth", "w.safetensors"])
-def test_a_missing_checkpoint_where_there_is_no_other(tmp_path, name):
+def test_a_missing_checkpoint_without_others(tmp_path, name):
     with pytest.raises(UserError, match=f"no such checkpoint, and no others in {tmp_path}$"):
         load_checkpoint(tmp_path / name)
     with pytest.raises(UserError, match=f"the folder {tmp_path}/results does not exist"):
         load_checkpoint(tmp_path / "results" / name)
 
 
-def test_without_the_pretrained_file_there_is_a_way_on(data, tmp_path, capsys):
+def test_a_missing_pretrained_file_comes_with_an_alternative(data, tmp_path, capsys):
     flags = ["--pretrain_path", str(tmp_path / "r3d50_K_200ep.pth"), "--ft_begin_module", "fc"]
     assert small_run(data, *flags, result=str(tmp_path / "res")) == 2
     [error] = capsys.readouterr().err.splitlines()
     assert "docs/recipes.md" in error and "leave out --pretrain_path and --ft_begin_module" in error
-    assert small_run(data, *flags[2:], result=str(tmp_path / "res")) == 2  # as far as most read
+    assert small_run(data, *flags[2:], result=str(tmp_path / "res")) == 2  # half the advice
     [error] = capsys.readouterr().err.splitlines()
     assert "without a checkpoint leave it out" in error and "--learning_rate 0.01" in error
 
 
-def test_the_default_rate_from_random_weights_is_advised_against(data, tmp_path, capsys):
+def test_a_warning_about_the_default_rate_with_random_weights(data, tmp_path, capsys):
     arguments = small_flags(data, "--n_epochs", "1", result=str(tmp_path))
     place = arguments.index("--learning_rate")
     assert main.main([*arguments[:place], *arguments[place + 2 :]]) == 0
     out = capsys.readouterr().out
-    told = "training starts from random weights at --learning_rate 0.1"
-    assert out.index(told) < out.index("epoch 1 of 1: ")
+    warning = "training starts from random weights at --learning_rate 0.1"
+    assert out.index(warning) < out.index("epoch 1 of 1: ")
     assert "for 6 videos in batches of 4 use --learning_rate 0.01" in out
     assert main.main(arguments) == 0  # which gives a rate
     resumed = ["--resume_path", str(tmp_path / "save_1.pth"), "--n_epochs", "2"]

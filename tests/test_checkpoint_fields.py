@@ -22,7 +22,7 @@ OURS = {
 WRONG = ["abc", 0.5, -1, float("nan"), float("inf"), 10**30, [], [1], {}, {"a": "b"}, None, True]
 
 
-def test_what_we_write_is_read():
+def test_our_own_extras_are_read():
     extras = read_extras(OURS, "c.pth")
     assert extras.is_ours and extras.class_names == ["a", "b"] and extras.position["batches"] == 1
     assert extras.scaler == SCALER and read_extras(OURS | {"scaler": {}}, "").scaler is None
@@ -48,7 +48,7 @@ def test_what_we_write_is_read():
         ("n_nodes", 0),
     ],
 )
-def test_other_values_are_named(tmp_path, name, value):
+def test_invalid_values_are_named_in_the_error(tmp_path, name, value):
     with pytest.raises(UserError, match=f"^c.pth: (.*{name}|options)"):
         read_extras(OURS | {name: value}, "c.pth")
     save_checkpoint(tmp_path / "c.pth", {"state_dict": {"w": torch.ones(1)}} | OURS | {name: value})
@@ -56,7 +56,7 @@ def test_other_values_are_named(tmp_path, name, value):
         load_checkpoint(tmp_path / "c.pth")
 
 
-def test_files_of_other_programs_may_keep_anything_under_these_names():
+def test_files_of_other_programs_may_hold_anything_under_these_names():
     content = {"best": 0.9, "position": "end", "class_names": 7}
     extras = read_extras(content, "c.pth")
     assert (extras.is_ours, extras.best, extras.class_names) == (False, None, None)
@@ -101,7 +101,7 @@ def schedules():
 
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("value", ["abc", float("nan"), {"a": 1}, {1: -1}, ["x"]], ids=repr)
-def test_a_schedule_with_a_value_of_another_kind_is_refused(number, value):
+def test_a_schedule_rejects_a_value_of_another_type(number, value):
     scheduler = schedules()[number]
     own = scheduler.state_dict()
     for name in own:

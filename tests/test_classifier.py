@@ -17,13 +17,13 @@ CLIPS = CLIPS.view(2, 3, 8, 32, 32)
 
 @pytest.fixture
 def bare(tmp_path):
-    """A file as the original releases them: five keys at most, no names, no options."""
+    """A file like the released ones of the original: no class names, no options."""
     model = build("resnet", 10, n_classes=3, resnet_widen_factor=0.25)
     torch.save({"arch": "resnet-10", "state_dict": model.state_dict()}, tmp_path / "bare.pth")
     return tmp_path / "bare.pth"
 
 
-def test_a_checkpoint_of_a_run_needs_nothing_beside_it(tmp_path):
+def test_a_checkpoint_of_a_run_needs_no_flags(tmp_path):
     make_dataset(tmp_path)
     assert small_run(tmp_path, "--n_epochs", "1", "--no_max_pool", "--value_scale", "255") == 0
     classifier = load_classifier(tmp_path / "res" / "save_1.pth", flags={"no_cuda": True})
@@ -36,13 +36,13 @@ def test_a_checkpoint_of_a_run_needs_nothing_beside_it(tmp_path):
     assert logits.shape == (2, 2)
 
 
-def test_flags_and_labels_fill_in_what_a_released_file_does_not_tell(bare, tmp_path):
+def test_flags_and_labels_provide_what_a_released_file_does_not_hold(bare, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("1 walk\n2 run fast\n3 7 up\n", encoding="utf-8")
     classifier = load_classifier(bare, labels=names, flags={"sample_size": 40, "no_cuda": True})
     assert classifier.labels == ("walk", "run fast", "7 up")
     assert classifier.options.sample_size == 40
-    assert classifier.options.model_depth == 10  # not the default: the tensors tell
+    assert classifier.options.model_depth == 10  # from the tensors, not the default
     assert load_classifier(bare).labels == ("class 0", "class 1", "class 2")
 
 
@@ -55,12 +55,12 @@ def test_flags_and_labels_fill_in_what_a_released_file_does_not_tell(bare, tmp_p
         ("\ufeff1 a\n2 b", ("a", "b")),
     ],
 )
-def test_lines_are_names_and_lose_their_numbers_if_these_count(tmp_path, text, names):
+def test_line_numbers_are_removed_from_names(tmp_path, text, names):
     (tmp_path / "names.txt").write_text(text, encoding="utf-8")
     assert read_labels(tmp_path / "names.txt") == names
 
 
-def test_an_index_names_its_classes(tmp_path):
+def test_class_names_of_an_index(tmp_path):
     index = {"labels": ["x", "y"], "database": {}}
     (tmp_path / "index.json").write_text(json.dumps(index), encoding="utf-8")
     assert read_labels(tmp_path / "index.json") == ("x", "y")
@@ -76,13 +76,13 @@ def test_an_index_names_its_classes(tmp_path):
         ("a\nb\nc\n", {"model": "densenet", "model_depth": 121}, "resnet"),
     ],
 )
-def test_what_does_not_fit_is_one_line(bare, tmp_path, names, flags, complaint):
+def test_a_contradiction_is_one_line(bare, tmp_path, names, flags, complaint):
     (tmp_path / "names.txt").write_text(names, encoding="utf-8")
     with pytest.raises(UserError, match=complaint):
         load_classifier(bare, labels=tmp_path / "names.txt", flags=flags)
 
 
-def test_other_names_than_the_file_s_are_refused(tmp_path):
+def test_class_names_in_another_order_are_rejected(tmp_path):
     make_dataset(tmp_path)
     assert small_run(tmp_path, "--n_epochs", "1") == 0
     (tmp_path / "names.txt").write_text("b\na\n", encoding="utf-8")

@@ -4,9 +4,11 @@ import json
 from dataclasses import fields
 
 import pytest
+import torch
 
 from datasets.build import build_train_loader, build_window_dataset
 from datasets.index import read_index
+from engine.optim import OPTIMIZERS, SCHEDULES, build_optimization
 from models.catalog import FAMILIES
 from opts import FLAGS, GROUPS, Options, Role, flag, names_with
 from parsing import options_of, parse_opts
@@ -104,3 +106,18 @@ def test_help_needs_no_torch_and_lists_every_flag():
     assert done.status == 0, done.stderr
     for name in FLAGS:
         assert f"--{name}" in done.stdout
+
+
+def test_the_choices_of_optimiser_and_schedule_are_the_rows_of_their_tables():
+    assert FLAGS["optimizer"].allowed == tuple(OPTIMIZERS)
+    assert FLAGS["lr_scheduler"].allowed == tuple(SCHEDULES)
+
+
+def test_a_resumed_value_is_in_the_saved_state_of_its_optimiser_or_schedule():
+    names = [record.state_name for record in FLAGS.values() if record.state_name]
+    states = {}
+    for name in SCHEDULES:
+        options = options_of({"lr_scheduler": name})
+        built = build_optimization(options, torch.nn.Linear(1, 1), torch.amp.GradScaler("cpu"))
+        states |= built.schedule.state_dict() | built.optimizer.param_groups[0]
+    assert set(names) <= set(states)

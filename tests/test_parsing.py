@@ -93,12 +93,26 @@ def test_all_problems_are_reported_together():
         ("--world_size 2", "needs --distributed"),
         ("--cache_features 2", "--ft_begin_module fc --freeze_bn"),
         ("--accumulate 0", "from 1 to a million"),
+        ("--cache_features 2 --distributed", "cannot be combined with --distributed"),
+        ("--nesterov --momentum 0", "needs a --momentum above 0"),
+        ("--input_type flow", "needs --file_type hdf5, not jpg"),
+        ("--dataset activitynet --file_type video", "needs --file_type jpg, not video"),
+        ("--scaled_decode --accimage", "cannot be combined with --accimage"),
+        ("--scaled_decode --file_type video", "cannot be combined with --file_type video"),
+        ("--input_type flow --file_type hdf5 --colorjitter", "flow has no colours"),
+        ("--keep_head", "needs --pretrain_path"),
         ("--no_such_flag", "unrecognized"),
     ],
 )
 def test_contradictions(flags, complaint):
     with pytest.raises(UserError, match=complaint):
         parse_opts([*PATHS, *flags.split()])
+
+
+def test_options_that_a_checkpoint_of_another_family_contradicts():
+    options = parse_opts([*PATHS, "--resume_path", "a.pth", "--resnet_widen_factor", "2"])
+    with pytest.raises(UserError, match="--resnet_widen_factor 2.0: densenet has no such option"):
+        fill_in(options, {"model": "densenet", "model_depth": 121})
 
 
 @pytest.mark.parametrize(

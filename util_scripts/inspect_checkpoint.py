@@ -39,7 +39,7 @@ def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tup
         known = {n: checkpoint.options[n] for n in IN_OPTIONS if n in checkpoint.options}
         yield "trained with", ", ".join(f"{name} {value}" for name, value in known.items())
     else:
-        yield "trained with", "not in the file, which may be one of the original"
+        yield "trained with", "not in the file: the original saves no options"
     if checkpoint.extras.versions:
         yield "written by", ", ".join(f"{k} {v}" for k, v in checkpoint.extras.versions.items())
     if identity is not None:

@@ -59,8 +59,8 @@ def _plain_name(flag: str) -> str:
 
 
 def path_fault(path: Path) -> str | None:
-    """Why no file can have this path, or None. For such a path Path.exists() and the like raise
-    OSError or ValueError."""
+    """Say why no file can have this path, or return None. For such a path Path.exists() and the
+    like raise OSError or ValueError."""
     try:
         raw = os.fsencode(path)
     except UnicodeEncodeError:
@@ -105,18 +105,19 @@ class InputVideo(InputPath):
     """The argparse type of an input of predict_video: a file, folder, pattern, URL or device."""
 
     def __call__(self, text: str) -> str:
-        if not _is_url(text):
+        if not is_url(text):
             expand_user(_path(text))
         return text
 
     def files(self, value: str) -> Iterable[Path]:
-        if _is_url(value):
+        if is_url(value):
             return []
         path = Path(value).expanduser()
         return [path, *map(Path, glob.glob(str(path), recursive=True))]
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Return whether a video input is a URL; file:// names a local file."""
     return bool(URL.match(text)) and not text.lower().startswith("file://")
 
 
@@ -186,7 +187,7 @@ class Parser(FlagParser):
             yield from (Output("", path, kind) for path in files_of(options))
 
     def _values(self, options: argparse.Namespace) -> Iterator[tuple[str, Any, Any]]:
-        """(flag or "", type, value) of every value of every argument."""
+        """Yield (flag or "", type, value) for every value of every argument."""
         for action in self._actions:
             flag = action.option_strings[-1] if action.option_strings else ""
             for value in _flat(getattr(options, action.dest, None)):
@@ -218,5 +219,5 @@ def run(main: Callable[[Sequence[str] | None], int]) -> int:
 
 
 def printable(name: str) -> str:
-    """A name escaped where it would not fit into one line."""
+    """Escape a name that does not fit into one line."""
     return name if name.isprintable() else ascii(name)
