@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Places:
+class Overrides:
     """What the command line names; None means what the run used."""
 
     frames: Path | None = None
@@ -30,8 +30,8 @@ class Places:
     no_cuda: bool = False
 
 
-def open_material(
-    facts: Facts, places: Places, video_ids: Collection[str]
+def open_inputs(
+    facts: Facts, overrides: Overrides, video_ids: Collection[str]
 ) -> tuple[VideoDataset | None, Viewer | None, str]:
     """Open the windows of some videos and the model; returns also why one of them is missing.
 
@@ -39,63 +39,68 @@ def open_material(
     run's records name may have been moved.
     """
     reasons: list[str] = []
-    known = _attempt(
-        lambda: _classifier(facts, places), "No heat maps", reasons, places.checkpoint is not None
+    classifier = _attempt(
+        lambda: _classifier(facts, overrides),
+        "No heat maps",
+        reasons,
+        is_required=overrides.checkpoint is not None,
     )
     dataset = _attempt(
-        lambda: _dataset(facts, places, known, video_ids),
+        lambda: _dataset(facts, overrides, classifier, video_ids),
         "No frames",
         reasons,
-        places.frames is not None,
+        is_required=overrides.frames is not None,
     )
-    viewer = None if known is None else _viewer(known, places.layer)
+    viewer = None if classifier is None else _viewer(classifier, overrides.layer)
     return dataset, viewer, " ".join(reasons)
 
 
-def _attempt(open_it: Callable[[], T], what: str, reasons: list[str], asked_for: bool) -> T | None:
+def _attempt(
+    open_it: Callable[[], T], what: str, reasons: list[str], *, is_required: bool
+) -> T | None:
     try:
         return open_it()
     except UserError as error:
-        if asked_for:
+        if is_required:
             raise
         reasons.append(f"{what}: {error}.")
         return None
 
 
-def _classifier(facts: Facts, places: Places) -> Classifier:
-    path = places.checkpoint or facts.provenance.checkpoint
+def _classifier(facts: Facts, overrides: Overrides) -> Classifier:
+    path = overrides.checkpoint or facts.provenance.checkpoint
     if path is None:
         raise UserError("the checkpoint of the run is not known: give it with --checkpoint")
     # Another checkpoint may hold another model, which the run's options do not describe.
-    saved = facts.provenance.options if places.checkpoint is None else {}
+    saved = facts.provenance.options if overrides.checkpoint is None else {}
     flags = {name: saved[name] for name in names_with(Role.CLASSIFIER) if name in saved}
-    flags |= {"no_cuda": places.no_cuda, "precision": "fp32"}
+    flags |= {"no_cuda": overrides.no_cuda, "precision": "fp32"}
     labels = facts.index.path if facts.index is not None else None
-    found = load_classifier(path, labels=labels, flags=flags)
-    check_class_names(found.checkpoint, facts.labels, labels or facts.folder)
-    return found
+    classifier = load_classifier(path, labels=labels, flags=flags)
+    check_class_names(classifier.checkpoint, facts.labels, labels or facts.folder)
+    return classifier
 
 
-def _viewer(known: Classifier, layer: str | None) -> Viewer:
-    if layer is not None and layer not in dict(known.model.named_modules()):
-        names = ", ".join(name for name, _ in known.model.named_children())
+def _viewer(classifier: Classifier, layer: str | None) -> Viewer:
+    if layer is not None and layer not in dict(classifier.model.named_modules()):
+        names = ", ".join(name for name, _ in classifier.model.named_children())
         raise UserError(f"--layer {layer}: no such module; choose {names} or one inside these")
-    return Viewer(known.model, known.device, known.options.model, layer)
+    return Viewer(classifier.model, classifier.device, classifier.options.model, layer)
 
 
 def _dataset(
-    facts: Facts, places: Places, known: Classifier | None, video_ids: Collection[str]
+    facts: Facts, overrides: Overrides, classifier: Classifier | None, video_ids: Collection[str]
 ) -> VideoDataset:
     saved = facts.provenance.options
-    frames = places.frames or saved.get("video_path")
+    frames = overrides.frames or saved.get("video_path")
     if frames is None:
         raise UserError("the folder of frames is not known: give it with --frames")
     if facts.index is None:
         raise UserError("the index that lists the videos is missing")
     values = {name: saved[name] for name in names_with(Role.PIXELS) if name in saved}
-    if known is not None:  # whose clips may differ from the run's
+    if classifier is not None:  # whose clips may differ from the run's
         names = (*names_with(Role.CLIP_SHAPE), "input_type")
-        values |= {name: getattr(known.options, name) for name in names}
+        values |= {name: getattr(classifier.options, name) for name in names}
     options = options_of(values | {"video_path": Path(frames).absolute()})
     index = narrowed(facts.index, video_ids)
     return build_window_dataset(options, index, canonical_subset(facts.subset))

@@ -60,12 +60,12 @@ def _page_of(options: argparse.Namespace) -> Path:
 def _strips(facts: Facts, options: argparse.Namespace) -> dict[str, Any]:
     if options.strips == 0:
         return {"reason": "--strips 0"}
-    from reporting.inputs import Places, open_material
+    from reporting.inputs import Overrides, open_inputs
     from reporting.strips import groups_of, ids_of, make_strips
 
-    places = Places(options.frames, options.checkpoint, options.layer, options.no_cuda)
+    overrides = Overrides(options.frames, options.checkpoint, options.layer, options.no_cuda)
     ids = ids_of(facts, groups_of(facts, options.strips))
-    dataset, viewer, reasons = open_material(facts, places, ids)
+    dataset, viewer, reasons = open_inputs(facts, overrides, ids)
     return make_strips(facts, options.strips, dataset=dataset, viewer=viewer, reasons=reasons)
 
 
