@@ -17,7 +17,7 @@ from evaluation.metrics import (
     wilson_interval,
 )
 from reporting.facts import Facts, Table
-from reporting.tables import TwoClasses
+from reporting.tables import BinaryResult
 from utils.plotting import LITERAL
 from utils.reading import shown_name
 
@@ -217,33 +217,33 @@ def reliability(found: Calibration) -> Chart:
     return draw("reliability", f"Reliability diagram: {summary}.", paint)
 
 
-def roc(two: TwoClasses) -> Chart:
+def roc(result: BinaryResult) -> Chart:
     """Plot the ROC curve, with the thresholds of the table marked."""
-    x, y = roc_curve(two.counts)
+    x, y = roc_curve(result.counts)
 
     def paint(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
         axes.plot(x, y, color=LINES[0])
-        _mark(axes, [(c.false_positive_rate, c.recall) for c in two.choices])
+        _mark(axes, [(c.false_positive_rate, c.recall) for c in result.choices])
         axes.set(xlabel="false positive rate", ylabel="true positive rate (recall)")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), title=f"ROC, AUC {auc(x, y):.3f}")
 
-    return draw("roc", f"ROC curve of {shown_name(two.positive)}: area {auc(x, y):.3f}.", paint)
+    return draw("roc", f"ROC curve of {shown_name(result.positive)}: area {auc(x, y):.3f}.", paint)
 
 
-def precision_recall(two: TwoClasses) -> Chart:
-    precision, recall = precision_recall_curve(two.counts)
-    area = average_precision(two.counts)
+def precision_recall(result: BinaryResult) -> Chart:
+    precision, recall = precision_recall_curve(result.counts)
+    area = average_precision(result.counts)
 
     def paint(axes: "Axes") -> None:
-        share = two.counts.n_positives / (two.counts.n_positives + two.counts.n_negatives)
+        share = result.counts.n_positives / (result.counts.n_positives + result.counts.n_negatives)
         axes.axhline(share, color=FAINT, linestyle="--", linewidth=1.2)
         axes.step(recall, precision, where="pre", color=LINES[0])
-        _mark(axes, [(c.recall, c.precision) for c in two.choices])
+        _mark(axes, [(c.recall, c.precision) for c in result.choices])
         axes.set(xlabel="recall", ylabel="precision", title=f"Precision-recall, average {area:.3f}")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
 
-    alt = f"Precision-recall curve of {shown_name(two.positive)}: average precision {area:.3f}."
+    alt = f"Precision-recall curve of {shown_name(result.positive)}: average precision {area:.3f}."
     return draw("precision", alt, paint)
 
 

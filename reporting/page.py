@@ -20,11 +20,11 @@ from reporting.facts import Facts
 from reporting.short_paths import ShortPaths
 from reporting.tables import (
     SHOWN_CLASSES,
+    binary_result,
     class_rows,
     confused_pairs,
     shown_matrix,
     too_few,
-    two_classes,
 )
 from utils.outputs import REPORT_MARK
 from utils.progress_bar import duration
@@ -68,7 +68,7 @@ def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = No
         confusion=_confusion(facts),
         classes=_classes(facts),
         reliability=_reliability(facts),
-        two=_two_classes(facts, positive),
+        binary=_binary(facts, positive),
         strips=strips,
         time=_time(facts),
         made_by=_made_by(facts),
@@ -177,17 +177,17 @@ def _reliability(facts: Facts) -> dict[str, Any] | None:
     }
 
 
-def _two_classes(facts: Facts, positive: str | None) -> dict[str, Any] | None:
+def _binary(facts: Facts, positive: str | None) -> dict[str, Any] | None:
     if len(facts.labels) != 2 or facts.accuracy is None:
         return None
     try:
-        two = two_classes(facts, positive)
+        result = binary_result(facts, positive)
     except ValueError as error:
         return {"reason": str(error)}
-    sides = [two.counts.n_positives, two.counts.n_negatives]
-    if (reason := too_few(sides, [two.positive, two.negative])) is not None:
+    sides = [result.counts.n_positives, result.counts.n_negatives]
+    if (reason := too_few(sides, [result.positive, result.negative])) is not None:
         return {"reason": reason}
-    return {"two": two, "charts": [charts.roc(two), charts.precision_recall(two)]}
+    return {"result": result, "charts": [charts.roc(result), charts.precision_recall(result)]}
 
 
 def _time(facts: Facts) -> dict[str, Any] | None:

@@ -52,7 +52,7 @@ def class_rows(facts: Facts) -> list[ClassRow]:
     return sorted(rows, key=lambda row: (row.accuracy, -row.n, row.label))
 
 
-class Pair(NamedTuple):
+class ConfusedPair(NamedTuple):
     """A true class and the class it was predicted as."""
 
     truth: str
@@ -61,14 +61,14 @@ class Pair(NamedTuple):
     share: float  # of the true class's videos that have a result
 
 
-def confused_pairs(matrix: np.ndarray, labels: Sequence[str], limit: int) -> list[Pair]:
+def confused_pairs(matrix: np.ndarray, labels: Sequence[str], limit: int) -> list[ConfusedPair]:
     """List the pairs with the most mistakes; smaller classes first in ties."""
     totals = matrix.sum(axis=1)
     wrong = matrix * ~np.eye(len(matrix), dtype=bool)
     truths, predictions = np.nonzero(wrong)
     order = np.lexsort((predictions, truths, totals[truths], -wrong[truths, predictions]))[:limit]
     return [
-        Pair(labels[t], labels[p], int(wrong[t, p]), float(wrong[t, p] / totals[t]))
+        ConfusedPair(labels[t], labels[p], int(wrong[t, p]), float(wrong[t, p] / totals[t]))
         for t, p in zip(truths[order].tolist(), predictions[order].tolist(), strict=True)
     ]
 
@@ -111,7 +111,7 @@ class Choice(NamedTuple):
     accuracy: float
 
 
-class TwoClasses(NamedTuple):
+class BinaryResult(NamedTuple):
     """A two-class result as the detection of one class."""
 
     positive: str
@@ -121,7 +121,7 @@ class TwoClasses(NamedTuple):
     n_without_score: int  # videos whose score for the positive class was not saved
 
 
-def two_classes(facts: Facts, positive: str | None) -> TwoClasses:
+def binary_result(facts: Facts, positive: str | None) -> BinaryResult:
     """Find thresholds for the class `positive`, by default the rarer one, or the first.
 
     Raises ValueError, with the reason, if there is no threshold to choose.
@@ -138,7 +138,7 @@ def two_classes(facts: Facts, positive: str | None) -> TwoClasses:
             "the scores of both classes were not saved: run inference with --output_topk 2 or more"
         )
     counts = thresholds_of(videos.targets[is_used] == number, scores[is_used])
-    return TwoClasses(
+    return BinaryResult(
         facts.labels[number],
         facts.labels[1 - number],
         counts,

@@ -42,38 +42,38 @@ def extract(root, out, *flags):
     return extract_features.main([*files, *model, *FLAGS, *MACHINE, *flags])
 
 
-def test_the_head_makes_the_scores_of_inference_out_of_them(root, tmp_path, capsys):
+def test_the_head_turns_features_into_the_scores_of_inference(root, tmp_path, capsys):
     assert extract(root, tmp_path / "f.npz", "--per", "window") == 0
     assert "f.npz: 6 vectors of 128 numbers, one per window" in capsys.readouterr().out
-    held = np.load(tmp_path / "f.npz")
-    assert held["video_ids"].tolist() == ["a_1"] * 3 + ["b_1"] * 3
-    assert held["labels"].tolist() == [0] * 3 + [1] * 3
-    assert held["segments"].tolist() == [[1, 9], [9, 17], [17, 21]] * 2
-    assert held["label_names"].tolist() == ["a", "b"] and held["features"].dtype == np.float32
+    data = np.load(tmp_path / "f.npz")
+    assert data["video_ids"].tolist() == ["a_1"] * 3 + ["b_1"] * 3
+    assert data["labels"].tolist() == [0] * 3 + [1] * 3
+    assert data["segments"].tolist() == [[1, 9], [9, 17], [17, 21]] * 2
+    assert data["label_names"].tolist() == ["a", "b"] and data["features"].dtype == np.float32
 
     resumed = ["--resume_path", str(root / "c.pth"), "--no_train", "--no_val", "--inference"]
     flags = [*resumed, "--inference_stride", "8", "--output_topk", "0"]
     assert small_run(root, *flags, "--inference_no_average", result=str(tmp_path)) == 0
     head = load_classifier(root / "c.pth").model.fc.cpu()
-    scores = head(torch.from_numpy(held["features"])).softmax(1).detach().numpy()
+    scores = head(torch.from_numpy(data["features"])).softmax(1).detach().numpy()
     for video, entries in read_results(tmp_path / "val.json").items():
-        for row, entry in zip(scores[held["video_ids"] == video], entries, strict=True):
+        for row, entry in zip(scores[data["video_ids"] == video], entries, strict=True):
             found = {score["label"]: score["score"] for score in entry["result"]}
             np.testing.assert_allclose(row, [found["a"], found["b"]], atol=1e-5)
 
 
-def test_a_video_s_vector_is_the_mean_of_its_windows_and_hdf5_holds_the_same(root, tmp_path):
+def test_a_video_s_vector_is_the_mean_of_its_windows_also_in_hdf5(root, tmp_path):
     assert extract(root, tmp_path / "w.npz", "--per", "window") == 0
     assert extract(root, tmp_path / "made" / "v.h5") == 0
     windows = np.load(tmp_path / "w.npz")
-    with h5py.File(tmp_path / "made" / "v.h5") as held:
-        assert held["video_ids"].asstr()[:].tolist() == ["a_1", "b_1"]
-        assert held["label_names"].asstr()[:].tolist() == ["a", "b"]
-        assert held["labels"][:].tolist() == [0, 1]
-        assert held["segments"][:].tolist() == [[1, 21]] * 2
+    with h5py.File(tmp_path / "made" / "v.h5") as data:
+        assert data["video_ids"].asstr()[:].tolist() == ["a_1", "b_1"]
+        assert data["label_names"].asstr()[:].tolist() == ["a", "b"]
+        assert data["labels"][:].tolist() == [0, 1]
+        assert data["segments"][:].tolist() == [[1, 21]] * 2
         expected = windows["features"].reshape(2, 3, -1).mean(1)
-        np.testing.assert_allclose(held["features"][:], expected, atol=1e-6)
-        about = json.loads(held["about"].asstr()[()])
+        np.testing.assert_allclose(data["features"][:], expected, atol=1e-6)
+        about = json.loads(data["about"].asstr()[()])
     assert (about["layer"], about["per"], about["subset"]) == ("input of fc", "video", "validation")
     assert about["sample_size"] == 32 and about["checkpoint"] == str(root / "c.pth")
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["v.h5"]
@@ -81,7 +81,7 @@ def test_a_video_s_vector_is_the_mean_of_its_windows_and_hdf5_holds_the_same(roo
 
 
 @pytest.mark.parametrize(("layer", "width"), [("bn1", 16), ("layer2.0.conv1", 32), ("fc", 2)])
-def test_a_layer_s_own_output_averaged_over_time_and_space(root, tmp_path, layer, width):
+def test_the_output_of_a_layer_is_averaged_over_time_and_space(root, tmp_path, layer, width):
     assert extract(root, tmp_path / "f.npz", "--layer", layer, "--per", "window") == 0
     features = np.load(tmp_path / "f.npz")["features"]
     assert features.shape == (6, width)
@@ -102,7 +102,7 @@ def test_a_layer_s_own_output_averaged_over_time_and_space(root, tmp_path, layer
     np.testing.assert_allclose(features[0], expected[0].numpy(), atol=1e-5)
 
 
-def test_layers_that_are_not_there(root, tmp_path):
+def test_unknown_layers(root, tmp_path):
     for layer, complaint in (
         ("layer7", "choose from conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4"),
         ("layer4.3", "layer4 contains layer4.0$"),
@@ -113,7 +113,7 @@ def test_layers_that_are_not_there(root, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_names_that_are_no_text(root, tmp_path):
+def test_names_that_are_not_valid_utf8(root, tmp_path):
     index = make_dataset(tmp_path, train=1, val=1)
     index["database"]["b_\udcff"] = index["database"].pop("b_1")
     (tmp_path / "index.json").write_text(json.dumps(index), encoding="utf-8")
@@ -121,13 +121,13 @@ def test_names_that_are_no_text(root, tmp_path):
     for name in ("c.pth", "names.txt"):
         (tmp_path / name).symlink_to(root / name)
     assert extract(tmp_path, tmp_path / "f.h5") == 0
-    with h5py.File(tmp_path / "f.h5") as held:
-        assert held["video_ids"][:].tolist() == [b"a_1", b"b_\xff"]
+    with h5py.File(tmp_path / "f.h5") as data:
+        assert data["video_ids"][:].tolist() == [b"a_1", b"b_\xff"]
     assert extract(tmp_path, tmp_path / "f.npz") == 0
     assert np.load(tmp_path / "f.npz")["video_ids"].tolist() == ["a_1", "b_\udcff"]
 
 
-def test_videos_that_can_t_be_read_are_left_out_on_request_alone(root, tmp_path, capsys):
+def test_unreadable_videos_are_skipped_only_on_request(root, tmp_path, capsys):
     make_dataset(tmp_path, train=1, val=2)
     make_frames(tmp_path / "jpg" / "a" / "a_1", 10)
     (tmp_path / "jpg" / "a" / "a_1" / "image_00012.jpg").write_bytes(b"no picture")
@@ -138,18 +138,18 @@ def test_videos_that_can_t_be_read_are_left_out_on_request_alone(root, tmp_path,
     assert not list(tmp_path.glob("*f.hdf5"))
     assert extract(tmp_path, tmp_path / "f.hdf5", "--on_bad_video", "skip") == 0
     assert "1 samples could not be read" in capsys.readouterr().out
-    with h5py.File(tmp_path / "f.hdf5") as held:
-        assert held["video_ids"].asstr()[:].tolist() == ["a_2", "b_1", "b_2"]
-        assert held["features"].shape == (3, 128)
+    with h5py.File(tmp_path / "f.hdf5") as data:
+        assert data["video_ids"].asstr()[:].tolist() == ["a_2", "b_1", "b_2"]
+        assert data["features"].shape == (3, 128)
 
 
-def test_a_name_that_tells_no_format_is_refused_at_once(root, tmp_path):
+def test_an_unknown_suffix_is_rejected_before_loading(root, tmp_path):
     with pytest.raises(UserError, match="f.csv: the file name must end in .npz or .hdf5 or .h5"):
         extract(root, tmp_path / "f.csv", "--checkpoint", "gone.pth")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
-def test_a_full_disk_gives_one_line_and_leaves_nothing(root, tmp_path, suffix):
+def test_a_full_disk_gives_one_line_and_no_file(root, tmp_path, suffix):
     model = ("--checkpoint", root / "c.pth", "--labels", root / "names.txt")
     files = (root / "index.json", root / "jpg", tmp_path / f"f{suffix}")
     ended = run_util(

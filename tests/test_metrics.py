@@ -14,12 +14,12 @@ def test_topk_hits_agree_with_sorting():
         np.testing.assert_array_equal(topk_hits(scores, targets, k), expected)
 
 
-def test_of_equal_scores_the_lower_class_comes_first():
+def test_the_lower_class_number_wins_ties():
     scores = np.array([[0.5, 0.5]] * 2)
     assert topk_hits(scores, np.array([0, 1]), 1).tolist() == [True, False]
 
 
-def test_nan_and_missing_labels_are_no_hits():
+def test_nan_and_missing_labels_are_misses():
     nan = np.nan
     scores = np.array([[nan, nan], [nan, 0.1], [nan, 0.1], [0.9, nan], [0.9, 0.1]])
     hits = topk_hits(scores, np.array([0, 1, 0, 1, -1]), 1)
@@ -31,7 +31,7 @@ def test_no_samples():
     assert topk_hits(np.zeros((0, 3)), np.zeros(0, np.int64), 1).shape == (0,)
 
 
-def test_mean_class_accuracy_weighs_classes_equally():
+def test_mean_class_accuracy_weights_classes_equally():
     hits = np.array([True, True, True, False, False])
     targets = np.array([0, 0, 0, 0, 5])
     assert mean_class_accuracy(hits, targets) == pytest.approx((0.75 + 0.0) / 2)
@@ -54,13 +54,13 @@ def test_wilson_interval(successes, n, expected):
     assert wilson_interval(successes, n) == pytest.approx(expected, abs=1e-6)
 
 
-def test_wilson_bounds_are_where_the_sample_is_just_not_surprising():
+def test_wilson_bounds_solve_the_score_equation():
     for bound in wilson_interval(250, 304):
         deviation = abs(250 / 304 - bound) / (bound * (1 - bound) / 304) ** 0.5
         assert deviation == pytest.approx(1.959964, abs=1e-6)
 
 
-def test_wilson_interval_of_another_confidence():
+def test_wilson_interval_with_another_confidence():
     low, high = wilson_interval(50, 100, 0.5)
     assert 0.46 < low < 0.47 and 0.53 < high < 0.54
     with pytest.raises(ValueError, match="at least one"):

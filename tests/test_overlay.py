@@ -20,7 +20,7 @@ def checkpoint(tmp_path_factory):
 
 
 def read(path):
-    """(frames as uint8 (H, W, 3), the reader)"""
+    """Return (frames as uint8 (H, W, 3), the reader)."""
     reader = VideoReader(Ffmpeg(), find_inputs([str(path)])[0], SQUARE_PIXELS)
     return [frame.pixels.permute(1, 2, 0).numpy() for frame in reader], reader
 

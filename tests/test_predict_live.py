@@ -1,4 +1,4 @@
-"""predict_video on a stream that comes in its own time: a pipe that ffmpeg fills."""
+"""predict_video on a live stream: a named pipe that ffmpeg writes to."""
 
 import csv
 import json
@@ -24,8 +24,8 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def heard_ctrl_c():
-    """A shell that starts the tests in the background has SIGINT ignored, also by its children."""
+def sigint_enabled():
+    """Enable SIGINT: a shell that starts the tests in the background disables it for them."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -33,7 +33,7 @@ def heard_ctrl_c():
 
 @pytest.fixture
 def camera(tmp_path):
-    """A function that starts a camera: the pipe that it fills with so many seconds, or for ever."""
+    """A function that starts a camera and returns its pipe; it runs for `seconds` or endlessly."""
     ffmpeg, threads = Ffmpeg(), []
 
     def start(seconds=None):
@@ -64,20 +64,22 @@ def rows_of(table):
         return list(csv.DictReader(file))
 
 
-def test_events_of_a_stream_are_told_as_it_runs(checkpoint, camera, tmp_path, capsys):
+def test_events_of_a_stream_are_printed_while_it_runs(checkpoint, camera, tmp_path, capsys):
     arguments = ("--threshold", "0.0001", "--alert", "b", "--json", tmp_path / "a.json")
     assert predict(checkpoint, camera(2), *arguments, "--stride", "8") == 0
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
     (event,) = video["events"]
-    assert len(video["windows"]) + video["skipped_windows"] == 7  # of 50 frames: 6, and the rest
+    assert (
+        len(video["windows"]) + video["skipped_windows"] == 7
+    )  # 50 frames: 6 and a last, looped one
     assert event["end"] == video["windows"][-1]["end"] == pytest.approx(2, abs=0.1)
-    assert " b begins (" in told.err
-    (line,) = [line for line in told.out.splitlines() if " event  " in line]
+    assert " b begins (" in printed.err
+    (line,) = [line for line in printed.out.splitlines() if " event  " in line]
     assert line.endswith("  b") and line.startswith(time.strftime("%Y-"))
 
 
-def test_ctrl_c_ends_a_stream_with_what_came_until_then(checkpoint, camera, tmp_path, capsys):
+def test_ctrl_c_ends_a_stream_with_the_results_so_far(checkpoint, camera, tmp_path, capsys):
     table = tmp_path / "a.csv"
 
     def interrupt():
@@ -90,15 +92,15 @@ def test_ctrl_c_ends_a_stream_with_what_came_until_then(checkpoint, camera, tmp_
     pipe = camera()
     assert predict(checkpoint, pipe, "--csv", table, "--json", tmp_path / "a.json") == 0
     thread.join()
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
     assert video["problem"] == "interrupted"
     assert len(video["windows"]) == len(rows_of(table)) >= 2
-    assert "interrupted" in told.err and f"{pipe}: " in told.out.splitlines()[-4]
+    assert "interrupted" in printed.err and f"{pipe}: " in printed.out.splitlines()[-4]
     assert len(video["results"]) == 3
 
 
-def test_ctrl_c_during_a_file_keeps_the_results_and_tells_it_by_the_status(
+def test_ctrl_c_during_a_file_keeps_the_results_and_exits_with_130(
     checkpoint, tmp_path, monkeypatch
 ):
     from predict.writers import CsvWriter
@@ -117,9 +119,7 @@ def test_ctrl_c_during_a_file_keeps_the_results_and_tells_it_by_the_status(
     assert video["problem"] == "interrupted" and video["results"]
 
 
-def test_a_stream_that_ends_before_its_first_window_is_looped_as_a_short_video_is(
-    checkpoint, camera, tmp_path
-):
+def test_a_stream_shorter_than_a_window_is_looped(checkpoint, camera, tmp_path):
     assert predict(checkpoint, camera(0.2), "--json", tmp_path / "a.json") == 0
     (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
     assert video["frames"] == 5 and len(video["windows"]) == 1

@@ -1,4 +1,4 @@
-"""predict_video against main.py --inference on extracted frames, and what it says of bad input."""
+"""predict_video compared with main.py --inference on extracted frames; handling of bad input."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ from util_scripts.predict_video import main as predict_video
 pytestmark = pytest.mark.numeric
 
 LABELS = ("a", "b", "c")
-SAME = 0.02  # what JPEG may change of a score
+SAME = 0.02  # tolerance for the loss of JPEG in a score
 CPU = ("--no_cuda", "--precision", "fp32")
 MODEL = {
     "model_depth": 10, "resnet_widen_factor": 0.25, "sample_size": 32, "sample_duration": 8,
@@ -38,7 +38,7 @@ MODEL = {
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A model of random weights whose head is large, so that videos differ in their scores."""
+    """A model with random weights and a scaled-up head, so that videos differ in their scores."""
     path = tmp_path_factory.mktemp("model") / "best.pth"
     write_checkpoint(path, **MODEL)
     return path
@@ -68,7 +68,7 @@ def predicted(checkpoint, root, *arguments):
 
 
 def inferred(checkpoint, root, videos, *flags):
-    """{file name without extension: main.py's entries} from extracted frames."""
+    """Run main.py --inference on extracted frames: {file name without extension: entries}."""
     generate_video_jpgs([str(videos), str(root / "jpg"), "own"])
     database = {}
     for folder in (root / "jpg").iterdir():
@@ -91,7 +91,7 @@ def inferred(checkpoint, root, videos, *flags):
 
 
 def check_equal(videos, results):
-    """The same videos have scores, which differ by what JPEG loses."""
+    """Check that the same videos have scores, and that they are equal up to the loss of JPEG."""
     scored = {Path(name).stem: video for name, video in videos.items() if video["results"]}
     assert scored.keys() == results.keys()
     for name, entries in results.items():
@@ -113,12 +113,12 @@ def videos(tmp_path):
 
 
 @pytest.mark.parametrize("stride", ["3", "16"])
-def test_scores_are_those_of_inference(checkpoint, videos, tmp_path, stride):
+def test_scores_equal_those_of_inference(checkpoint, videos, tmp_path, stride):
     status, ours = predicted(checkpoint, tmp_path, videos, "--stride", stride)
     assert status == 0
     check_equal(ours, inferred(checkpoint, tmp_path, videos, "--inference_stride", stride))
     firsts = [video["results"][0]["score"] for video in ours.values()]
-    assert max(firsts) - min(firsts) > SAME  # or any score would do
+    assert max(firsts) - min(firsts) > SAME  # otherwise the comparison proves nothing
     assert len(ours["long.mp4"]["windows"]) == (7 if stride == "3" else 2)
 
 
@@ -143,7 +143,7 @@ def test_windows_have_frame_numbers_and_times(checkpoint, videos, tmp_path, caps
 
 
 def test_times_are_the_video_s_timestamps(checkpoint, tmp_path):
-    """A pause of three seconds in a phone's video is there in the times."""
+    """A pause of three seconds in the timestamps, as in videos of phones, is kept."""
     pause = ("-vf", "setpts=PTS+gt(N\\,9)*3/TB", "-fps_mode", "passthrough", "-c:v", "libx264")
     path = draw(tmp_path / "a.mp4", seconds=2, rate=10, extra=pause)
     _, ours = predicted(checkpoint, tmp_path, path)
@@ -161,11 +161,11 @@ def test_undecodable_videos_are_reported_and_the_others_scored(
     draw(videos / "still.gif", seconds=0.1)
     draw_sound(videos / "sound.wav")
     status, ours = predicted(checkpoint, tmp_path, videos)
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert status == 1
-    assert f"{videos}/empty.avi: an empty file" in told and f"{videos}/noise.mp4: " in told
-    assert "skipped 3 files that are not videos" in told
-    assert "no scores for 2 of 11 videos" in told
+    assert f"{videos}/empty.avi: an empty file" in printed and f"{videos}/noise.mp4: " in printed
+    assert "skipped 3 files that are not videos" in printed
+    assert "no scores for 2 of 11 videos" in printed
     check_equal(ours, inferred(checkpoint, tmp_path, videos))
 
 
@@ -175,7 +175,7 @@ def test_a_picture_given_by_name_is_an_error(checkpoint, tmp_path, capsys):
     assert f"{picture}: a picture, not a video" in capsys.readouterr().err
 
 
-def test_rotation_and_a_change_of_size(checkpoint, tmp_path):
+def test_rotated_videos_and_changing_sizes(checkpoint, tmp_path):
     videos = tmp_path / "videos"
     upright = draw(tmp_path / "upright.mp4", seconds=2)
     turn = ["-display_rotation:v:0", "90", *input_of(upright), "-c", "copy"]
@@ -232,7 +232,7 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_url_gives_what_its_file_gives(checkpoint, tmp_path, capsys):
+def test_a_url_gives_the_same_windows_as_its_file(checkpoint, tmp_path, capsys):
     local = shutil.copy(draw(tmp_path / "web/a.mkv", seconds=2), tmp_path / "local.mkv")
     handler = partial(Quiet, directory=str(tmp_path / "web"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -241,9 +241,9 @@ def test_a_url_gives_what_its_file_gives(checkpoint, tmp_path, capsys):
         urls = [f"http://me:secret@{place}/{name}" for name in ("a.mkv", "none.mkv")]
         status, ours = predicted(checkpoint, tmp_path, *urls, local)
         server.shutdown()
-    told = capsys.readouterr()
-    assert status == 1 and f"http://{place}/none.mkv: " in told.err and "404" in told.err
-    assert "secret" not in told.out + told.err + (tmp_path / "out.json").read_text()
+    printed = capsys.readouterr()
+    assert status == 1 and f"http://{place}/none.mkv: " in printed.err and "404" in printed.err
+    assert "secret" not in printed.out + printed.err + (tmp_path / "out.json").read_text()
     assert ours["a.mkv"]["windows"] == ours["local.mkv"]["windows"] != []
 
 
@@ -283,7 +283,7 @@ def test_no_output_replaces_an_input(checkpoint, tmp_path, flag):
     assert [path.read_bytes() for path in (video, other, labels, checkpoint)] == before
 
 
-def test_outputs_replace_those_of_an_earlier_run(checkpoint, tmp_path):
+def test_outputs_of_an_earlier_run_are_replaced(checkpoint, tmp_path):
     video = draw(tmp_path / "a.mp4")
     outputs = [tmp_path / name for name in ("a.csv", "a.json", "out.mp4", "out.mkv", "out.avi")]
     for output in outputs:
@@ -294,7 +294,7 @@ def test_outputs_replace_those_of_an_earlier_run(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.json", "a.mp4"])
-def test_a_full_disk_leaves_the_earlier_output_whole(checkpoint, tmp_path, name):
+def test_a_full_disk_keeps_the_earlier_output(checkpoint, tmp_path, name):
     video = draw(tmp_path / "videos/v.mp4", seconds=3, size="320x240")
     flag = {".csv": "--csv", ".json": "--json"}.get(Path(name).suffix, "--overlay")
     assert predict(checkpoint, video, flag, tmp_path / name) == 0
@@ -321,7 +321,7 @@ def test_files_are_complete_up_to_a_closed_stdout(checkpoint, tmp_path, more):
     assert video["video"].endswith("a.mp4") and len(video["windows"]) == 1
 
 
-def test_a_table_into_a_pipe_comes_row_by_row(checkpoint, tmp_path):
+def test_csv_is_written_to_a_pipe_row_by_row(checkpoint, tmp_path):
     video = draw(tmp_path / "a.mp4", seconds=3)
     arguments = [video, "--checkpoint", checkpoint, *CPU, "--topk", "1", "--csv"]
     done = run_util("predict_video", *arguments, "/dev/stdout")
@@ -332,7 +332,7 @@ def test_a_table_into_a_pipe_comes_row_by_row(checkpoint, tmp_path):
     assert full.stderr == "error: /dev/full: can't be written: No space left on device\n"
 
 
-def test_a_model_of_flow_is_refused(tmp_path):
+def test_a_flow_model_is_rejected(tmp_path):
     write_checkpoint(tmp_path / "flow.pth", input_type="flow", **MODEL)
     with pytest.raises(UserError, match="optical flow"):
         predict(tmp_path / "flow.pth", draw(tmp_path / "a.avi"))

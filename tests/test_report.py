@@ -13,11 +13,11 @@ from evaluation.results import write_results
 from reporting.charts import draw
 from reporting.facts import read_facts, read_log
 from reporting.tables import (
+    binary_result,
     class_rows,
     confused_pairs,
     most_uncertain,
     shown_matrix,
-    two_classes,
     worst_mistakes,
 )
 from util_scripts import report
@@ -169,7 +169,7 @@ def test_the_threshold_needs_the_scores_of_both_classes(tmp_path, kept):
     scores = [{0: 0.7, 1: 0.3}, {0: 0.4, 1: 0.6}]
     facts = make_results(tmp_path, ["a", "b"], [1, 1], scores, kept=kept)
     with pytest.raises(ValueError, match="both classes must occur|--output_topk 2"):
-        two_classes(facts, "a")
+        binary_result(facts, "a")
     assert "Not shown: " in page_of(tmp_path).text
 
 
@@ -253,9 +253,9 @@ def test_each_threshold_is_the_best_for_its_criterion(tmp_path):
     )
     answers = [{0: float(s), 1: float(1 - s)} for s in scores]
     facts = make_results(tmp_path, ["yes", "no"], truths.tolist(), answers)
-    two = two_classes(facts, "yes")
+    result = binary_result(facts, "yes")
     positive = truths == 0
-    found = {choice.criterion: choice for choice in two.choices}
+    found = {choice.criterion: choice for choice in result.choices}
 
     def outcome(threshold):
         called = scores >= threshold
@@ -266,7 +266,7 @@ def test_each_threshold_is_the_best_for_its_criterion(tmp_path):
         }  # fmt: skip
 
     everywhere = [outcome(threshold) for threshold in np.unique(scores)]
-    for choice in two.choices:
+    for choice in result.choices:
         rates = outcome(choice.threshold)
         assert rates == pytest.approx({name: getattr(choice, name) for name in rates})
     assert found["highest accuracy"].accuracy == max(o["accuracy"] for o in everywhere)
@@ -286,8 +286,8 @@ def test_each_threshold_is_the_best_for_its_criterion(tmp_path):
 
 def test_the_rarer_class_is_the_positive_one(tmp_path):
     facts = make_results(tmp_path, ["a", "b"], [0, 0, 1], [{0: 0.7, 1: 0.3}] * 3)
-    assert two_classes(facts, None).positive == "b"
-    assert two_classes(facts, "a").positive == "a"
+    assert binary_result(facts, None).positive == "b"
+    assert binary_result(facts, "a").positive == "a"
 
 
 def test_logs_with_short_rows_or_missing_columns(tmp_path):

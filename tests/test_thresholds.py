@@ -1,4 +1,4 @@
-"""ROC, precision and recall, calibration: against scikit-learn, on random cases full of ties."""
+"""ROC, precision-recall and calibration compared with scikit-learn, on random cases with ties."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from evaluation.metrics import (
 
 
 def cases():
-    """Scores of few distinct values and of many, one class rare, both extremes among them."""
+    """Few and many distinct scores, balanced and rare classes."""
     draw = np.random.default_rng(3)
     for n, n_values, share in ((2, 2, 0.5), (30, 3, 0.5), (300, 11, 0.1), (1000, 10**9, 0.7)):
         for _ in range(10):
@@ -33,7 +33,9 @@ def test_curves_and_areas_agree_with_scikit_learn():
         expected = reference.roc_curve(is_positive, scores, drop_intermediate=False)
         np.testing.assert_allclose(fpr, expected[0], atol=1e-12)
         np.testing.assert_allclose(tpr, expected[1], atol=1e-12)
-        np.testing.assert_array_equal(counts.thresholds, expected[2][1:])  # but for infinity
+        np.testing.assert_array_equal(
+            counts.thresholds, expected[2][1:]
+        )  # except the leading infinity
         area = reference.roc_auc_score(is_positive, scores)
         assert auc(fpr, tpr) == pytest.approx(area, abs=1e-12)
 
@@ -54,7 +56,7 @@ def test_accuracy_and_f1_agree_with_scikit_learn_at_every_threshold():
         assert counts.f1[number] == pytest.approx(reference.f1_score(is_positive, called))
 
 
-def test_one_class_alone_or_a_score_that_is_no_number_is_an_error():
+def test_a_single_class_or_a_nan_score_is_an_error():
     with pytest.raises(ValueError, match="both classes"):
         thresholds_of(np.array([True, True]), np.array([0.1, 0.2]))
     with pytest.raises(ValueError, match="not finite"):

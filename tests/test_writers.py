@@ -11,7 +11,7 @@ LABELS = ("a", "b")
 
 
 def windows(firsts, score=0.8):
-    """A window per number in `firsts`, a second long, whose first label that is."""
+    """A window of one second for each number in `firsts`, which is its top label."""
     for i, first in enumerate(firsts):
         scores = np.full(2, 1 - score)
         scores[first] = score
@@ -29,11 +29,11 @@ def timeline(firsts):
     ("seconds", "text"),
     [(0, "0:00:00.00"), (59.999, "0:01:00.00"), (3725.5, "1:02:05.50"), (36e4, "100:00:00.00")],
 )
-def test_a_clock(seconds, text):
+def test_clock(seconds, text):
     assert clock(seconds) == text
 
 
-def test_neighbours_of_one_label_are_one_part():
+def test_consecutive_windows_of_one_label_are_merged():
     assert timeline([0, 0, 1, 0]) == [
         "  0:00:00.00 - 0:00:02.00  0.800  a",
         "  0:00:02.00 - 0:00:03.00  0.800  b",
@@ -42,13 +42,13 @@ def test_neighbours_of_one_label_are_one_part():
 
 
 @pytest.mark.parametrize("n_more", [0, 1, 2, 500])
-def test_a_timeline_does_not_grow_for_ever(n_more):
+def test_a_timeline_is_limited_in_length(n_more):
     lines = timeline([i % 2 for i in range(MAX_PARTS + n_more)])
     assert len(lines) == MAX_PARTS + (n_more > 0)
     assert n_more == 0 or lines[-1].startswith(f"  and {n_more} more")
 
 
-def test_a_heading_comes_with_the_first_window_alone(capsys):
+def test_the_heading_is_printed_with_the_first_window(capsys):
     printer = Printer(LABELS, 1, each=True, merged=True)
     printer.begin("readme.txt")
     printer.end(VideoResult("readme.txt"))
@@ -62,7 +62,7 @@ def test_a_heading_comes_with_the_first_window_alone(capsys):
     ]
 
 
-def test_the_json_file_is_there_whole_or_not_at_all(tmp_path):
+def test_the_json_file_is_complete_or_absent(tmp_path):
     path = tmp_path / "a.json"
     with pytest.raises(ValueError), json_writer(path, LABELS, 0, {}) as writer:
         writer.begin("a")

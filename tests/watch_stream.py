@@ -1,11 +1,11 @@
-"""Watch streams with predict_video as a process of its own: how late it is, and what it holds.
+"""Measure predict_video on streams, in a separate process: its delay and its memory.
 
 python -m tests.watch_stream latency --seconds 60 --model_depth 18
 python -m tests.watch_stream memory --hours 10
 
-Latency: a camera of 25 frames a second; seconds from a window's last frame at the camera to the
-line that tells the window. Memory: a video of ten minutes in a loop, as fast as it is read, with
-all outputs on; the process's resident memory after each tenth of it.
+Latency: seconds from a window's last frame at a camera (25 fps) until its line is printed. Memory:
+resident memory after each tenth of a run over a looped video of ten minutes, all outputs on and
+as fast as it is read.
 """
 
 import argparse
