@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import extraction, finetuning, formats, gpu, index, inference, loading, steps
 from benchmarks.timing import Comparison
-from engine.device import cpu_has_bf16
+from engine.device import cpu_has_bf16, tune_process
 from utils.program import run_program
 
 SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("sections", nargs="*", help=f"from {', '.join(SECTIONS)}; all by default")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args(argv)
+    tune_process(steps.devices()[0])  # as main.py does
     print(machine := _machine())
     print(f"{'':68} {'ours':>8} {'plain':>8} {'ratio':>6} {'of limit':>8}")
     rows = []

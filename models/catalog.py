@@ -2,7 +2,7 @@
 of a family are recognised. Does not import torch, so that flags can be checked before it is loaded.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -36,22 +36,28 @@ DENSE = {
     264: Layout((6, 12, 64, 48)),
 }
 STEM_OPTIONS = ("conv1_t_size", "conv1_t_stride", "no_max_pool")
+RESNET_OPTIONS = (*STEM_OPTIONS, "resnet_shortcut")
+RESNET_MODULES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
+DENSENET_MODULES = (
+    "conv1", "norm1", "denseblock1", "transition1", "denseblock2", "transition2", "denseblock3",
+    "transition3", "denseblock4", "norm5", "classifier",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Family:
     """One model family. `models/<name>.py` builds it with its function `build`.
 
-    `modules` are the top-level modules with parameters in forward order, head last: the values of
-    --ft_begin_module. `options` are the architecture flags that the family supports. `recognise`
-    reads the options that leave a trace in a state dict of the family from its shapes; for other
-    state dicts it returns None or raises KeyError, IndexError, ValueError or ZeroDivisionError.
+    `options` are the architecture flags that it supports. `recognise` reads those that leave a
+    trace from the shapes of a state dict; if the state dict is not of this family it returns None
+    or raises KeyError, IndexError, ValueError or ZeroDivisionError. `modules` are the top-level
+    modules with parameters in forward order, head last: the values of --ft_begin_module.
     """
 
     depths: Mapping[int, Layout]
-    modules: tuple[str, ...]
     options: tuple[str, ...]
     recognise: Callable[[Shapes], dict[str, Any] | None]
+    modules: tuple[str, ...] = RESNET_MODULES
     stages: tuple[str, ...] = ("layer1", "layer2", "layer3", "layer4")
     first_block: str = "0"  # of each stage; the number at its end counts up
     prefix: str = ""  # of all module names but the head's
@@ -68,12 +74,8 @@ class Family:
 
 def describe_depths() -> str:
     """Return one line with the depths of each family, for the help text."""
-    groups = groupby(FAMILIES, key=lambda name: tuple(FAMILIES[name].depths))
-    return "; ".join(f"{', '.join(names)}: {_spaced(depths)}" for depths, names in groups)
-
-
-def _spaced(numbers: Iterable[int]) -> str:
-    return " ".join(map(str, numbers))
+    groups = groupby(FAMILIES, key=lambda name: " ".join(map(str, FAMILIES[name].depths)))
+    return "; ".join(f"{', '.join(names)}: {depths}" for depths, names in groups)
 
 
 def _recognise_resnet(shapes: Shapes) -> dict[str, Any]:
@@ -117,51 +119,36 @@ def _recognise_densenet(shapes: Shapes) -> dict[str, Any]:
     return {"conv1_t_size": t_size}
 
 
-LAYERS = ("layer1", "layer2", "layer3", "layer4", "fc")
-
 FAMILIES: dict[str, Family] = {
     "resnet": Family(
         depths=BASIC | BOTTLENECK,
-        modules=("conv1", "bn1", *LAYERS),
-        options=(*STEM_OPTIONS, "resnet_shortcut", "resnet_widen_factor"),
+        options=(*RESNET_OPTIONS, "resnet_widen_factor"),
         recognise=_recognise_resnet,
     ),
     "resnet2p1d": Family(
         depths=BASIC | BOTTLENECK,
-        modules=("conv1_s", "bn1_s", "conv1_t", "bn1_t", *LAYERS),
-        options=(*STEM_OPTIONS, "resnet_shortcut", "resnet_widen_factor"),
+        options=(*RESNET_OPTIONS, "resnet_widen_factor"),
         recognise=_recognise_resnet2p1d,
+        modules=("conv1_s", "bn1_s", "conv1_t", "bn1_t", *RESNET_MODULES[2:]),
     ),
     "preresnet": Family(
-        depths=BASIC | BOTTLENECK,
-        modules=("conv1", "bn1", *LAYERS),
-        options=(*STEM_OPTIONS, "resnet_shortcut"),
-        recognise=_recognise_preresnet,
+        depths=BASIC | BOTTLENECK, options=RESNET_OPTIONS, recognise=_recognise_preresnet
     ),
     "wideresnet": Family(
         depths=BOTTLENECK,
-        modules=("conv1", "bn1", *LAYERS),
-        options=(*STEM_OPTIONS, "resnet_shortcut", "wide_resnet_k"),
+        options=(*RESNET_OPTIONS, "wide_resnet_k"),
         recognise=_recognise_wideresnet,
     ),
     "resnext": Family(
         depths=BOTTLENECK,
-        modules=("conv1", "bn1", *LAYERS),
-        options=(*STEM_OPTIONS, "resnet_shortcut", "resnext_cardinality"),
+        options=(*RESNET_OPTIONS, "resnext_cardinality"),
         recognise=_recognise_resnext,
     ),
     "densenet": Family(
         depths=DENSE,
-        modules=(
-            "conv1",
-            "norm1",
-            *(f"{part}{i}" for i in (1, 2, 3) for part in ("denseblock", "transition")),
-            "denseblock4",
-            "norm5",
-            "classifier",
-        ),
         options=STEM_OPTIONS,
         recognise=_recognise_densenet,
+        modules=DENSENET_MODULES,
         stages=("denseblock1", "denseblock2", "denseblock3", "denseblock4"),
         first_block="denselayer1",
         prefix="features.",

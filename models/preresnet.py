@@ -8,16 +8,14 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from models.catalog import Layout
-from models.resnet import Block, ResNet, Stem, conv1x1x1, conv3x3x3
+from models.resnet import Block, ResNet, Shortcut, Stem, conv1x1x1, conv3x3x3
 
 
 class PreBasicBlock(Block):
     folds = (("conv1", "bn2"),)
 
-    def __init__(
-        self, in_planes: int, planes: int, stride: int, shortcut: nn.Module | None
-    ) -> None:
-        super().__init__(in_planes, planes, stride, shortcut)
+    def __init__(self, in_planes: int, planes: int, stride: int, shortcut: Shortcut) -> None:
+        super().__init__()
         self.bn1 = nn.BatchNorm3d(in_planes)
         self.conv1 = conv3x3x3(in_planes, planes, stride)
         self.bn2 = nn.BatchNorm3d(planes)
@@ -35,10 +33,8 @@ class PreBottleneck(Block):
     expansion: ClassVar[int] = 4
     folds = (("conv1", "bn2"), ("conv2", "bn3"))
 
-    def __init__(
-        self, in_planes: int, planes: int, stride: int, shortcut: nn.Module | None
-    ) -> None:
-        super().__init__(in_planes, planes, stride, shortcut)
+    def __init__(self, in_planes: int, planes: int, stride: int, shortcut: Shortcut) -> None:
+        super().__init__()
         self.bn1 = nn.BatchNorm3d(in_planes)
         self.conv1 = conv1x1x1(in_planes, planes)
         self.bn2 = nn.BatchNorm3d(planes)

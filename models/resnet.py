@@ -16,6 +16,7 @@ WIDTHS = (64, 128, 256, 512)
 
 # Pairs of child names: a convolution, and the batch norm that is the only reader of its output.
 Folds = tuple[tuple[str, str], ...]
+Shortcut = nn.Module | None  # a projection to the shape of the output; None is the identity
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,11 @@ class Stem:
 class Block(nn.Module):
     """A residual block with `planes * expansion` output channels, strided in time and space.
 
-    `shortcut` projects the input to the shape of the output; None means identity.
+    Subclasses are built from (in_planes, planes, stride, shortcut, **options).
     """
 
     expansion: ClassVar[int] = 1
     folds: ClassVar[Folds] = ()
-
-    def __init__(
-        self,
-        in_planes: int,
-        planes: int,
-        stride: int,
-        shortcut: nn.Module | None,
-        **options: Any,
-    ) -> None:
-        super().__init__()
 
 
 def conv3x3x3(in_planes: int, planes: int, stride: int = 1, groups: int = 1) -> nn.Conv3d:
@@ -84,10 +75,8 @@ class PadShortcut(nn.Module):
 class BasicBlock(Block):
     folds = (("conv1", "bn1"), ("conv2", "bn2"))
 
-    def __init__(
-        self, in_planes: int, planes: int, stride: int, shortcut: nn.Module | None
-    ) -> None:
-        super().__init__(in_planes, planes, stride, shortcut)
+    def __init__(self, in_planes: int, planes: int, stride: int, shortcut: Shortcut) -> None:
+        super().__init__()
         self.conv1 = conv3x3x3(in_planes, planes, stride)
         self.bn1 = nn.BatchNorm3d(planes)
         self.conv2 = conv3x3x3(planes, planes)
@@ -113,12 +102,12 @@ class Bottleneck(Block):
         in_planes: int,
         planes: int,
         stride: int,
-        shortcut: nn.Module | None,
+        shortcut: Shortcut,
         *,
         mid_planes: int | None = None,
         groups: int = 1,
     ) -> None:
-        super().__init__(in_planes, planes, stride, shortcut)
+        super().__init__()
         mid = mid_planes or planes
         self.conv1 = conv1x1x1(in_planes, mid)
         self.bn1 = nn.BatchNorm3d(mid)
@@ -181,13 +170,13 @@ class ResNet(nn.Module):
     ) -> nn.Sequential:
         out_planes = planes * block.expansion
         shortcut = self._shortcut(out_planes, stride)
-        blocks = [block(self.in_planes, planes, stride, shortcut, **self.block_options)]
+        options = self.block_options
+        first = block(self.in_planes, planes, stride, shortcut, **options)
         self.in_planes = out_planes
-        for _ in range(n_blocks - 1):
-            blocks.append(block(out_planes, planes, 1, None, **self.block_options))
-        return nn.Sequential(*blocks)
+        rest = (block(out_planes, planes, 1, None, **options) for _ in range(n_blocks - 1))
+        return nn.Sequential(first, *rest)
 
-    def _shortcut(self, out_planes: int, stride: int) -> nn.Module | None:
+    def _shortcut(self, out_planes: int, stride: int) -> Shortcut:
         if stride == 1 and self.in_planes == out_planes:
             return None
         if self.shortcut == "A":

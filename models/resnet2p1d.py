@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from models.catalog import Layout
-from models.resnet import Block, ResNet, Stem, conv1x1x1, widened
+from models.resnet import Block, ResNet, Shortcut, Stem, conv1x1x1, widened
 
 
 def mid_planes(in_planes: int, planes: int, t_size: int, side: int) -> int:
@@ -35,10 +35,8 @@ class BasicBlock2p1d(Block):
         ("conv2_t", "bn2_t"),
     )
 
-    def __init__(
-        self, in_planes: int, planes: int, stride: int, shortcut: nn.Module | None
-    ) -> None:
-        super().__init__(in_planes, planes, stride, shortcut)
+    def __init__(self, in_planes: int, planes: int, stride: int, shortcut: Shortcut) -> None:
+        super().__init__()
         mid1, mid2 = mid_planes(in_planes, planes, 3, 3), mid_planes(planes, planes, 3, 3)
         self.conv1_s = spatial_conv(in_planes, mid1, stride)
         self.bn1_s = nn.BatchNorm3d(mid1)
@@ -68,10 +66,8 @@ class Bottleneck2p1d(Block):
         ("conv3", "bn3"),
     )
 
-    def __init__(
-        self, in_planes: int, planes: int, stride: int, shortcut: nn.Module | None
-    ) -> None:
-        super().__init__(in_planes, planes, stride, shortcut)
+    def __init__(self, in_planes: int, planes: int, stride: int, shortcut: Shortcut) -> None:
+        super().__init__()
         mid = mid_planes(planes, planes, 3, 3)
         self.conv1 = conv1x1x1(in_planes, planes)
         self.bn1 = nn.BatchNorm3d(planes)

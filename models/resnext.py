@@ -2,10 +2,8 @@
 
 from typing import ClassVar
 
-from torch import nn
-
 from models.catalog import Layout
-from models.resnet import Bottleneck, ResNet, Stem
+from models.resnet import Bottleneck, ResNet, Shortcut, Stem
 
 WIDTHS = (128, 256, 512, 1024)
 
@@ -14,13 +12,7 @@ class ResNeXtBottleneck(Bottleneck):
     expansion: ClassVar[int] = 2
 
     def __init__(
-        self,
-        in_planes: int,
-        planes: int,
-        stride: int,
-        shortcut: nn.Module | None,
-        *,
-        cardinality: int,
+        self, in_planes: int, planes: int, stride: int, shortcut: Shortcut, *, cardinality: int
     ) -> None:
         mid = cardinality * (planes // 32)
         super().__init__(in_planes, planes, stride, shortcut, mid_planes=mid, groups=cardinality)
