@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to see."""
+"""UserError: a mistake that the user can correct, reported in one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,20 +6,21 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake of the user's or a fault of their files, told in one line.
+    """A mistake of the user or a fault in their files.
 
-    The line names the value, the place and the way out. Programs print it and exit with status 2.
+    Its message is one line: what is wrong, where, and what to do. Programs print it and exit with
+    status 2.
     """
 
 
 @contextmanager
 def writing(place: Path, what: str) -> Iterator[None]:
-    """Inside, an OSError is told as a UserError: `what` can't be written in `place`, and why."""
+    """Turn an OSError into a UserError that says why `what` can't be written to `place`."""
     try:
         yield
     except OSError as error:
         cause = error.strerror or error
         raise UserError(
-            f"{place}: {what} can't be written: {cause}; checkpoints saved before are whole, "
-            "--resume_path auto goes on from them"
+            f"{place}: {what} can't be written: {cause}; earlier checkpoints are intact, "
+            "--resume_path auto continues from them"
         ) from None

@@ -35,7 +35,7 @@ HELD = [*SIGNALS] if sys.platform == "win32" else [*SIGNALS, signal.SIGCHLD]  # 
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 OUT_OF_FILES_TEXTS = ("Too many open files", "received 0 items of ancdata")
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "Cannot allocate memory")
-GO_ON = "checkpoints saved before are whole, --resume_path auto goes on from them"
+GO_ON = "earlier checkpoints are intact, --resume_path auto continues from them"
 CAUSES: Mapping[str, str] = {
     "SIGKILL": "memory ran out, most likely: lower --n_threads or the batch size",
     "SIGBUS": "a file it read was cut short, or /dev/shm is full (docker run --shm-size=8g)",

@@ -29,7 +29,7 @@ def no_such_checkpoint(path: Path) -> str:
     try:
         names = [file.name for file in folder.iterdir() if file.suffix in CHECKPOINTS]
     except OSError as error:
-        return f"{path}: no such checkpoint; {where} cannot be listed: {error.strerror}"
+        return f"{path}: no such checkpoint; {where} can't be listed: {error.strerror}"
     if not names:
         return f"{path}: no such checkpoint, and no others in {where}"
     closest = difflib.get_close_matches(path.name, sorted(names), n=len(names), cutoff=0)

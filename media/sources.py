@@ -1,7 +1,6 @@
 """The videos that a user names: files, folders, patterns, URLs, cameras."""
 
 import glob
-import re
 import stat
 import sys
 from collections import Counter
@@ -19,9 +18,8 @@ from media.ffmpeg_inputs import (
     shown_url,
 )
 from media.walking import walk
-from utils.command_line import printable
+from utils.command_line import is_url, printable
 
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srtp", "srt", "udp", "tcp")
 
 
@@ -64,7 +62,7 @@ def _numbered(inputs: Sequence[VideoInput]) -> Iterator[VideoInput]:
 
 
 def _find(text: str, live: bool) -> Iterator[VideoInput]:
-    if URL.match(text) and not text.lower().startswith("file://"):
+    if is_url(text):
         yield _of_url(text, live)
         return
     path = Path(text).expanduser()
