@@ -223,7 +223,7 @@ def test_urls_are_redacted_and_live_ones_recognised():
     assert not find_inputs([page])[0].is_live and find_inputs([page], live=True)[0].is_live
     (device,) = find_inputs(["/dev/null"])
     assert device.is_live and "v4l2" in device.arguments
-    with pytest.raises(UserError, match="give it alone"):
+    with pytest.raises(UserError, match="name no other videos"):
         find_inputs(["rtsp://a/b", page])
 
 
