@@ -251,7 +251,7 @@ def _input(options: Mapping[str, Any]) -> str:
     if any(name not in options for name in names):
         return "not known"
     size, frames, stride, kind = (options[name] for name in names)
-    every = "" if stride == 1 else f", every {stride}th frame"
+    every = "" if stride == 1 else f", frame stride {stride}"
     return f"{frames} frames of {size} × {size} pixels{every}, {kind}"
 
 
@@ -259,7 +259,8 @@ def _windows(options: Mapping[str, Any]) -> str:
     if "inference_stride" not in options:
         return "not known"
     crop = "centre crop" if options.get("inference_crop") == "center" else "no crop"
-    return f"every {options['inference_stride']} kept frames, {crop}"
+    stride = options["inference_stride"] or options.get("sample_duration", 0)
+    return f"every {stride} kept frames, {crop}"
 
 
 def _listed(values: Mapping[str, str]) -> str:

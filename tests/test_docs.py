@@ -1,5 +1,7 @@
-"""The commands of README.md, README.zh.md and docs/: their flags exist, and those for optical flow,
-which need what few have, are run as they stand."""
+"""README.md, README.zh.md and docs/: files, links and flags exist.
+
+The commands for optical flow, whose packages are optional, are run as written.
+"""
 
 import re
 import shlex
@@ -17,7 +19,7 @@ SMALL = ["--no_cuda", "--n_epochs", "1", "--model_depth", "10", "--batch_size", 
 
 
 def commands_of(text):
-    """(script, its arguments) of each command of a page; None stands for main.py."""
+    """Yield (script, arguments) for each command of a page; the script of main.py is None."""
     joined = re.sub(r"\\\n\s*", " ", text)
     for match in COMMAND.finditer(joined):
         arguments = match[3].partition("#")[0].replace("[", "").replace("]", "")
@@ -27,6 +29,21 @@ def commands_of(text):
 @cache
 def help_of(script):
     return run_util(script, "--help").stdout
+
+
+def anchors_of(page):
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_files_and_links_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"`(\w+/[\w/.-]+\.(?:py|md|sh))`", text):
+        assert (ROOT / path).exists(), path
+    for path, anchor in re.findall(r"\]\(([^)#:]+)(?:#([^)]+))?\)", text):
+        assert (page.parent / path).exists(), path
+        assert not anchor or anchor in anchors_of(page.parent / path), anchor
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -58,7 +75,7 @@ def test_the_commands_for_optical_flow_work_as_written(tmp_path):
     assert (tmp_path / "data/flow_results/best.pth").exists()
 
 
-def test_an_index_of_jpgs_is_refused_for_flow_with_the_way_out(tmp_path):
+def test_an_index_of_jpgs_is_rejected_for_flow_with_advice(tmp_path):
     pytest.importorskip("cv2")
     for name in ("a/1", "a/2", "b/3", "b/4"):
         draw(tmp_path / f"videos/{name}.avi", seconds=2)
