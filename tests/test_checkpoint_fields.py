@@ -49,10 +49,10 @@ def test_our_own_extras_are_read():
     ],
 )
 def test_invalid_values_are_named_in_the_error(tmp_path, name, value):
-    with pytest.raises(UserError, match=f"^c.pth: (.*{name}|options)"):
+    with pytest.raises(UserError, match=rf"^c\.pth: (.*{name}|options)"):
         read_extras(OURS | {name: value}, "c.pth")
     save_checkpoint(tmp_path / "c.pth", {"state_dict": {"w": torch.ones(1)}} | OURS | {name: value})
-    with pytest.raises(UserError, match="c.pth: "):
+    with pytest.raises(UserError, match=r"c\.pth: "):
         load_checkpoint(tmp_path / "c.pth")
 
 

@@ -111,7 +111,7 @@ def test_contradictions(flags, complaint):
 
 def test_options_that_a_checkpoint_of_another_family_contradicts():
     options = parse_opts([*PATHS, "--resume_path", "a.pth", "--resnet_widen_factor", "2"])
-    with pytest.raises(UserError, match="--resnet_widen_factor 2.0: densenet has no such option"):
+    with pytest.raises(UserError, match="densenet has no such option"):
         fill_in(options, {"model": "densenet", "model_depth": 121})
 
 
