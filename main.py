@@ -130,6 +130,8 @@ def _memory_errors_explained() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    from engine.distributed import end
+    from engine.distributed import ProcessExit
 
-    end(run_program(main))
+    process_exit = ProcessExit()
+    process_exit.status = run_program(main)
+    sys.exit(process_exit.status)

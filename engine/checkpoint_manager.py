@@ -1,12 +1,13 @@
-"""Which checkpoints a training run writes, when, and how many stay."""
+"""Which checkpoints a training run writes, when, and how many it keeps."""
 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoint import SAVED, Checkpoint, load_checkpoint, read_content, save_checkpoint
+from engine.checkpoint import Checkpoint, load_checkpoint, read_content, save_checkpoint
 from engine.distributed import SINGLE_PROCESS, World
+from engine.results_folder import SAVED
 from engine.weights_check import first_not_finite
 from errors import UserError
 from utils.files import LEFTOVERS
@@ -17,10 +18,10 @@ State = Callable[[], dict[str, Any]]
 
 
 class CheckpointManager:
-    """Writes save_{epoch}.pth, best.pth and last.pth below `folder`.
+    """Writes save_{epoch}.pth, best.pth and last.pth to `folder`.
 
-    `every` is in epochs; `minutes` apart, last.pth is written inside epochs too (0: never);
-    `keep` of the save_{epoch}.pth stay (0: all). `metadata` rides along in every file.
+    `every` counts epochs between save_{epoch}.pth, of which the newest `keep` stay (0: all). Inside
+    epochs last.pth is written every so many `minutes` (0: never). Each file includes `metadata`.
     """
 
     def __init__(
@@ -47,13 +48,13 @@ class CheckpointManager:
                 path.unlink(missing_ok=True)
 
     def at_end_of_epoch(self, state: State, epoch: int, *, is_last: bool, is_best: bool) -> None:
-        """Save what is due. Raises UserError where it can't be."""
+        """Save what is due; end the run after a signal. Raises UserError and Interrupted."""
         content = state() | self.metadata | {"epoch": epoch}
         if is_last or epoch % self.every == 0:
             self._save(f"save_{epoch}.pth", content)
             self._last_saved = time.monotonic()
-            self._drop_old(epoch)
-        if is_best:  # second: a run killed between the two mends it, see mend
+            self._delete_old(epoch)
+        if is_best:  # second: see repair
             self._save(BEST, content)
         asked = self._asked()
         if asked and not is_last:
@@ -62,11 +63,10 @@ class CheckpointManager:
             raise self._interrupted(asked, f"after epoch {epoch}")
 
     def repair(self, resumed: Checkpoint) -> None:
-        """Do what the run that is resumed was killed before it could: drop old files, write
-        best.pth."""
+        """Finish what the resumed run was killed before: delete old files, write best.pth."""
         if not self.world.is_first or resumed.path.parent != self.folder:
             return
-        self._drop_old(resumed.epoch or 0)
+        self._delete_old(resumed.epoch or 0)
         best = resumed.best
         if resumed.path.name == BEST:
             return
@@ -80,15 +80,15 @@ class CheckpointManager:
             save_checkpoint(self.folder / BEST, read_content(resumed.path))
 
     def inside_epoch(self, state: State, position: Mapping[str, Any]) -> None:
-        """Between two batches: save last.pth if it is due, and end the run if a signal asked to.
+        """Save last.pth between two batches if it is due; end the run after a signal.
 
-        `position` holds plain values, among them the "epoch" that is not done yet and the
-        "batches" of it that are. Raises Interrupted, or UserError where the disk is full.
+        `position` has plain values, among them the unfinished "epoch" and its finished "batches".
+        Raises Interrupted, and UserError if the disk is full.
         """
         if self.world.size == 1 and not self.wants_pause():
             return
         asked = self._asked()
-        # To programs that know nothing of positions the file is at the end of the epoch before.
+        # For programs that do not know positions: the last epoch that is complete.
         extra = {"epoch": position["epoch"] - 1, "position": dict(position)}
         self._save("last.pth", state() | self.metadata | extra)
         self._last_saved = time.monotonic()
@@ -97,11 +97,11 @@ class CheckpointManager:
             raise self._interrupted(asked, where)
 
     def wants_pause(self) -> bool:
-        """Whether this process has a reason to call inside_epoch, which then all must."""
+        """Return whether this process has a reason to pause; then all must call inside_epoch."""
         return self.interruption.asked is not None or self._is_due()
 
     def _asked(self) -> int:
-        """The signal that asked any process to end, or 0."""
+        """Return the signal that asked any process to end, or 0."""
         return max(self.world.gather(self.interruption.asked or 0))
 
     def _save(self, name: str, content: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ class CheckpointManager:
             return
         if (weight := first_not_finite(content["state_dict"])) is not None:
             raise UserError(
-                f"{self.folder / name}: not saved: {weight} holds NaN or infinity; try a lower "
+                f"{self.folder / name}: not saved: {weight} contains NaN or infinity; try a lower "
                 "--learning_rate"
             )
         save_checkpoint(self.folder / name, content)
@@ -121,10 +121,10 @@ class CheckpointManager:
         return Interrupted(
             asked,
             f"stopped {where} and saved in {self.folder}; "
-            "go on with the same command and --resume_path auto",
+            "continue with the same command and --resume_path auto",
         )
 
-    def _drop_old(self, epoch: int) -> None:
+    def _delete_old(self, epoch: int) -> None:
         """Delete all but the newest `keep` of the save_{epoch}.pth up to `epoch`."""
         if self.keep == 0 or not self.world.is_first:
             return

@@ -1,4 +1,4 @@
-"""Memory that a process frees, kept for what it allocates next."""
+"""Keep freed memory in a process that computes on a CPU, instead of returning it to Linux."""
 
 import ctypes
 import os
@@ -8,42 +8,41 @@ from pathlib import Path
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of malloc.h
 GLIBC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
 TUNABLES = ("trim_threshold", "mmap_max", "mmap_threshold")
-GROWTH = 1.05  # of what a process holds, before it gives back what it keeps
+GROWTH = 1.05  # of resident memory, after which kept memory is returned
 
 
 def keep_freed_memory() -> bool:
-    """Let freed memory stay with this process and those it forks; whether that could be had.
+    """Let this process and its forks keep freed memory; return whether glibc does that now.
 
-    By itself glibc hands every large tensor back to Linux, which fills its pages with zeros and
-    maps them one by one when the next layer asks for as much: a tenth to a fifth of a CPU's time
-    in training and inference. A user who sets one of glibc's own variables for this (man mallopt)
-    is obeyed.
+    By default glibc returns every large tensor to Linux, which zeroes and maps its pages one by one
+    when the next layer allocates as much: 10 to 20% of a CPU's time in training and inference. A
+    user's own settings of glibc (man mallopt) are left alone.
     """
     libc = _glibc()
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     is_set = any(name in os.environ for name in GLIBC_VARIABLES)
     if libc is None or is_set or any(name in tunables for name in TUNABLES):
         return False
-    give_back()  # what was needed before: an index being read, for one
+    give_back()  # what reading the index took, for example
     return bool(libc.mallopt(MMAP_MAX, 0) and libc.mallopt(TRIM_THRESHOLD, -1))
 
 
 def give_back() -> None:
-    """Return what is kept to the system. Before a fork above all: the child would hold it too."""
+    """Return kept memory to the system: before a fork, since the child would keep it too."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
 
 
 class MemoryBound:
-    """Bounds what a process holds while it does the same work again and again.
+    """Bounds the kept memory of a process that computes one batch after the other.
 
-    Small objects that come to lie among large ones let what is kept grow, by a quarter over the
-    first dozens of batches, so that it is given back whenever it has grown by more than GROWTH.
+    Small objects between large ones fragment it, so that it grows by a quarter over some dozens of
+    batches; it is returned to the system whenever it has grown by more than GROWTH.
     """
 
     def __init__(self) -> None:
-        self._bound = 0.0  # bytes; not known before the first batch, and after giving back
+        self._bound = 0.0  # bytes; 0 until the next batch sets it
 
     def after_batch(self) -> None:
         held = _resident()
@@ -62,7 +61,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory; 0 where the system does not tell."""
+    """Return the resident bytes of this process; 0 if unknown."""
     if sys.platform != "linux":
         return 0
     try:

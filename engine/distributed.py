@@ -1,4 +1,4 @@
-"""Processes that work together: who they are, what they agree on, what they gather.
+"""The processes of a distributed run: their ranks, and what they exchange.
 
 They are started by torchrun, SLURM or Open MPI, or by `launch` on the GPUs of one machine.
 """
@@ -11,50 +11,48 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from errors import UserError
 from utils.interruption import is_under_nohup
 from utils.launchers import LAUNCHERS
 
-# How long one process waits for the others, e.g. for the last of their videos. One that ends is
-# noticed at once.
-PATIENCE = timedelta(hours=6)
-# How long they may take to meet at the start, and to add up the gradients of a step, which all of
-# them have begun.
-MEETING = timedelta(minutes=15)
-LOST = ("by peer", "Broken pipe")  # of gloo's words for a process that is gone
+# How long a process waits for the others, e.g. for their last videos; one that ends is noticed at
+# once.
+CONTROL_TIMEOUT = timedelta(hours=6)
+# How long they may take to join at the start, and to sum the gradients of a step.
+JOIN_TIMEOUT = timedelta(minutes=15)
+LOST = ("by peer", "Broken pipe")  # in gloo's errors for a process that has ended
 
 log = logging.getLogger("main")
 
-_has_met = False  # whether gloo's threads run in this process
+_has_joined = False  # whether gloo threads run in this process
 
 
 @dataclass(frozen=True)
 class World:
-    """All processes of a run, as one of them sees them. Alone, every call answers at once."""
+    """All processes of a run as one of them sees them; a single process never waits."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1  # processes on this node
     n_nodes: int = 1
-    # Carries what is agreed on. A group of its own over gloo, so that a word between processes
-    # does not wait for a GPU.
+    # The gloo group of these exchanges, which do not wait for a GPU as nccl's would.
     control: Any = None
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the logs, the checkpoints and the results."""
+        """Whether this process writes logs, checkpoints and results."""
         return self.rank == 0
 
     def share(self, n_items: int) -> range:
-        """The items of this process; all processes together have each item once."""
+        """Return this process's share of the items; each item belongs to one process."""
         return range(self.rank, n_items, self.size)
 
     def sums(self, values: Sequence[float]) -> list[float]:
-        """Sum over all processes, number by number."""
+        """Sum each number over all processes."""
         if self.size == 1:
             return list(values)
         import torch
@@ -66,7 +64,7 @@ class World:
         return tensor.tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes, by rank, in every process."""
+        """Return the values of all processes, by rank, in every process."""
         if self.size == 1:
             return [value]
         import torch.distributed as dist
@@ -82,13 +80,13 @@ SINGLE_PROCESS = World()
 
 @contextmanager
 def explain_lost_process() -> Iterator[None]:
-    """A word instead of a traceback in the processes that one of them left."""
+    """Turn the errors of processes whose peer has ended into UserError."""
     try:
         yield
     except RuntimeError as error:
         if not any(words in str(error) for words in LOST):
             raise
-        raise UserError("another process of this run has ended: see what it said") from None
+        raise UserError("another process of this run has ended: see its error") from None
 
 
 def find_launcher(environ: Mapping[str, str]) -> tuple[str, World] | None:
@@ -125,9 +123,9 @@ def is_launched_by_torchrun(environ: Mapping[str, str]) -> bool:
 
 
 def join(dist_url: str, *, use_cuda: bool) -> World:
-    """Meet the other processes. nccl moves gradients between GPUs, gloo between CPUs.
+    """Join the other processes: nccl moves gradients between GPUs, gloo between CPUs.
 
-    Raises UserError where no launcher is found or the processes can't meet.
+    Raises UserError without a launcher, and if the processes cannot join.
     """
     import torch
     import torch.distributed as dist
@@ -146,7 +144,7 @@ def join(dist_url: str, *, use_cuda: bool) -> World:
                 f"{torch.cuda.device_count()} are visible"
             )
         torch.cuda.set_device(world.local_rank)
-    place = "env://" if launcher == "torchrun" else _meeting_place(dist_url, os.environ)
+    place = "env://" if launcher == "torchrun" else _rendezvous(dist_url, os.environ)
     if world.is_first:
         log.info("waiting for the other %d processes at %s", world.size - 1, place)
     try:
@@ -155,45 +153,49 @@ def join(dist_url: str, *, use_cuda: bool) -> World:
             init_method=place,
             rank=world.rank,
             world_size=world.size,
-            timeout=MEETING,
+            timeout=JOIN_TIMEOUT,
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"--dist_url {place}: the {world.size} processes that {launcher} announces could not "
-            f"meet: {str(error).splitlines()[0]}"
+            f"join: {str(error).splitlines()[0]}"
         ) from None
-    global _has_met
-    _has_met = True
-    control = dist.new_group(backend="gloo", timeout=PATIENCE)
+    global _has_joined
+    _has_joined = True
+    control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
     world = replace(world, control=control)
     [n_nodes] = world.sums([world.local_rank == 0])
     return replace(world, n_nodes=int(n_nodes))
 
 
 def leave(world: World) -> None:
-    """Part from the other processes once all is done."""
+    """Leave the group of processes at the end of a run."""
     if world.size > 1:
         import torch.distributed as dist
 
         dist.destroy_process_group()
 
 
-def end(status: int) -> NoReturn:
-    """End this process as sys.exit does, but where it has met others without taking Python apart.
+class ProcessExit:
+    """Ends a program that may have joined a group of processes, without taking Python apart.
 
-    A thread of gloo may still hold a tensor of the last exchange then; to let it go it would ask
-    for an interpreter that is gone, and abort a process whose work is done
-    (https://github.com/pytorch/pytorch/issues/190489).
+    Make it first of all: its exit hook then runs after all others. A thread of gloo may still hold
+    a tensor of the last exchange; to release it, it would need an interpreter that is gone, and
+    abort the process (https://github.com/pytorch/pytorch/issues/190489).
     """
-    if not _has_met:
-        sys.exit(status)
-    atexit._run_exitfuncs()  # ends the loader's workers
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+
+    def __init__(self) -> None:
+        self.status = 0
+        atexit.register(self._exit)
+
+    def _exit(self) -> None:
+        if _has_joined:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.status)
 
 
-def _meeting_place(dist_url: str, environ: Mapping[str, str]) -> str:
+def _rendezvous(dist_url: str, environ: Mapping[str, str]) -> str:
     """--dist_url; under SLURM on several nodes, its default's host becomes the first node."""
     host = environ.get("SLURM_LAUNCH_NODE_IPADDR")
     several = int(environ.get("SLURM_NNODES", "1")) > 1
@@ -236,7 +238,7 @@ def launch(
 def _torchrun_flags(node: World, dist_url: str) -> list[str]:
     if node.size == 1:
         return ["--standalone"]
-    place = urlsplit(_meeting_place(dist_url, os.environ))
+    place = urlsplit(_rendezvous(dist_url, os.environ))
     if place.scheme != "tcp" or place.hostname is None or place.port is None:
         raise UserError(f"--dist_url {dist_url}: several nodes meet at tcp://HOST:PORT")
     flags = ["--nnodes", str(node.size), "--node_rank", str(node.rank)]

@@ -1,4 +1,4 @@
-"""The optimiser's state of a checkpoint, checked against the parameters that it is to train."""
+"""Load an optimiser's state from a checkpoint, checked against the parameters it trains."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ Rate = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
 
 
 class _Group(msgspec.Struct):
-    """A parameter group. How a step is computed (fused, foreach …) is not the file's to say."""
+    """A parameter group; how steps are computed (fused, foreach …) is not read from files."""
 
     params: list[int]
     lr: Rate | msgspec.UnsetType = msgspec.UNSET
@@ -40,15 +40,15 @@ class _State(msgspec.Struct):
 def load_optimizer(
     optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, names: Sequence[str], place: str
 ) -> None:
-    """Load an SGD's state whose parameters may be grouped otherwise than ours.
+    """Load an SGD's state, whatever its parameter groups.
 
-    The original writes one group, or one group per parameter when it fine-tunes; the order of
-    the parameters, whose `names` are for messages, is the same. Each momentum is copied into its
-    parameter's own memory layout: fused SGD goes through both as they lie in memory, so another
-    layout would mix up their values, and too small a buffer would be written past its end.
+    The original writes one group, or one per parameter when fine-tuning; the order of parameters,
+    whose `names` are for messages, is the same. Each momentum is copied into its parameter's memory
+    format: fused SGD walks through both in memory order, so another format would mix up values and
+    too small a buffer would be written past its end.
 
-    Raises ValueError where the number of parameters differs, and UserError, which begins with
-    `place`, for values that no SGD of these parameters has.
+    Raises ValueError if the number of parameters differs, and UserError, starting with `place`, for
+    values that no SGD of these parameters has.
     """
     saved = typed(dict(state), _State, place)
     indices = [index for group in saved.param_groups for index in group.params]
@@ -61,7 +61,7 @@ def load_optimizer(
     momenta = dict(_momenta(found, parameters, names, place))
     if momenta and len(momenta) < len(parameters):
         counts = f"{len(momenta)} of {len(parameters)} trained tensors"
-        raise UserError(f"{place}: holds the momentum of {counts} only")
+        raise UserError(f"{place}: has the momentum of only {counts}")
     regrouped, start = [], 0
     for own in optimizer.param_groups:
         end = start + len(own["params"])
@@ -77,11 +77,11 @@ def _momenta(
     names: Sequence[str],
     place: str,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """(number of the parameter, its state) of those that have a momentum."""
+    """Yield (number of the parameter, its state) of those with a momentum."""
     for number, (state, parameter, name) in enumerate(zip(states, parameters, names, strict=True)):
         for key in state.keys() - {MOMENTUM}:
             raise UserError(
-                f"{place}: is not SGD's, which keeps no {key!r}: begin anew from the weights with "
+                f"{place}: is not SGD's, which has no {key!r}: start anew from the weights with "
                 "--pretrain_path and --keep_head"
             )
         value = state.get(MOMENTUM)
@@ -91,7 +91,7 @@ def _momenta(
             raise UserError(f"{place}: the momentum of {name} {fault}")
         copied = torch.empty_like(parameter).copy_(value.detach())
         if not is_finite(copied):
-            raise UserError(f"{place}: the momentum of {name} holds NaN or infinity")
+            raise UserError(f"{place}: the momentum of {name} contains NaN or infinity")
         yield number, {MOMENTUM: copied}
 
 
@@ -103,5 +103,5 @@ def _fault(value: Any, parameter: Tensor) -> str | None:
     if not value.is_floating_point():
         return f"holds {value.dtype}, not floating-point numbers"
     if value.shape != parameter.shape:
-        return f"is of shape {tuple(value.shape)}, the tensor of {tuple(parameter.shape)}"
+        return f"has shape {tuple(value.shape)}, the tensor {tuple(parameter.shape)}"
     return None

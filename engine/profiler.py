@@ -1,4 +1,4 @@
-"""A trace of some steps, for TensorBoard's profiler or ui.perfetto.dev."""
+"""Trace some training steps for TensorBoard's profiler or ui.perfetto.dev."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -15,15 +15,14 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def tracing(folder: Path) -> Iterator[Callable[[], None]]:
-    """Yields what to call after every step; the trace of a few is written below `folder`, which
-    TensorBoard's profiler looks through."""
+    """Yield a function to call after every step; write the trace of some steps to `folder`."""
 
     def write(profiler: profile) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{profiler.step_num}.pt.trace.json"
         profiler.export_chrome_trace(str(path))
         by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        log.info("%s: a trace; what its steps spent most time on:", path)
+        log.info("%s: trace written; the operators that took most time:", path)
         table = profiler.key_averages().table(sort_by=by, row_limit=12, max_name_column_width=40)
         log.info("%s", table)
 
@@ -34,5 +33,5 @@ def tracing(folder: Path) -> Iterator[Callable[[], None]]:
     with profile(activities=activities, schedule=steps, on_trace_ready=write) as profiler:
         yield profiler.step
     if profiler.step_num <= SKIPPED + WARMED:
-        text = "--profile: no trace, as it begins at step %d and there were %d"
+        text = "--profile: no trace: it begins at step %d, and there were only %d"
         log.warning(text, SKIPPED + WARMED + 1, profiler.step_num)

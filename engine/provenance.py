@@ -1,5 +1,7 @@
-"""{subset}.run.json: what made a {subset}.json. A file of its own, since results are the same
-wherever and however fast they were computed."""
+"""{subset}.run.json: the settings, weights and versions that made a {subset}.json.
+
+A separate file, since results are the same wherever and however fast they were computed.
+"""
 
 import logging
 import platform
@@ -18,6 +20,8 @@ from parsing import check_saved
 from utils.files import write_json
 from utils.reading import Finite, read_json, typed
 
+VERSION = "0.2.0"  # of this program; the same as in pyproject.toml
+
 log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
@@ -25,27 +29,27 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is known of how a result came about; files of other programs tell nothing."""
+    """How a result was made, as far as known; all None for results of other programs."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
-    checkpoint_stamp: tuple[int, float] | None = None  # bytes and time of its last change
+    checkpoint_stamp: tuple[int, float] | None = None  # its bytes and modification time
     epoch: int | None = None
     device: str | None = None
-    seconds: float | None = None  # of the inference alone
+    seconds: float | None = None  # of inference
     finished: str | None = None  # local time
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def checkpoint_changed(self) -> bool:
-        """Whether another file lies where the checkpoint was."""
+        """Return whether the checkpoint's file has changed since."""
         if self.checkpoint is None or self.checkpoint_stamp is None:
             return False
         return self.checkpoint.exists() and _stamp(self.checkpoint) != self.checkpoint_stamp
 
 
 class _RunFile(msgspec.Struct):
-    """The fields of Provenance as they are written."""
+    """The fields of Provenance as written."""
 
     options: dict[str, Any] = {}
     checkpoint: str | None = None
@@ -66,8 +70,10 @@ def write_provenance(
     device: str,
     seconds: float,
 ) -> None:
-    """Write it beside {subset}.json, `result`; an index, frames and checkpoint are found again
-    from any working directory. Raises UserError where it can't be written."""
+    """Write {subset}.run.json next to `result`, {subset}.json. Raises UserError.
+
+    Paths are absolute, so that they are found from any working directory.
+    """
     there = checkpoint is not None and checkpoint.exists()
     paths = {
         name: str(Path(value).absolute())
@@ -88,11 +94,11 @@ def write_provenance(
 
 
 def read_provenance(result: Path) -> Provenance:
-    """What lies beside a result file; else what opts.json tells of the folder's last run."""
+    """Read {subset}.run.json, or without it what opts.json says of the folder's last run."""
     try:
         return _read_beside(result)
     except UserError as error:
-        log.warning("%s: the report does without it", error)
+        log.warning("%s: the report leaves it out", error)
         return Provenance()
 
 
@@ -110,7 +116,7 @@ def _read_beside(result: Path) -> Provenance:
 
 
 def _checkpoint_of_run(folder: Path, options: Mapping[str, Any]) -> Path | None:
-    """What a run with these options used in inference: its last epoch, or what it resumed."""
+    """Return the weights that a run with these options inferred with."""
     if options.get("no_train") is False:
         return folder / f"save_{options.get('n_epochs')}.pth"
     resumed = options.get("resume_path")
@@ -118,8 +124,8 @@ def _checkpoint_of_run(folder: Path, options: Mapping[str, Any]) -> Path | None:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of this program, of Python, and of packages that results depend on."""
+    found = {"3d-resnets": VERSION, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

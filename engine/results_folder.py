@@ -1,4 +1,4 @@
-"""The results folder: one training run at a time, and what earlier runs left there is kept."""
+"""The results folder: one training run at a time, and files of earlier runs are kept."""
 
 import errno
 import logging
@@ -10,14 +10,19 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.checkpoint import saved_positions
+import torch
+
+from engine.checkpoint import Checkpoint, load_checkpoint
 from errors import UserError, writing
 
-# What runs write beside hidden files; anything else in the folder is the user's and stays.
+# What runs write, apart from hidden files; everything else in the folder is the user's.
 OF_A_RUN = re.compile(
     r"save_\d+\.pth|best\.pth|last\.pth|(train|train_batch|val|time)\.log(\.old)?|opts\.json"
     r"|(train|val|test)(\.run)?\.json|report\.html|top\d+\.txt|events\.out\.tfevents\..+|profile"
 )
+CHECKPOINT_NAME = re.compile(r"(save_\d{1,9}|best|last)\.pth")
+SAVED = re.compile(r"save_(\d{1,9})\.pth")
+UNREADABLE_POSITION = (10**10, 0)  # the furthest, so that a damaged file is reported
 OF_TRAINING = re.compile(r"save_\d+\.pth|best\.pth|last\.pth|train\.log")
 ASIDE = "earlier-"
 LOCK = ".lock"
@@ -27,32 +32,31 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against a second training run, by a lock that ends with this process however
-    that ends. Its file is removed at the end.
+    """Lock the folder against a second training run; the lock ends with this process in any case.
 
-    Raises UserError where another process holds it. File systems without locks go without.
+    Raises UserError if another process holds it. Without support by the system there is no lock.
     """
     try:
         import fcntl
-    except ImportError:  # Windows
+    except ImportError:  # on Windows
         yield
         return
     path = folder / LOCK
     with writing(folder, "the lock"):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        # Not flock, whose lock loader workers would inherit and hold after a kill.
+        # Not flock: loader workers would inherit its lock and hold it after a kill.
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         holder = os.read(handle, 200).decode(errors="replace").strip()
         os.close(handle)
         if error.errno not in (errno.EACCES, errno.EAGAIN):
-            log.info("%s: can't be locked against a second run: %s", folder, error.strerror)
+            log.info("%s: cannot be locked against a second run: %s", folder, error.strerror)
             yield
             return
         raise UserError(
-            f"--result_path {folder}: another run is training there now ({holder}): wait for its "
-            "end, or choose another folder"
+            f"--result_path {folder}: another run is training there ({holder}): wait until it "
+            "ends, or choose another folder"
         ) from None
     try:
         os.truncate(handle, 0)
@@ -64,14 +68,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def holds_training(folder: Path) -> bool:
-    """Whether a training run has left its logs or checkpoints in a folder."""
+    """Return whether a folder has logs or checkpoints of a training run."""
     return any(OF_TRAINING.fullmatch(path.name) for path in folder.iterdir())
 
 
 def set_aside(folder: Path, *, inputs: Collection[Path] = ()) -> Path | None:
-    """Move what an earlier run left into earlier-1, earlier-2 … below `folder`, but for `inputs`.
+    """Move an earlier run's files, except `inputs`, to earlier-1, earlier-2 … below `folder`.
 
-    Returns the new folder; None where there was nothing to move. Raises UserError.
+    Returns the new folder, or None if there was nothing to move. Raises UserError.
     """
     kept = {path.resolve() for path in inputs}
     found = [
@@ -83,10 +87,9 @@ def set_aside(folder: Path, *, inputs: Collection[Path] = ()) -> Path | None:
 
 
 def set_later_aside(folder: Path, resumed: Path, position: tuple[int, int]) -> Path | None:
-    """Move the checkpoints of epochs after `position` (epochs, batches of the next) to earlier-N,
-    with copies of the logs and options, which a run resumed there cuts back.
+    """Move checkpoints from after `position`, (epochs, batches of the next), to earlier-N.
 
-    Nothing is moved where the resumed file lies elsewhere: set_aside then moves all.
+    Copies of the logs and options go with them: the resumed run cuts these back to its position.
     """
     found = [path for path, there in saved_positions(folder).items() if there > position]
     aside = _moved(folder, found, f"checkpoints later than {resumed.name}")
@@ -101,7 +104,7 @@ def set_later_aside(folder: Path, resumed: Path, position: tuple[int, int]) -> P
 def _moved(folder: Path, found: Sequence[Path], what: str) -> Path | None:
     if not found:
         return None
-    with writing(folder, "what an earlier run left there"):
+    with writing(folder, "files of an earlier run"):
         aside = _next_folder(folder)
         for path in found:
             path.rename(aside / path.name)
@@ -115,3 +118,40 @@ def _next_folder(folder: Path) -> Path:
     aside = folder / f"{ASIDE}{number}"
     aside.mkdir()
     return aside
+
+
+def find_newest(folder: Path) -> Checkpoint | None:
+    """Return the run's checkpoint in `folder` that is furthest in training, or None.
+
+    Damaged files are skipped with a warning. File times do not count: copying changes them.
+    """
+    positions = saved_positions(folder)
+    for path in sorted(positions, key=lambda p: (positions[p], p.name.startswith("save_")))[::-1]:
+        try:
+            checkpoint = load_checkpoint(path)
+        except UserError as error:
+            log.warning("skipped: %s", error)
+            continue
+        if checkpoint.epoch is not None:
+            return checkpoint
+        log.warning("skipped: %s: contains weights only", path)
+    return None
+
+
+def saved_positions(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Return {checkpoint of a run: (epochs done, batches of the next)}."""
+    found = (path for path in folder.glob("*.pth") if CHECKPOINT_NAME.fullmatch(path.name))
+    return {path: _position_of(path) for path in found}
+
+
+def _position_of(path: Path) -> tuple[int, int]:
+    if match := SAVED.fullmatch(path.name):
+        return int(match[1]), 0
+    for is_mapped in (True, False):  # mapped, torch reads only what is used
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
+            position = content.get("position") or {"batches": 0}
+            return int(content.get("epoch", 0)), int(position["batches"])
+        except Exception:  # reported when the file is loaded
+            continue
+    return UNREADABLE_POSITION

@@ -1,7 +1,7 @@
-"""What a run leaves in the results folder beside its weights: logs, options, event files.
+"""The logs, options and event files of a run, next to its weights in the results folder.
 
 Nothing is touched before there is a first row to write, so that a run that fails at once leaves
-the files of an earlier run as they were.
+the files of an earlier run unchanged.
 """
 
 import json
@@ -21,22 +21,22 @@ COLUMNS = {
     "train": ("epoch", "loss", "acc", "lr"),
     "train_batch": ("epoch", "batch", "iter", "loss", "acc", "lr"),
     "val": ("epoch", "loss", "acc", "video_acc"),
-    # Seconds of the epoch's training, of which waiting for clips, and of its validation. A log of
-    # its own: the others are the same however fast a machine is.
+    # Seconds of training, of waiting for clips in it, and of validation. Kept apart from the other
+    # logs, which do not depend on the machine's speed.
     "time": ("epoch", "train", "waiting", "validation", "clips_per_second"),
 }
 MOST_DIGITS = 16
 
 
 class RunLog:
-    """train.log, train_batch.log, val.log, time.log, opts.json and, if asked, TensorBoard's file.
+    """Writes train.log, train_batch.log, val.log, time.log, opts.json and TensorBoard event files.
 
-    What an earlier run left in the folder is moved aside at the first row, but for `inputs`.
+    An earlier run's files in the folder, except `inputs`, are moved aside before the first row.
 
-    A run that goes on from `resumed`, a checkpoint of the folder, at epoch `keep_before` keeps the
-    rows before that, and the first `keep_batches` of that epoch in train_batch.log; only later
-    checkpoints are moved. An evaluation, `is_evaluation`, moves nothing, and adds nothing to the
-    logs and options of a training run.
+    A run that continues from `resumed`, a checkpoint of the folder, at epoch `keep_before` keeps
+    the rows of earlier epochs, and in train_batch.log those of the epoch's first `keep_batches`;
+    only later checkpoints are moved. An evaluation moves nothing, and does not change the logs and
+    options of a training run. Only one of several processes writes; the others are silent.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RunLog:
         inputs: Collection[Path] = (),
     ) -> None:
         self.folder = folder
-        self.is_silent = is_silent  # of many processes, one writes
+        self.is_silent = is_silent
         self.keep_before = keep_before
         self.keep_batches = keep_batches
         self._options = dict(options)
@@ -63,19 +63,19 @@ class RunLog:
         self._resumed = resumed
         self._is_evaluation = is_evaluation
         self._inputs = inputs
-        self._is_guest = is_evaluation and folder.exists() and holds_training(folder)
+        self._is_read_only = is_evaluation and folder.exists() and holds_training(folder)
         self._begun: set[str] = set()
         self.board: Board | None = None
 
     def write(self, log: str, row: Mapping[str, Any]) -> None:
-        """Append a row to one of COLUMNS. Values are written as str() shows them.
+        """Append a row to one of COLUMNS, values as str() formats them.
 
-        Raises UserError where the disk is full.
+        Raises UserError if the disk is full.
         """
         if self.is_silent:
             return
         self.begin()
-        if not self._is_guest:
+        if not self._is_read_only:
             self._append(log, row)
         if self.board is not None and log != "train_batch":
             self.board.scalars(log, row)
@@ -89,14 +89,16 @@ class RunLog:
                 file.write(_line([row[column] for column in COLUMNS[log]]))
 
     def begin(self) -> None:
-        """Make room, write opts.json and open the event files, once. Raises UserError on a full
-        disk."""
+        """Move an earlier run aside, write opts.json and open the event files, once.
+
+        Raises UserError if the disk is full.
+        """
         if self.is_silent or "opts" in self._begun:
             return
         self._begun.add("opts")
         if not self._is_evaluation:
             self._move_earlier_run()
-        if not self._is_guest:
+        if not self._is_read_only:
             text = json.dumps(self._options, indent=1, ensure_ascii=False, allow_nan=False)
             _replace(self.folder / "opts.json", text + "\n")
         if self._tensorboard:
@@ -126,8 +128,10 @@ class RunLog:
 
 
 def _rows_before(path: Path, position: tuple[int, int], n_columns: int) -> str:
-    """The rows of earlier epochs, and of that epoch up to the batch of `position`; columns that
-    an older program did not write stay empty. A full disk may have cut the last row short."""
+    """Return the rows of earlier epochs, and of that epoch up to the batch of `position`.
+
+    Columns that older versions did not write stay empty; a last row cut short by a full disk goes.
+    """
     epoch, n_batches = position
     whole = read_text(path, "log", errors="replace").rpartition("\n")[0]
     rows = [line.split("\t") for line in whole.split("\n")[1:]]
@@ -144,7 +148,7 @@ def _is_before(row: list[str], epoch: int, n_batches: int) -> bool:
 
 
 def _natural(text: str) -> int | None:
-    """The number of an epoch or a batch; None for what a log of ours does not hold there."""
+    """Return the number of an epoch or batch; None for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < MOST_DIGITS else None
 
 

@@ -12,10 +12,11 @@ from torch import nn
 from datasets.activitynet import UntrimmedIndex, read_any_index
 from datasets.index import Index
 from engine.advice import no_such_weights
-from engine.checkpoint import Checkpoint, check_class_names, find_newest, load_checkpoint
+from engine.checkpoint import Checkpoint, check_class_names, load_checkpoint
 from engine.device import Device, tune_process
 from engine.distributed import World
 from engine.progress import Position
+from engine.results_folder import find_newest
 from engine.run_log import RunLog
 from errors import UserError
 from model import (

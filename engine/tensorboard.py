@@ -1,4 +1,4 @@
-"""What a run shows in TensorBoard: scalars, pictures, and its options with what came of them."""
+"""TensorBoard event files of a run: scalars, pictures, and its options with their results."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Board:
-    """An event file in `folder`; what an interrupted run left of epoch `purge_from` on is void.
+    """An event file in `folder`; an interrupted run's events from epoch `purge_from` on go.
 
     `labels` name the classes. On a full disk everything here raises UserError.
     """
@@ -42,7 +42,7 @@ class Board:
         return writing(self._folder, "TensorBoard's events")
 
     def scalars(self, log: str, row: Mapping[str, Any]) -> None:
-        """Every value of a log's row but its epoch, as LOG/COLUMN."""
+        """Add every value of a log's row except its epoch, as LOG/COLUMN."""
         with self._writing():
             for column, value in row.items():
                 if column != "epoch":
@@ -54,7 +54,7 @@ class Board:
         try:
             with literal_text():
                 picture = pixels_of(confusion_figure(matrix, self.labels))
-        except Exception as error:  # whatever it is, a picture must not end a run
+        except Exception as error:  # a picture must never end a run
             log.warning(
                 "TensorBoard's confusion matrix is left out: %s", " ".join(str(error).split())
             )
@@ -66,14 +66,14 @@ class Board:
                 self._has_names = True
 
     def clips(self, clips: Tensor, names: Sequence[str]) -> None:
-        """A sheet of training clips, uint8 (N, C, T, H, W), as the model gets them: a row each."""
+        """Add a sheet of training clips, uint8 (N, C, T, H, W), one per row."""
         with self._writing():
             self._writer.add_image("train/clips", sheet(clips), 1, dataformats="HWC")
             self._writer.add_text("train/clips", _listed(names), 1)
             self._writer.flush()
 
     def outcome(self, options: Mapping[str, Any], results: Mapping[str, float]) -> None:
-        """The options of the run beside its results: a row in TensorBoard's table of runs."""
+        """Add the run's options and results: a row in TensorBoard's table of runs."""
         plain = {
             k: v if isinstance(v, bool | int | float) else as_utf8(str(v))
             for k, v in options.items()
@@ -88,7 +88,7 @@ class Board:
 
 
 def sheet(clips: Tensor) -> np.ndarray:
-    """uint8 (N, C, T, H, W) -> uint8 (N x H, frames x W, 3), some frames of each clip in a row.
+    """Arrange uint8 (N, C, T, H, W) as (N x H, frames x W, 3), some frames of each clip in a row.
 
     Of flow, two channels, the first is shown.
     """
@@ -101,12 +101,12 @@ def sheet(clips: Tensor) -> np.ndarray:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """A numbered list in Markdown, as code: what the names hold is no markup."""
+    """Return a numbered Markdown list, as code, so that names are not read as markup."""
     return "\n".join(f"    {number}. {shown_name(name)}" for number, name in enumerate(names, 1))
 
 
 def pixels_of(figure: "Figure") -> np.ndarray:
-    """uint8 (H, W, 3)"""
+    """Render a figure to uint8 (H, W, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -115,8 +115,10 @@ def pixels_of(figure: "Figure") -> np.ndarray:
 
 
 def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> "Figure":
-    """Shares of each true class, (K, K), and where they are legible the counts and the names;
-    numbers from 1 where no installed font has the names' characters."""
+    """Draw the shares of each true class, (K, K), with counts and names if they fit.
+
+    Classes are numbered from 1 if no installed font has the characters of their names.
+    """
     from matplotlib.figure import Figure
 
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)

@@ -1,7 +1,5 @@
-import io
 import os
 import pickle
-import tarfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -10,12 +8,12 @@ import torch
 
 from engine.checkpoint import (
     check_class_names,
-    find_newest,
     load_checkpoint,
     load_weights,
     n_classes_of,
     save_checkpoint,
 )
+from engine.results_folder import find_newest
 from errors import UserError
 from models.build import build
 from tests.runs import limit_file_size
@@ -212,11 +210,3 @@ def test_what_other_programs_keep_beside_weights_does_not_matter(tmp_path, besid
     checkpoint = load_checkpoint(tmp_path / "c.pth")
     assert checkpoint.epoch is checkpoint.optimizer is None
     load_weights(small(), checkpoint)
-
-
-def test_an_old_tar_file_is_told_apart(tmp_path):
-    with tarfile.open(tmp_path / "c.pth", "w") as archive:
-        for name in ("sys_info", "pickle", "storages", "tensors"):
-            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
-    with pytest.raises(UserError, match="a tar file of torch before 0.1.10"):
-        load_checkpoint(tmp_path / "c.pth")

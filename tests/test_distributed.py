@@ -145,12 +145,14 @@ def test_a_process_that_dies_takes_the_job_down(tmp_path, start):
 
 
 def test_a_signal_saves_and_a_resumed_job_ends_as_one_process_does(tmp_path, start):
-    make_dataset(tmp_path, train=6, val=1)
+    """Killed after one of three epochs, each of 30 batches: long enough for the signal."""
+    make_dataset(tmp_path, train=60, val=1)
     finish(start(tmp_path, "whole"))
     job = start(tmp_path, "res", "--checkpoint", "1", launcher=TORCHRUN)
     wait_for(job, tmp_path / "res/save_1.pth")
     job.process.terminate()
-    job.finish()
+    assert "continue with the same command" in job.finish().text
+    assert not (tmp_path / "res/save_3.pth").exists()
     finish(start(tmp_path, "res", "--resume_path", "auto", launcher=TORCHRUN))
     weights, others = (
         torch.load(tmp_path / run / "save_3.pth", weights_only=True)["state_dict"]
@@ -183,7 +185,7 @@ def test_what_ends_a_launched_process_ends_the_launcher(tmp_path, launched):
     wait_for(job, tmp_path / "res/save_1.pth")
     job.process.terminate()
     told = finish(job, status=128 + signal.SIGTERM)
-    assert "go on with the same command" in told and "Traceback" not in told
+    assert "continue with the same command" in told and "Traceback" not in told
 
 
 def test_a_terminal_that_is_closed_saves_and_under_nohup_does_not_matter(tmp_path, launched):
@@ -196,7 +198,7 @@ def test_a_terminal_that_is_closed_saves_and_under_nohup_does_not_matter(tmp_pat
     for command in (job, ignoring):
         for pid in (command.process.pid, *command.processes()):
             os.kill(pid, signal.SIGHUP)
-    assert "go on with the same command" in finish(job, status=128 + signal.SIGHUP)
+    assert "continue with the same command" in finish(job, status=128 + signal.SIGHUP)
     n_saved = len(list((tmp_path / "nohup").glob("save_*")))
     wait_for(ignoring, tmp_path / f"nohup/save_{n_saved + 2}.pth")
     ignoring.process.terminate()
@@ -281,8 +283,11 @@ def test_what_gloo_still_holds_does_not_abort_a_process_that_ends(tmp_path):
     """Gloo wants to let a tensor go at the very end; with sys.exit the status would be -6."""
     code = f"""
 import atexit, io, sys, time
+from engine.distributed import ProcessExit, join
 
-@atexit.register  # first of all, so called last of all
+process_exit = ProcessExit()
+
+@atexit.register  # so called after all but ProcessExit's own hook
 def exchange():
     sys.setswitchinterval(100)
     held = torch.ones(1)
@@ -298,11 +303,11 @@ class Slow(io.StringIO):
 
 import torch
 import torch.distributed as dist
-from engine.distributed import end, join
 
 join("file://{tmp_path}/meet", use_cuda=False)
 sys.stdout = Slow()
-end(7)
+process_exit.status = 7
+sys.exit(7)
 """
     environ = {"SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}
     with (
@@ -313,11 +318,11 @@ end(7)
 
 
 def test_processes_that_nobody_started_are_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setattr("engine.distributed.MEETING", timedelta(seconds=2))
+    monkeypatch.setattr("engine.distributed.JOIN_TIMEOUT", timedelta(seconds=2))
     for name, value in {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}.items():
         monkeypatch.setenv(name, value)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(UserError, match="the 2 processes that SLURM announces could not meet"):
+    with pytest.raises(UserError, match="the 2 processes that SLURM announces could not join"):
         join(url, use_cuda=False)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.checkpoint import find_newest, save_checkpoint
+from engine.checkpoint import save_checkpoint
+from engine.results_folder import find_newest
 from tests.commands import run_util
 from tests.runs import make_dataset, small_run
 from tests.videos import draw
