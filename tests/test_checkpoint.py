@@ -59,7 +59,7 @@ class Bomb:
 def test_code_in_a_file_does_not_run(tmp_path):
     target = tmp_path / "created"
     torch.save({"state_dict": Bomb(target)}, tmp_path / "zip.pth")
-    with pytest.raises(UserError, match=r"zip\.pth: wants to run code when loaded \(getattr\)"):
+    with pytest.raises(UserError, match=r"zip\.pth: refused: it would run code when loaded \(getattr\)"):
         load_checkpoint(tmp_path / "zip.pth")
     assert not target.exists()
 
@@ -79,7 +79,7 @@ def test_shell_commands_in_a_file_do_not_run(tmp_path, as_zip):
     path, target = tmp_path / "c.pth", tmp_path / "created"
     content = {"state_dict": {"a": torch.ones(1)}, "x": Shell(target)}
     torch.save(content, path, _use_new_zipfile_serialization=as_zip)
-    with pytest.raises(UserError, match=r"wants to run code when loaded \((posix|nt)\.system\)"):
+    with pytest.raises(UserError, match=r"would run code when loaded \((posix|nt)\.system\)"):
         load_checkpoint(path)
     assert not target.exists()
 
@@ -88,7 +88,7 @@ def test_shell_commands_in_a_file_do_not_run(tmp_path, as_zip):
 def test_plain_pickles_do_not_run(tmp_path, protocol, recwarn):
     path, target = tmp_path / "c.pth", tmp_path / "created"
     path.write_bytes(pickle.dumps({"state_dict": Shell(target)}, protocol))
-    with pytest.raises(UserError, match=r"c\.pth: .* run code.*refused"):
+    with pytest.raises(UserError, match=r"c\.pth: refused: .* run code"):
         load_checkpoint(path)
     assert not target.exists() and not recwarn.list
 
@@ -114,7 +114,7 @@ def test_truncated_checkpoint(tmp_path, share):
 def test_other_content(tmp_path):
     path = tmp_path / "c.pth"
     torch.save([1, 2], path)
-    with pytest.raises(UserError, match="holds a list"):
+    with pytest.raises(UserError, match="contains a list"):
         load_checkpoint(path)
     torch.save({"epoch": 1}, path)
     with pytest.raises(UserError, match="no weights"):
@@ -147,7 +147,7 @@ def test_single_tensors_that_differ_are_named(tmp_path):
     weights = model.state_dict()
     del weights["layer3.0.bn1.bias"]
     torch.save(weights, tmp_path / "c.pth")
-    with pytest.raises(UserError, match=r"lacks layer3\.0\.bn1\.bias"):
+    with pytest.raises(UserError, match=r"has no layer3\.0\.bn1\.bias"):
         load_weights(model, load_checkpoint(tmp_path / "c.pth"))
 
 
@@ -155,7 +155,7 @@ def test_head_size(tmp_path):
     torch.save(content(small(n_classes=9)), tmp_path / "c.pth")
     checkpoint = load_checkpoint(tmp_path / "c.pth")
     assert n_classes_of(checkpoint, "fc") == 9
-    with pytest.raises(UserError, match="no head 'classifier'; the checkpoint is a resnet-10"):
+    with pytest.raises(UserError, match="no head 'classifier': it is a resnet-10"):
         n_classes_of(checkpoint, "classifier")
 
 

@@ -145,10 +145,11 @@ def test_a_process_that_dies_takes_the_job_down(tmp_path, start):
 
 
 def test_a_signal_saves_and_a_resumed_job_ends_as_one_process_does(tmp_path, start):
-    """Killed after one of three epochs, each of 30 batches: long enough for the signal."""
-    make_dataset(tmp_path, train=60, val=1)
-    finish(start(tmp_path, "whole"))
-    job = start(tmp_path, "res", "--checkpoint", "1", launcher=TORCHRUN)
+    """Killed after one of three epochs, of 8 batches: long enough for the signal."""
+    make_dataset(tmp_path, train=15, val=1)
+    slowly = ("--learning_rate", "0.001")
+    finish(start(tmp_path, "whole", *slowly))
+    job = start(tmp_path, "res", *slowly, "--checkpoint", "1", launcher=TORCHRUN)
     wait_for(job, tmp_path / "res/save_1.pth")
     job.process.terminate()
     assert "continue with the same command" in job.finish().text

@@ -55,7 +55,7 @@ INFERENCE = ("--no_train", "--no_val", "--inference")
 def test_weights_that_are_not_finite_are_refused(trained, tmp_path, capsys, flag, value):
     path = changed(trained, tmp_path / "c.pth", bn1_running_var=value)
     assert small_run(trained, flag, str(path), result=str(tmp_path / "on")) == 2
-    assert "c.pth: bn1.running_var holds NaN or infinity" in one_line(capsys)
+    assert "c.pth: bn1.running_var contains NaN or infinity" in one_line(capsys)
 
 
 def test_auto_passes_over_weights_that_are_not_finite(trained, tmp_path):
@@ -107,7 +107,7 @@ def test_weights_that_are_not_finite_are_not_saved(trained, tmp_path, capsys):
     torch.save(content, tmp_path / "c.pth")
     flags = ("--resume_path", str(tmp_path / "c.pth"), "--batch_size", "64", "--no_val")
     assert small_run(trained, *flags, result=str(tmp_path / "on")) == 2
-    assert "save_2.pth: not saved: conv1.weight holds NaN or infinity" in one_line(capsys)
+    assert "save_2.pth: not saved: conv1.weight contains NaN or infinity" in one_line(capsys)
     assert not list((tmp_path / "on").glob("*.pth"))
 
 

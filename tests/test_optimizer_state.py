@@ -69,9 +69,9 @@ def test_a_step_does_not_depend_on_how_the_saved_momentum_lies_in_memory(layout)
 
 
 WRONG = {
-    "shape": (lambda t: t[:2].clone(), r"is of shape \(2, 3, 2, 2, 2\), the tensor of"),
-    "rank": (lambda t: t.flatten(), r"is of shape \(96,\)"),
-    "no values": (lambda t: t.to("meta"), "holds no values"),
+    "shape": (lambda t: t[:2].clone(), r"has shape \(2, 3, 2, 2, 2\), the tensor"),
+    "rank": (lambda t: t.flatten(), r"has shape \(96,\)"),
+    "no values": (lambda t: t.to("meta"), "has no values"),
     "expanded": (lambda t: t[:1].expand(SHAPE), "repeats a few values"),
     "sparse": (lambda t: t.to_sparse(), "is not a dense tensor"),
     "integers": (lambda t: t.long(), "holds torch.int64"),
@@ -82,9 +82,9 @@ WRONG = {
     ),
     "NaN": (
         lambda t: t.clone().index_fill_(0, torch.tensor(1), torch.nan),
-        "holds NaN or infinity",
+        "contains NaN or infinity",
     ),
-    "too large": (lambda t: t.double() * 1e200, "holds NaN or infinity"),
+    "too large": (lambda t: t.double() * 1e200, "contains NaN or infinity"),
     "a list": (lambda t: t.tolist(), "is a list, not a tensor"),
 }
 
@@ -107,7 +107,7 @@ def test_a_momentum_that_the_parameter_can_not_have_is_refused(kind):
         ({"state": []}, "state: expected object, got array"),
         ({"state": {0: 5}}, r"state\[\.\.\.\]: expected object, got int"),
         ({"state": {3: {}}}, "its states and its parameter groups do not match"),
-        ({"state": {0: {"exp_avg": torch.ones(SHAPE)}}}, "is not SGD's, which keeps no 'exp_avg'"),
+        ({"state": {0: {"exp_avg": torch.ones(SHAPE)}}}, "is not SGD's, which has no 'exp_avg'"),
         ({"param_groups": [{"params": "all"}]}, r"param_groups\[0\]\.params: expected array"),
         ({"param_groups": [{"params": [0], "lr": "fast"}]}, r"\.lr: expected float, got str"),
         ({"param_groups": [{"params": [0], "lr": torch.ones(())}]}, r"\.lr: expected float"),
@@ -125,7 +125,7 @@ def test_a_state_of_another_form_is_refused(changed, message):
 def test_the_momentum_of_some_parameters_alone_is_refused():
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     state = sgd(model).state_dict() | {"state": {1: {"momentum_buffer": torch.zeros(3)}}}
-    with pytest.raises(UserError, match="holds the momentum of 1 of 4 trained tensors only"):
+    with pytest.raises(UserError, match="has the momentum of only 1 of 4 trained tensors"):
         load(sgd(model, fused=True), state, n=4)
 
 
