@@ -1,7 +1,5 @@
 """All of training: the state, one step, one epoch, and `fit`."""
 
-import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from engine.checkpoint_fields import Best
 from engine.checkpoint_manager import CheckpointManager
 from engine.device import Device, is_out_of_memory
 from engine.distributed import SINGLE_PROCESS, World, explain_lost_process
+from engine.epoch_log import log_batch, log_epoch, warn_of_divergence, warn_of_skipped
 from engine.optim import Optimization
 from engine.prefetch import MAX_PENDING, prefetch
 from engine.progress import (
@@ -29,16 +28,13 @@ from engine.progress import (
     TimeLeft,
 )
 from engine.run_log import RunLog
-from engine.scoring import Network, Scorer
+from engine.scoring import Network
 from errors import UserError
-from evaluation.metrics import confusion_matrix
 from model import ONE_VALUE_PER_CHANNEL
 from utils.progress_bar import Bar
-from validation import Evaluation, evaluate
+from validation import Evaluation, validate
 
 IGNORE_INDEX = -100  # of cross entropy: the target of padding clips on ranks without clips
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -243,12 +239,12 @@ def fit(
             title=f"epoch {epoch} of {n_epochs}{time_left}",
             stopwatch=stopwatch,
             after_batch=after_batch,
-            on_metrics=partial(_log_batch, run_log, trainer.optim, len(train_loader)),
+            on_metrics=partial(log_batch, run_log, trainer.optim, len(train_loader)),
             checkpoints=checkpoints,
         )
-        _log_epoch(position, f"of {n_epochs}", rate, run_log, f"{stopwatch}{time_left}")
-        _warn_of_divergence(position, trainer.n_classes, rate)
-        _warn_of_skipped(train_loader, f"epoch {epoch}")
+        log_epoch(position, f"of {n_epochs}", rate, run_log, f"{stopwatch}{time_left}")
+        warn_of_divergence(position, trainer.n_classes, rate)
+        warn_of_skipped(train_loader.skipped, f"epoch {epoch}")
         n_clips = position.n_clips - begin.n_clips
         seconds = {"train": stopwatch.seconds, "waiting": stopwatch.waited}
         seconds["clips_per_second"] = n_clips / stopwatch.seconds
@@ -273,77 +269,6 @@ def fit(
         time_left.end_epoch(epoch)
         is_last = epoch == n_epochs
         checkpoints.at_end_of_epoch(trainer.state, epoch, is_last=is_last, is_best=is_best)
-
-
-def validate(
-    score: Scorer,
-    loader: ValLoader,
-    device: Device,
-    epoch: int,
-    run_log: RunLog,
-    *,
-    world: World = SINGLE_PROCESS,
-    before_batch: Callable[[], None] | None = None,
-) -> Evaluation:
-    """Run one validation pass and log it; see validation.evaluate."""
-    title = f"validation {epoch}"
-    evaluation = evaluate(
-        score, loader, device=device, title=title, world=world, before_batch=before_batch
-    )
-    row = {"epoch": epoch, "loss": evaluation.loss, "acc": evaluation.clip_accuracy}
-    run_log.write("val", row | {"video_acc": evaluation.video_accuracy})
-    if run_log.board is not None:
-        n_named, predictions = len(run_log.board.labels), evaluation.predictions
-        n_classes = max(n_named, int(predictions.max(initial=0)) + 1)
-        matrix = confusion_matrix(evaluation.targets, predictions, n_classes)
-        run_log.board.confusion(matrix, epoch)
-    log.info(
-        "epoch %d: val loss %.4f, clip accuracy %.4f of %d, video accuracy %.4f of %d",
-        epoch,
-        evaluation.loss,
-        evaluation.clip_accuracy,
-        evaluation.n_clips,
-        evaluation.video_accuracy,
-        evaluation.n_videos,
-    )
-    _warn_of_skipped(loader, title)
-    return evaluation
-
-
-def _log_batch(run_log: RunLog, optim: Optimization, n_batches: int, metrics: BatchMetrics) -> None:
-    epoch, batch = metrics.position.epoch, metrics.position.batches
-    iteration = (epoch - 1) * n_batches + batch
-    row = {"epoch": epoch, "batch": batch, "iter": iteration, "loss": metrics.loss}
-    run_log.write("train_batch", row | {"acc": metrics.accuracy, "lr": optim.learning_rate})
-
-
-def _log_epoch(position: Position, of: str, rate: float, run_log: RunLog, time: str) -> None:
-    epoch, loss, accuracy = position.epoch, position.loss, position.accuracy
-    run_log.write("train", {"epoch": epoch, "loss": loss, "acc": accuracy, "lr": rate})
-    text = "epoch %d %s: train loss %.4f, clip accuracy %.4f, rate %g, %s"
-    log.info(text, epoch, of, loss, accuracy, rate, time)
-
-
-def _warn_of_divergence(position: Position, n_classes: int, rate: float) -> None:
-    """Warn of a loss far above ln K, the cross entropy of equal scores: a model whose weights grow
-    without bound. Twice that plus 1 leaves room for noisy first epochs."""
-    chance = math.log(n_classes)
-    if position.loss > 2 * chance + 1:
-        log.warning(
-            "epoch %d: the train loss, %.4g, is far above the %.2f of guessing among %d classes: "
-            "training diverges; start again with a lower --learning_rate (now %g) or --clip_grad 1",
-            position.epoch,
-            position.loss,
-            chance,
-            n_classes,
-            rate,
-        )
-
-
-def _warn_of_skipped(loader: TrainLoader | ValLoader, title: str) -> None:
-    if loader.skipped:
-        reasons = loader.skipped
-        log.warning("%s: skipped %d unreadable samples, e.g. %s", title, len(reasons), reasons[0])
 
 
 def _note_best(trainer: Trainer, epoch: int, evaluation: Evaluation | None) -> bool:

@@ -1,5 +1,6 @@
 """Evaluate a model on validation clips: loss, clip accuracy and video accuracy."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -11,12 +12,16 @@ from torch import Tensor
 from datasets.video_dataset import ValLoader
 from engine.device import Device
 from engine.distributed import SINGLE_PROCESS, World
+from engine.epoch_log import warn_of_skipped
 from engine.prefetch import fetched, prefetch
+from engine.run_log import RunLog
 from engine.scoring import Scorer
 from errors import UserError
-from evaluation.metrics import topk_hits
+from evaluation.metrics import confusion_matrix, topk_hits
 from inference import check_finite
 from utils.progress_bar import Bar
+
+log = logging.getLogger(__name__)
 
 
 class Evaluation(NamedTuple):
@@ -83,6 +88,41 @@ def evaluate(
     if not together:
         raise UserError("validation: none of the clips could be read")
     return _summarise(ClipScores(*map(np.concatenate, zip(*together, strict=True))))
+
+
+def validate(
+    score: Scorer,
+    loader: ValLoader,
+    device: Device,
+    epoch: int,
+    run_log: RunLog,
+    *,
+    world: World = SINGLE_PROCESS,
+    before_batch: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Evaluate and log the epoch's result."""
+    title = f"validation {epoch}"
+    evaluation = evaluate(
+        score, loader, device=device, title=title, world=world, before_batch=before_batch
+    )
+    row = {"epoch": epoch, "loss": evaluation.loss, "acc": evaluation.clip_accuracy}
+    run_log.write("val", row | {"video_acc": evaluation.video_accuracy})
+    if run_log.board is not None:
+        n_named, predictions = len(run_log.board.labels), evaluation.predictions
+        n_classes = max(n_named, int(predictions.max(initial=0)) + 1)
+        matrix = confusion_matrix(evaluation.targets, predictions, n_classes)
+        run_log.board.confusion(matrix, epoch)
+    log.info(
+        "epoch %d: val loss %.4f, clip accuracy %.4f of %d, video accuracy %.4f of %d",
+        epoch,
+        evaluation.loss,
+        evaluation.clip_accuracy,
+        evaluation.n_clips,
+        evaluation.video_accuracy,
+        evaluation.n_videos,
+    )
+    warn_of_skipped(loader.skipped, title)
+    return evaluation
 
 
 def _summarise(clips: ClipScores) -> Evaluation:

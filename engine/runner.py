@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ import torch
 from datasets.build import build_inference_loader, build_train_loader, build_val_loader
 from datasets.class_balance import balanced_weights, class_counts, describe_counts
 from datasets.feature_cache import CachedTraining, CachedValidation
-from datasets.index import UNLABELLED
 from datasets.index_checks import by_kind, check_index
 from datasets.records import digest_of
 from datasets.video_dataset import (
@@ -21,30 +19,28 @@ from datasets.video_dataset import (
     ShuffledBatches,
     TrainLoader,
     ValLoader,
-    WindowBatches,
 )
-from engine.advice import describe_best, from_scratch, inference_command, prediction_command
+from engine.advice import describe_best, from_scratch, inference_command
 from engine.checkpoint_manager import CheckpointManager
 from engine.distributed import World
 from engine.optim import build_optimization
 from engine.profiler import tracing
-from engine.progress import Position, Stopwatch
-from engine.provenance import versions, write_provenance
+from engine.progress import Position
+from engine.provenance import versions
 from engine.results_folder import locked
 from engine.resume_check import check_same_run
+from engine.run_inference import infer_and_report
 from engine.run_setup import Run, set_up
 from engine.scoring import clip_network, head_network, make_scorer
 from errors import UserError
 from evaluation.metrics import FEW, describe_interval
-from evaluation.results import Entries, accuracy_of, describe, few_videos_warning, write_results
-from inference import infer
 from model import frozen_batch_norms, takes_single_clips, without_head, wrap_for_distributed
 from models.catalog import FAMILIES
 from opts import Options, Role, names_with
-from reporting.writing import report_inference
-from training import Trainer, fit, validate
+from training import Trainer, fit
 from utils.interruption import Interruption, resume_hint
 from utils.text import first_few
+from validation import validate
 
 N_SHOWN_CLIPS = 8  # on the sheet of training clips in TensorBoard
 
@@ -80,7 +76,7 @@ def run_phases(run: Run, interruption: Interruption) -> None:
         elif val_loader is not None:
             _validate(run, val_loader)
         if inference_loader is not None:
-            summary |= _infer(run, inference_loader, interruption, after_batch)
+            summary |= infer_and_report(run, inference_loader, interruption, after_batch)
     if summary and run.run_log.board is not None:
         run.run_log.board.outcome(options.as_plain(), summary)
 
@@ -279,97 +275,6 @@ def _validate(run: Run, loader: ClipLoader[OrderedBatches]) -> None:
     hint = "stopped in validation; the same command starts it again"
     with resume_hint(hint), _closing(loader):
         validate(score, loader, run.device, epoch, run.run_log, world=run.world)
-
-
-def _infer(
-    run: Run,
-    loader: ClipLoader[WindowBatches],
-    interruption: Interruption,
-    after_batch: Callable[[], None] | None,
-) -> dict[str, float]:
-    """Write {subset}.json and its report; return the accuracies by name, if there are labels."""
-    options = run.options
-    trained = "" if options.no_train else " with --resume_path auto"
-    hint = f"stopped in inference; the same command{trained} starts it again"
-    with resume_hint(hint), _closing(loader):
-        interruption.end_if_asked()
-        stopwatch = Stopwatch()
-        results = infer(
-            run.model,
-            loader,
-            device=run.device,
-            labels=run.index.labels,
-            topk=options.output_topk,
-            average=not options.inference_no_average,
-            world=run.world,
-            after_batch=after_batch,
-        )
-        if run.world.is_first:
-            _write_results(run, results, stopwatch.seconds)
-    if not run.world.is_first:
-        return {}
-    accuracies = _log_accuracy(run, loader, results)
-    if not options.no_report:
-        report_inference(
-            options.result_path,
-            options.inference_subset,
-            results=results,
-            index=run.index,
-            model=run.model,
-            family=options.model,
-            device=run.device,
-            dataset=loader.dataset,
-        )
-    if options.input_type == "rgb":  # predict_video reads nothing else
-        log.info("to score other videos:\n    %s", _prediction_command(run))
-    return accuracies
-
-
-def _write_results(run: Run, results: Mapping[str, Entries], seconds: float) -> None:
-    """Write {subset}.json, and {subset}.run.json with the settings it was made with."""
-    run.run_log.begin()
-    path = run.options.result_path / f"{run.options.inference_subset}.json"
-    write_results(path, results)
-    weights, epoch = _inferred_weights(run)
-    write_provenance(
-        path,
-        options=run.options.as_plain(),
-        checkpoint=weights,
-        epoch=epoch,
-        device=str(run.device),
-        seconds=seconds,
-    )
-    log.info("%s: scores of %d videos", path, len(results))
-
-
-def _log_accuracy(
-    run: Run, loader: ClipLoader[WindowBatches], results: Mapping[str, Entries]
-) -> dict[str, float]:
-    subset = run.options.inference_subset
-    if all(record.label == UNLABELLED for record in loader.dataset.records):
-        log.info("the videos have no labels: no accuracy")
-        return {}
-    accuracy = accuracy_of(run.index, results, subset)
-    if (warning := few_videos_warning(accuracy, subset)) is not None:
-        log.warning("%s", warning)
-    for line in describe(accuracy):
-        log.info("%s", line)
-    return {f"{subset}_top_{k}": share for k, share in accuracy.top.items()}
-
-
-def _inferred_weights(run: Run) -> tuple[Path, int | None]:
-    """Return the file with the weights that inference used, and their epoch."""
-    options, resumed = run.options, run.resumed
-    if resumed is not None and (options.no_train or run.start.epoch > options.n_epochs):
-        return resumed.path, resumed.epoch
-    return options.result_path / f"save_{options.n_epochs}.pth", options.n_epochs
-
-
-def _prediction_command(run: Run) -> str:
-    weights, _ = _inferred_weights(run)
-    is_resumed_file = run.resumed is not None and run.resumed.path == weights
-    has_names = not is_resumed_file or run.resumed.class_names is not None  # type: ignore[union-attr]
-    return prediction_command(run.options, weights, has_names=has_names)
 
 
 @contextmanager

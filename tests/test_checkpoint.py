@@ -59,7 +59,7 @@ class Bomb:
 def test_code_in_a_file_does_not_run(tmp_path):
     target = tmp_path / "created"
     torch.save({"state_dict": Bomb(target)}, tmp_path / "zip.pth")
-    with pytest.raises(UserError, match=r"zip\.pth: refused: it would run code when loaded \(getattr\)"):
+    with pytest.raises(UserError, match=r"zip\.pth: refused: .* \(getattr\)"):
         load_checkpoint(tmp_path / "zip.pth")
     assert not target.exists()
 

@@ -80,7 +80,7 @@ def test_sigterm_saves_and_tells_how_to_go_on(tmp_path, monkeypatch, capsys, log
 def test_a_signal_in_inference_tells_how_to_go_on(tmp_path, monkeypatch, capsys):
     make_dataset(tmp_path)
     monkeypatch.setattr(
-        "engine.runner.infer", lambda *args, **named: os.kill(os.getpid(), signal.SIGTERM)
+        "engine.run_inference.infer", lambda *args, **named: os.kill(os.getpid(), signal.SIGTERM)
     )
     assert small_run(tmp_path, "--n_epochs", "1", "--inference") == 128 + signal.SIGTERM
     error = capsys.readouterr().err
@@ -146,7 +146,7 @@ def test_a_truncated_last_is_passed_over_by_name(tmp_path, capsys):
     (tmp_path / "res/best.pth").unlink()
     assert small_run(tmp_path, "--resume_path", "auto", "--n_epochs", "3") == 0
     out = capsys.readouterr().out
-    assert "passed over" in out and "last.pth: is no checkpoint that torch can read" in out
+    assert "skipped" in out and "last.pth: is no checkpoint that torch can read" in out
     assert "save_2.pth: loaded, epoch 2" in out
 
 
