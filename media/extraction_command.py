@@ -75,11 +75,7 @@ def _prune(orphans: Mapping[str, Orphan], jpg_dir: Path, form: FrameFormat) -> d
 
 
 def make_parser(name: str, description: str | None) -> Parser:
-    parser = Parser(
-        prog=f"util_scripts.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog=f"util_scripts.{name}", description=description)
     above_0 = partial(_above_0, float)
     parser.add_argument("video_dir", type=INPUT, help="folder of folders of videos")
     parser.add_argument("jpg_dir", type=OUTPUT_FOLDER, help="where the frames go; made if missing")

@@ -86,6 +86,15 @@ class Check(NamedTuple):
     own_ms: float  # the checkpoint in this program
     n_clips_timed: int
 
+    def describe(self, engine: str, source: str) -> list[str]:
+        difference, largest, n_agreeing, n_clips = self.parity
+        return [
+            f"on {n_clips} clips of {source}: largest logit difference {difference:.2g} "
+            f"(logits up to {largest:.3g}), same top-1 class for {n_agreeing}",
+            f"{engine} {self.exported_ms:.1f} ms per clip, this program {self.own_ms:.1f} ms "
+            f"(batches of {self.n_clips_timed}, {torch.get_num_threads()} threads, float32)",
+        ]
+
 
 def check_export(
     run_exported: Runner,

@@ -1,7 +1,7 @@
 """Write feature vectors to .npz or .hdf5 files."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from inference import WindowValues
 from utils.files import atomic_write
 
 Shapes = Mapping[str, tuple[tuple[int, ...], Any]]  # shape and type of each column
+Row = tuple[np.ndarray, str, int, tuple[int, int]]  # in the order of the columns
 
 
 def write_features(
@@ -35,11 +36,17 @@ def write_features(
     width = len(first.values)
     write = _write_npz if path.suffix == ".npz" else _write_hdf5
     with atomic_write(path) as part:
-        count = write(part, _columns(max_rows, width), chain([first], rows), loader, extra)
+        count = write(part, _shapes(max_rows, width), _rows(chain([first], rows), loader), extra)
     return count, width
 
 
-def _columns(n_rows: int, width: int) -> Shapes:
+def _rows(windows: Iterable[WindowValues], loader: ClipLoader) -> Iterator[Row]:
+    for window in windows:
+        record = loader.dataset.records[window.video]
+        yield window.values, record.video_id, record.label, window.segment
+
+
+def _shapes(n_rows: int, width: int) -> Shapes:
     return {
         "features": ((n_rows, width), np.float32),
         "video_ids": ((n_rows,), object),
@@ -49,33 +56,23 @@ def _columns(n_rows: int, width: int) -> Shapes:
 
 
 def _fill(
-    columns: Mapping[str, Any],
-    rows: Iterator[WindowValues],
-    loader: ClipLoader,
-    encode: Callable[[str], str | bytes] = str,
+    columns: Mapping[str, Any], rows: Iterable[Row], encode: Callable[[str], str | bytes] = str
 ) -> int:
     """Store the rows as they are computed; return their number."""
     count = 0
-    for row in rows:
-        record = loader.dataset.records[row.video]
-        columns["features"][count] = row.values
-        columns["video_ids"][count] = encode(record.video_id)
-        columns["labels"][count] = record.label
-        columns["segments"][count] = row.segment
+    for values, video_id, label, segment in rows:
+        columns["features"][count] = values
+        columns["video_ids"][count] = encode(video_id)
+        columns["labels"][count] = label
+        columns["segments"][count] = segment
         count += 1
     return count
 
 
-def _write_npz(
-    path: Path,
-    shapes: Shapes,
-    rows: Iterator[WindowValues],
-    loader: ClipLoader,
-    extra: Mapping[str, Any],
-) -> int:
+def _write_npz(path: Path, shapes: Shapes, rows: Iterable[Row], extra: Mapping[str, Any]) -> int:
     """Collect all rows in memory, then write them."""
     columns = {name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()}
-    count = _fill(columns, rows, loader)
+    count = _fill(columns, rows)
     arrays: dict[str, Any] = {name: column[:count] for name, column in columns.items()}
     arrays["video_ids"] = arrays["video_ids"].astype(str)
     arrays |= {name: np.array(value) for name, value in extra.items()}
@@ -83,13 +80,7 @@ def _write_npz(
     return count
 
 
-def _write_hdf5(
-    path: Path,
-    shapes: Shapes,
-    rows: Iterator[WindowValues],
-    loader: ClipLoader,
-    extra: Mapping[str, Any],
-) -> int:
+def _write_hdf5(path: Path, shapes: Shapes, rows: Iterable[Row], extra: Mapping[str, Any]) -> int:
     """Write row by row, so that memory does not grow."""
     import h5py
 
@@ -106,7 +97,7 @@ def _write_hdf5(
             for name, (shape, dtype) in shapes.items()
         }
         checked = (row for row in rows if writer.check() is None)  # stops when the disk is full
-        count = _fill(columns, checked, loader, os.fsencode)  # names may not be valid UTF-8
+        count = _fill(columns, checked, os.fsencode)  # names may not be valid UTF-8
         for column in columns.values():
             column.resize(count, axis=0)
     return count

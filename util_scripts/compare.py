@@ -11,7 +11,6 @@ as the three of UCF-101, are given split by split:
             --split ucf101_03.json A3/val.json B3/val.json
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -23,11 +22,7 @@ from utils.outputs import COMPARISON
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(
-        prog="util_scripts.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="util_scripts.compare", description=__doc__)
     parser.add_argument("index", type=INPUT, help="index JSON with the labels")
     parser.add_argument(
         "results",

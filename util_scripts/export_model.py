@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from errors import UserError
 from predict.arguments import add_classifier_flags, add_clip_flags, classifier_of
@@ -22,10 +22,8 @@ from utils.command_line import INPUT, INPUT_VIDEO, OutputPath, Parser, run
 from utils.outputs import ONNX, PT2
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from predict.classifier import Classifier
-    from predict.export import Reference, Runner
+    from predict.export import Runner
     from predict.export_check import CheckClips
 
 
@@ -35,30 +33,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     classifier = classifier_of(options)
 
     from predict.export import Reference
-    from predict.export_check import in_batches
+    from predict.export_check import check_export, in_batches
 
     reference = Reference(classifier)
     clips = _clips_to_compare(classifier, options)
     for reason in clips.skipped:
         print(f"skipped: {reason}")
     expected = in_batches(reference, clips.clips)
-    checks = [
-        _check(exported, options, reference, clips, expected)
-        for exported in _export(classifier, options)
-    ]
-    return 0 if all(checks) else 1
+    status = 0
+    for path, engine, run_exported in _export(classifier, options):
+        check = check_export(
+            run_exported, reference, clips.clips, expected, takes_floats=options.float_input
+        )
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        for line in check.describe(engine, clips.source):
+            print(f"  {line}")
+        if not check.parity.holds(options.tolerance):
+            print(f"  DISAGREES with {options.checkpoint} (--tolerance {options.tolerance:g})")
+            status = 1
+    return status
 
 
-class Exported(NamedTuple):
-    """A written file, and the engine that runs it."""
-
-    path: Path
-    engine: str
-    run: "Runner"
-
-
-def _export(classifier: "Classifier", options: argparse.Namespace) -> Iterator[Exported]:
-    """Write the requested files one after the other. Raises UserError."""
+def _export(
+    classifier: "Classifier", options: argparse.Namespace
+) -> Iterator[tuple[Path, str, "Runner"]]:
+    """Write the requested files; yield each with the name of its engine and what runs it."""
     import torch
 
     from predict import export
@@ -70,11 +69,10 @@ def _export(classifier: "Classifier", options: argparse.Namespace) -> Iterator[E
     description = export.about(classifier, takes_floats=takes_floats)
     if options.pt2 is not None:
         export.write_pt2(program, options.pt2, description)
-        yield Exported(options.pt2, "torch.export", export.pt2_runner(options.pt2))
+        yield options.pt2, "torch.export", export.pt2_runner(options.pt2)
     if options.onnx is not None:
         export.write_onnx(program, options.onnx, description)
-        run_onnx = export.onnx_runner(options.onnx, torch.get_num_threads())
-        yield Exported(options.onnx, "onnxruntime", run_onnx)
+        yield options.onnx, "onnxruntime", export.onnx_runner(options.onnx, torch.get_num_threads())
 
 
 def _clips_to_compare(classifier: "Classifier", options: argparse.Namespace) -> "CheckClips":
@@ -88,37 +86,6 @@ def _clips_to_compare(classifier: "Classifier", options: argparse.Namespace) -> 
     if options.video:
         return clips_of_videos(classifier, options.video, n_clips)
     return CheckClips(example_clips(classifier, n_clips), "seeded noise")
-
-
-def _check(
-    exported: Exported,
-    options: argparse.Namespace,
-    reference: "Reference",
-    clips: "CheckClips",
-    expected: "Tensor",
-) -> bool:
-    """Print how the file compares with the checkpoint; return whether they agree."""
-    import torch
-
-    from predict.export_check import check_export
-
-    parity, exported_ms, own_ms, n_timed = check_export(
-        exported.run, reference, clips.clips, expected, takes_floats=options.float_input
-    )
-    agrees = parity.holds(options.tolerance)
-    print(f"{exported.path}: {exported.path.stat().st_size / 1e6:.1f} MB")
-    print(
-        f"  on {parity.n_clips} clips of {clips.source}: largest logit difference "
-        f"{parity.difference:.2g} (logits up to {parity.largest:.3g}), "
-        f"same top-1 class for {parity.n_agreeing}"
-    )
-    if not agrees:
-        print(f"  DISAGREES with {options.checkpoint} (--tolerance {options.tolerance:g})")
-    print(
-        f"  {exported.engine} {exported_ms:.1f} ms per clip, this program {own_ms:.1f} ms "
-        f"(batches of {n_timed}, {torch.get_num_threads()} threads, float32)"
-    )
-    return agrees
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -142,11 +109,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="util_scripts.export_model",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="util_scripts.export_model", description=__doc__)
     add_classifier_flags(parser)
     add = parser.add_argument
     add("--onnx", type=OutputPath(ONNX), metavar="FILE.onnx", help="write ONNX")

@@ -34,11 +34,7 @@ CLIP_FACTS = (*names_with(Role.CLIP_SHAPE), "inference_stride")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(
-        prog="util_scripts.extract_features",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="util_scripts.extract_features", description=__doc__)
     add = parser.add_argument
     add("index", type=INPUT, help="index JSON of the videos")
     add("frames_dir", type=INPUT, help="folder of their frames")

@@ -5,7 +5,6 @@ video_v: JPEG bytes of the flow from every frame to the next, in pixels per fram
 bound mapped to 0 … 255. A video of n frames has n - 1. Files are written completely or not at all.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,11 +18,7 @@ from utils.threads import thread_pool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(
-        prog="util_scripts.generate_flow_hdf5",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="util_scripts.generate_flow_hdf5", description=__doc__)
     parser.add_argument("jpg_dir", type=INPUT, help="folder that generate_video_jpgs wrote")
     parser.add_argument("dst_dir", type=OUTPUT_FOLDER, help="gets LABEL/NAME.hdf5; made if missing")
     parser.add_argument("--method", choices=tuple(METHODS), default="dis", help="(dis)")

@@ -138,11 +138,7 @@ def _check_overlay(target: Path, inputs: Sequence[VideoInput]) -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="util_scripts.predict_video",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="util_scripts.predict_video", description=__doc__)
     add = parser.add_argument
     text = "file, folder, pattern, URL or /dev/video0"
     add("inputs", type=INPUT_VIDEO, nargs="+", metavar="VIDEO", help=text)

@@ -148,7 +148,7 @@ class Parser(FlagParser):
     reads and writes; once parsed, the outputs are checked by utils.outputs."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
         self._more: list[tuple[Kind, Callable[[argparse.Namespace], Iterable[Path]]]] = []
 
     def also_writes(
