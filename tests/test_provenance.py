@@ -1,8 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from engine.provenance import Provenance, read_provenance
+from engine.provenance import VERSION, Provenance, read_provenance, versions
 from reporting.facts import read_log
 
 SOUND = {"options": {"model": "resnet", "sample_size": 64}, "epoch": 3, "versions": {"torch": "2"}}
@@ -48,3 +49,9 @@ def test_a_log_with_a_column_too_few_is_filled_up(tmp_path):
     (tmp_path / "val.log").write_text("epoch\tloss\tacc\n1\t0.5\n", encoding="utf-8")
     table = read_log(tmp_path / "val.log")
     assert table["loss"].tolist() == [0.5] and table["acc"][0] != table["acc"][0]
+
+
+def test_the_version_is_that_of_the_project():
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{VERSION}"' in text.splitlines()
+    assert versions()["3d-resnets"] == VERSION
