@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
 class Extraction:
     """The settings of a run, the same for every video. `video_dir` is absolute."""
 
-    form: FrameFormat
+    frame_format: FrameFormat
     ffmpeg: Ffmpeg
     video_dir: Path
     work_dir: Path
@@ -95,7 +95,7 @@ class Extraction:
             return Verdict(FAILED, f"{previous.reason} (earlier; --retry_failed tries again)")
         if previous.status == LEFT_OUT:
             return Verdict(LEFT_OUT, previous.reason)
-        return Verdict(THERE) if self.form.count(job.target) == previous.frames else None
+        return Verdict(THERE) if self.frame_format.count(job.target) == previous.frames else None
 
     def _name_clash(
         self, job: Job, previous: Previous | None, stat: os.stat_result
@@ -116,12 +116,12 @@ class Extraction:
     def _adopt_frames(self, job: Job, row: Row, owner: Owner | None) -> Row | None:
         """Make the row of a new video whose frames exist: written before there was a manifest, or
         those of the same file under another name."""
-        n_frames = self.form.count(job.target)
+        n_frames = self.frame_format.count(job.target)
         if not n_frames:
             return None
         if owner is not None and (row.key, n_frames) != (owner.key, owner.frames):
             return None
-        row = row.with_frames(n_frames, self.form.size(job.target))
+        row = row.with_frames(n_frames, self.frame_format.size(job.target))
         return row if owner is None else replace(row, ffmpeg=owner.ffmpeg)
 
     def _extract(self, number: int, job: Job, row: Row) -> Outcome:
@@ -132,11 +132,11 @@ class Extraction:
         work.mkdir(parents=True)
         try:
             ran, frames = self._run_ffmpeg(job.source, work)
-            n_frames = self.form.count(frames)
+            n_frames = self.frame_format.count(frames)
             verdict = judge(ran, n_frames=n_frames, timeout=self.timeout, name=job.name)
             row = row.with_run(ran).with_status(*verdict)
             if verdict.status in WITH_FRAMES:
-                row = row.with_frames(n_frames, self.form.size(frames))
+                row = row.with_frames(n_frames, self.frame_format.size(frames))
                 verdict = self._move(frames, job.target, verdict)
                 row = row.with_status(*verdict) if verdict.status == FAILED else row
             return Outcome(job.name, verdict, row)
@@ -147,16 +147,16 @@ class Extraction:
         """Run ffmpeg; run it again if the filter fps drops every frame, as it does for a clip
         shorter than half a period: then it has to pass the last frame on."""
         command = frame_arguments(source, self.arguments)
-        ran, frames = self.form.extract(self.ffmpeg, command, work, self.timeout)
-        if self.arguments.fps is None or ran.timed_out or self.form.count(frames):
+        ran, frames = self.frame_format.extract(self.ffmpeg, command, work, self.timeout)
+        if self.arguments.fps is None or ran.timed_out or self.frame_format.count(frames):
             return ran, frames
         command = frame_arguments(source, self.arguments, fps_options=":eof_action=pass")
-        return self.form.extract(self.ffmpeg, command, work, self.timeout)
+        return self.frame_format.extract(self.ffmpeg, command, work, self.timeout)
 
     def _move(self, frames: Path, target: Path, verdict: Verdict) -> Verdict:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.form.move(frames, target)
+            self.frame_format.move(frames, target)
         except LostRace:
             return Verdict(THERE)
         except OSError as error:

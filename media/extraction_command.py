@@ -18,9 +18,11 @@ from media.shard import WHOLE, parse_shard
 from utils.command_line import INPUT, OUTPUT_FOLDER, Parser
 from utils.progress_bar import Bar
 
+MAX_JOBS = 4096  # threads that any system can start
 
-def extract_videos(parser: Parser, form: FrameFormat, argv: Sequence[str] | None) -> int:
-    """Run the command: extract in the format `form`, print a summary, return the exit status."""
+
+def extract_videos(parser: Parser, frame_format: FrameFormat, argv: Sequence[str] | None) -> int:
+    """Run the command: extract, print a summary, return the exit status."""
     options = _parse(parser, argv)
     work_dir = work_folder(options.jpg_dir)
     try:
@@ -30,7 +32,7 @@ def extract_videos(parser: Parser, form: FrameFormat, argv: Sequence[str] | None
     except OSError as error:
         raise UserError(f"{options.jpg_dir}: can't be written: {error.strerror}") from None
     extraction = Extraction(
-        form,
+        frame_format,
         Ffmpeg(),
         options.video_dir.resolve(),
         work_dir.absolute(),
@@ -39,9 +41,9 @@ def extract_videos(parser: Parser, form: FrameFormat, argv: Sequence[str] | None
         options.retry_failed,
     )
     summary = _extract(options, extraction)
-    orphans = existing(find_orphans(options.jpg_dir), options.jpg_dir, form)
+    orphans = existing(find_orphans(options.jpg_dir), options.jpg_dir, frame_format)
     if options.prune:
-        orphans = _prune(orphans, options.jpg_dir, form)
+        orphans = _prune(orphans, options.jpg_dir, frame_format)
     for line in summary.lines(orphans):
         print(line)
     return 1 if summary.counts[FAILED] else 0
@@ -50,9 +52,9 @@ def extract_videos(parser: Parser, form: FrameFormat, argv: Sequence[str] | None
 def _extract(options: argparse.Namespace, extraction: Extraction) -> Summary:
     """Extract what is not done yet, and bring the manifest up to date."""
     summary = Summary()
-    n_jobs = options.n_jobs if options.n_jobs > 0 else os.cpu_count() or 1
+    n_jobs = min(options.n_jobs, MAX_JOBS) if options.n_jobs > 0 else os.cpu_count() or 1
     with Manifest(options.jpg_dir, options.shard) as manifest:
-        suffix = extraction.form.suffix
+        suffix = extraction.frame_format.suffix
         jobs = partial(find_jobs, options.video_dir, options.jpg_dir, options.shard, suffix=suffix)
         with Bar("extraction", sum(1 for _ in jobs()), "video") as bar:
             for outcome in extract_all(jobs(), extraction, manifest, n_jobs):
@@ -63,10 +65,12 @@ def _extract(options: argparse.Namespace, extraction: Extraction) -> Summary:
     return summary
 
 
-def _prune(orphans: Mapping[str, Orphan], jpg_dir: Path, form: FrameFormat) -> dict[str, Orphan]:
+def _prune(
+    orphans: Mapping[str, Orphan], jpg_dir: Path, frame_format: FrameFormat
+) -> dict[str, Orphan]:
     """Remove orphans and return those that are kept."""
     removed = {place: orphan for place, orphan in orphans.items() if orphan.is_ours}
-    prune(removed, jpg_dir, form)
+    prune(removed, jpg_dir, frame_format)
     print(f"--prune: the frames of {len(removed)} videos removed")
     kept = {place: orphan for place, orphan in orphans.items() if place not in removed}
     if kept:

@@ -65,7 +65,7 @@ class Ffmpeg:
             timed_out.set()
             _kill(process)
 
-        timer = threading.Timer(timeout, end)
+        timer = threading.Timer(min(timeout, threading.TIMEOUT_MAX), end)
         if timeout:
             timer.start()
         try:

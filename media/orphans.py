@@ -87,26 +87,28 @@ def _is_gone(row: Row, is_folder: Callable[[str], bool]) -> bool:
     return False
 
 
-def existing(orphans: Mapping[str, Orphan], jpg_dir: Path, form: FrameFormat) -> dict[str, Orphan]:
+def existing(
+    orphans: Mapping[str, Orphan], jpg_dir: Path, frame_format: FrameFormat
+) -> dict[str, Orphan]:
     """Return the orphans whose frames still lie in JPG_DIR."""
     return {
         place: orphan
         for place, orphan in orphans.items()
-        if orphan.matches(form.count(jpg_dir / f"{place}{form.suffix}"))
+        if orphan.matches(frame_format.count(jpg_dir / f"{place}{frame_format.suffix}"))
     }
 
 
-def prune(orphans: Mapping[str, Orphan], jpg_dir: Path, form: FrameFormat) -> None:
+def prune(orphans: Mapping[str, Orphan], jpg_dir: Path, frame_format: FrameFormat) -> None:
     """Remove orphaned frames that were extracted here, and folders that become empty.
 
     Raises UserError if they can't be removed.
     """
     for place, orphan in orphans.items():
-        frames = jpg_dir / f"{place}{form.suffix}"
+        frames = jpg_dir / f"{place}{frame_format.suffix}"
         if not orphan.is_ours:
             continue
         try:
-            form.remove(frames, orphan.n_frames)
+            frame_format.remove(frames, orphan.n_frames)
         except OSError as error:
             raise UserError(f"{frames}: can't be removed: {error.strerror}") from None
         with suppress(OSError):  # stops at the first that is not empty

@@ -62,7 +62,10 @@ class _Walker:
         self._root, self._real_root = root, root.resolve()
         self._excluded = excluded.resolve() if excluded and excluded.exists() else None
         self._excluded_identity = None if self._excluded is None else _identity(self._excluded)
-        self._folders = {_identity(root): root}
+        try:
+            self._folders = {_identity(root): root}
+        except OSError as error:
+            raise UserError(f"{root}: {UNREADABLE}: {error.strerror}") from None
         self._linked_files: dict[tuple[int, int], str] = {}
 
     def visits(self) -> Iterator[Visit]:

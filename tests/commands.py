@@ -1,4 +1,4 @@
-"""Run a command of this project to its end as a user would, and check what it leaves behind."""
+"""Run commands of this project like a user, and check that they leave nothing behind."""
 
 import os
 import signal
@@ -14,14 +14,14 @@ from types import TracebackType
 
 ROOT = Path(__file__).parent.parent
 SHARED_MEMORY = Path("/dev/shm")
-SECONDS = 180  # what any command of a test may take; a loaded machine is slow
-LINGER = 5  # seconds within which processes that a command started must have ended after it
+SECONDS = 180  # limit for any command; a loaded machine is slow
+LINGER = 5  # seconds after a command within which its processes must have ended
 MARK = "COMMAND_UNDER_TEST"  # environment variable that all processes of a command inherit
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that has ended; `status` is negative where a signal ended it."""
+    """A finished command; `status` is negative if a signal ended it."""
 
     status: int
     stdout: str
@@ -49,14 +49,14 @@ class Command:
         stdin: int = subprocess.DEVNULL,
         before: Callable[[], None] | None = None,
     ) -> None:
-        """`environ` is added to this process's; `before` runs in the child, e.g. to limit it."""
+        """`environ` is added to this process's; `before` runs in the child, e.g. to set limits."""
         self._files = tempfile.TemporaryDirectory(prefix="command-")
         folder = Path(self._files.name)
         self._temporary, self._out, self._err = (folder / name for name in ("tmp", "out", "err"))
         self._temporary.mkdir()
         self._mark = uuid.uuid4().hex
         own = {MARK: self._mark, "TMPDIR": str(self._temporary), "PYTHONPATH": str(ROOT)}
-        own["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")  # torch makes it when imported
+        own["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")  # torch creates it on import
         self._started = time.time()
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
@@ -89,7 +89,7 @@ class Command:
 
     @property
     def stdout(self) -> str:
-        """What it has printed so far."""
+        """The output so far."""
         return self._out.read_text(encoding="utf-8", errors="backslashreplace")
 
     @property
@@ -97,11 +97,11 @@ class Command:
         return self._err.read_text(encoding="utf-8", errors="backslashreplace")
 
     def processes(self) -> list[int]:
-        """Those the command has started and that still run, itself left out."""
+        """The running processes that the command started, without itself."""
         return [pid for pid in _marked(self._mark) if pid != self.process.pid]
 
     def wait_until(self, holds: Callable[[], bool], *, seconds: float = SECONDS) -> None:
-        """Wait for something to come true while it runs; fails when it ends before."""
+        """Wait for a condition while the command runs; fails if it ends first."""
         end = time.monotonic() + seconds
         while not holds():
             assert self.process.poll() is None, f"ended early:\n{self.stdout}{self.stderr}"
@@ -109,8 +109,8 @@ class Command:
             time.sleep(0.02)
 
     def finish(self, *, seconds: float = SECONDS, is_clean: bool = True) -> Finished:
-        """Wait for its end. Fails where it takes longer or, if `is_clean`, where processes,
-        temporary files or shared memory of it remain."""
+        """Wait for its end. Fails on a timeout and, with `is_clean`, if processes, temporary files
+        or shared memory remain."""
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -134,7 +134,7 @@ class Command:
         assert not blocks, f"shared memory {blocks}{said}"
 
     def _is_forgotten(self, block: Path) -> bool:
-        """Whether a block of torch's, torch_PID_…, was made since the start by a process gone."""
+        """Whether a block torch_PID_… was created since the start by a process that has ended."""
         try:
             is_new = block.stat().st_mtime >= self._started
         except FileNotFoundError:
@@ -171,7 +171,7 @@ def _marked(mark: str) -> Sequence[int]:
         try:
             is_zombie = b"\nState:\tZ" in (folder / "status").read_bytes()
             environ = (folder / "environ").read_bytes()
-        except OSError:  # it has ended meanwhile, or is another user's
+        except OSError:  # it has ended, or is another user's
             continue
         if not is_zombie and wanted in environ.split(b"\0"):
             found.append(int(folder.name))

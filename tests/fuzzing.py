@@ -24,7 +24,7 @@ NASTY_WORDS = (
 
 
 def damaged_bytes(data: bytes, draw: Random) -> bytes:
-    """`data` with one to four pieces of it changed, cut, repeated or replaced."""
+    """Change, cut, repeat or replace one to four pieces of `data`."""
     for _ in range(draw.randint(1, 4)):
         data = draw.choice(DAMAGES)(data, draw)
     return data
@@ -70,7 +70,7 @@ DAMAGES = (_flip, _flip, _cut, _truncate, _repeat, _insert, _insert, _overwrite)
 
 
 def damaged_value(value: object, draw: Random) -> object:
-    """A JSON value with one node of it replaced, removed, renamed or repeated."""
+    """Replace, remove, rename or repeat one node of a JSON value."""
     if isinstance(value, dict) and value and draw.random() < 0.85:
         key = draw.choice(list(value))
         rest = {name: item for name, item in value.items() if name != key}
@@ -90,7 +90,7 @@ def damaged_value(value: object, draw: Random) -> object:
 
 
 def damaged_json(value: object, draw: Random) -> bytes:
-    """A JSON value, damaged as a value, as text, or both."""
+    """Damage JSON as a value, as text, or both."""
     kind = draw.random()
     if kind < 0.7:
         value = damaged_value(value, draw)

@@ -1,4 +1,4 @@
-"""Files that lead ffmpeg to others. Written as latin-1, none of them is taken for plain text."""
+"""Files that make ffmpeg open other files. Written as latin-1, none of them looks like text."""
 
 
 def hls(target: str) -> str:

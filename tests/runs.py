@@ -22,7 +22,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def make_frames(folder, n_frames, *, size=(40, 32), seed=0):
-    """A frame folder of smooth random pictures; returns its number of frames."""
+    """Make a frame folder of smooth random pictures; return the number of frames."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed)
     for number in range(1, n_frames + 1):
@@ -32,7 +32,7 @@ def make_frames(folder, n_frames, *, size=(40, 32), seed=0):
 
 
 def make_dataset(root, *, train=3, val=2, n_frames=20, labels=("a", "b")):
-    """root/jpg and root/index.json with `train` and `val` videos of each label."""
+    """Make root/jpg and root/index.json with `train` and `val` videos of each label."""
     database = {}
     for number, label in enumerate(labels):
         for i in range(train + val):
@@ -65,7 +65,7 @@ def small_run(root, *flags, result="res", report=False):
 
 
 def limit_file_size_here(size):
-    """The same from now on, for a process of its own."""
+    """Limit the file size for the rest of this process."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
@@ -73,7 +73,7 @@ def limit_file_size_here(size):
 
 @contextmanager
 def limit_file_size(size):
-    """Inside, writes past `size` bytes of a file fail as on a full disk."""
+    """Inside the block, writes beyond `size` bytes of a file fail as on a full disk."""
     handler = signal.getsignal(signal.SIGXFSZ)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     limit_file_size_here(size)

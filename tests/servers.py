@@ -1,4 +1,4 @@
-"""Servers on the loopback interface, for tests of what is read from the network."""
+"""Servers on the loopback interface, for tests of network sources."""
 
 import socket
 import threading
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Web(ThreadingHTTPServer):
-    """Serves a folder, and keeps what it was asked for."""
+    """Serves a folder, and records the requests."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
@@ -44,8 +44,7 @@ def serving(folder: Path) -> Iterator[Web]:
 
 @contextmanager
 def dripping(start: bytes, drop: bytes, *, pause: float) -> Iterator[str]:
-    """A server that answers everything with `start`, and then with `drop` after every pause; its
-    host and port."""
+    """Run a server that answers `start`, and then `drop` after every pause; yield host and port."""
     ended = threading.Event()
 
     def answer(connection: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""State dicts that are almost those of our families: a seeded generator of what files can hold."""
+"""Seeded generator of state dicts that are almost those of the model families."""
 
 import random
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.build import build
 
-FAMILIES: dict[str, tuple[int, dict[str, Any]]] = {  # each as small as it comes
+FAMILIES: dict[str, tuple[int, dict[str, Any]]] = {  # the smallest of each
     "resnet": (10, {"resnet_widen_factor": 0.0625}),
     "resnet2p1d": (10, {"resnet_widen_factor": 0.0625}),
     "preresnet": (10, {}),

@@ -1,4 +1,4 @@
-"""ActivityNet's form of an index: trimmed training and validation, untrimmed inference."""
+"""ActivityNet's index format: trimmed training and validation, untrimmed inference."""
 
 import json
 
@@ -87,7 +87,7 @@ def test_entries_that_are_wrong(tmp_path, database, message):
         read_any_index(write_index(tmp_path / "a.json", database))
 
 
-def test_without_fps_the_script_is_named(tmp_path):
+def test_missing_fps_names_the_script_to_run(tmp_path):
     database = {"x": entry("training", part("Surfing", 0, 1), fps=None)}
     index = read_any_index(write_index(tmp_path / "a.json", database))
     make_frames(tmp_path / "jpg/v_x", 12)
@@ -130,10 +130,10 @@ def test_fps_of_videos(tmp_path, capsys):
     assert path.read_bytes() == before
     out = capsys.readouterr().out
     assert "c: " in out and "d: no file" in out
-    assert "2 videos have their fps, 2 have none" in out
+    assert "2 videos have a frame rate, 2 have none" in out
     assert add_fps(arguments) == 0
     assert (tmp_path / "index.json.bak").read_bytes() == before
-    for more in ([], [str(path)], [str(tmp_path / "new.json")]):  # again, all as they are
+    for more in ([], [str(path)], [str(tmp_path / "new.json")]):  # again, with nothing to change
         assert add_fps([*arguments, *more]) == 0
     assert names(tmp_path) == ["index.json", "index.json.bak", "new.json", "videos"]
     assert path.read_bytes() == (tmp_path / "new.json").read_bytes()

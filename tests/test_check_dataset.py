@@ -1,4 +1,4 @@
-"""The report on an index and its frames."""
+"""The command check_dataset."""
 
 import json
 import shlex
@@ -87,7 +87,7 @@ def test_what_is_wrong(tmp_path, capsys, damage, expected):
     assert expected in capsys.readouterr().out
 
 
-def test_groups_on_both_sides(tmp_path, capsys):
+def test_groups_in_training_and_validation(tmp_path, capsys):
     make_dataset(tmp_path)
     add_entry("v_Jump_g01_c01", "training")(tmp_path)
     add_entry("v_Jump_g01_c02", "validation")(tmp_path)
@@ -106,7 +106,7 @@ def test_notes_are_not_wrong(tmp_path, capsys):
     assert "note: 1 videos with more frames than in the index" in capsys.readouterr().out
 
 
-def test_counts_are_rewritten(tmp_path, capsys):
+def test_fix_corrects_frame_counts(tmp_path, capsys):
     make_dataset(tmp_path)
     before = (tmp_path / "index.json").read_bytes()
     for number in range(15, 21):
@@ -118,7 +118,7 @@ def test_counts_are_rewritten(tmp_path, capsys):
     assert small_run(tmp_path, "--n_epochs", "1") == 0
 
 
-def test_training_begins_with_what_the_index_alone_shows(tmp_path, capsys):
+def test_training_reports_problems_of_the_index(tmp_path, capsys):
     make_dataset(tmp_path)
     add_entry("x/a_4", "training")(tmp_path)
     assert small_run(tmp_path, "--n_epochs", "1") == 0
@@ -135,7 +135,7 @@ SEGMENTS = [  # of a video of 20 frames
 ]  # fmt: skip
 
 
-def is_taken(root, form):
+def trains_on_all(root, form):
     """Whether main.py trains on all videos of the index."""
     options = parse_opts(
         ["--root_path", str(root), "--video_path", form, "--annotation_path", "index.json",
@@ -152,7 +152,7 @@ def is_taken(root, form):
 
 
 @pytest.mark.parametrize("form", ["jpg", "hdf5"])
-def test_main_takes_what_is_not_wrong_and_nothing_else(tmp_path, capsys, form):
+def test_main_accepts_exactly_what_is_not_wrong(tmp_path, capsys, form):
     make_dataset(tmp_path, train=1, val=0)
     hdf5_twin(tmp_path)
     name = "index.json" if form == "jpg" else "hdf5.json"
@@ -165,13 +165,13 @@ def test_main_takes_what_is_not_wrong_and_nothing_else(tmp_path, capsys, form):
             annotation["segment"] = segment
         (tmp_path / "index.json").write_text(json.dumps(content))
         is_right = main(words) == 0
-        assert is_taken(tmp_path, form) == is_right, segment
+        assert trains_on_all(tmp_path, form) == is_right, segment
         main([*words, "--fix"])
-        assert main(words) == 0 and is_taken(tmp_path, form), segment
+        assert main(words) == 0 and trains_on_all(tmp_path, form), segment
     assert "the index has no frame numbers" in capsys.readouterr().out
 
 
-def test_an_index_for_hdf5_files_with_jpgs_stops_at_once(tmp_path, capsys):
+def test_an_hdf5_index_is_refused_for_jpgs(tmp_path, capsys):
     make_dataset(tmp_path)
     first = {"a_0": [0, 20]}
     change_index(
@@ -181,10 +181,10 @@ def test_an_index_for_hdf5_files_with_jpgs_stops_at_once(tmp_path, capsys):
         ],
     )
     assert small_run(tmp_path, "--n_epochs", "1") == 2
-    told = (
+    message = (
         "a_0: starts at frame 0 in the index, but jpg frames start at 1; to correct all: python -m"
     )
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def rename_frames(folder, pattern, n_frames=20):
@@ -208,20 +208,20 @@ def rename_frames(folder, pattern, n_frames=20):
         ("a%%b_%02d.JPG", "ffmpeg -start_number 1 -i 'a%%b_%02d.JPG' -c copy image_%05d.jpg"),
     ],
 )
-def test_pictures_of_other_names_are_told_with_the_remedy(tmp_path, capsys, pattern, command):
+def test_misnamed_pictures_come_with_a_rename_command(tmp_path, capsys, pattern, command):
     make_dataset(tmp_path)
     folder_names = sorted(path for path in (tmp_path / "jpg").glob("*/*"))
     for folder in folder_names:
         rename_frames(folder, pattern)
-    told = f"20 pictures such as {pattern % 1}; frames are JPEG files named image_00001.jpg"
+    message = f"20 pictures such as {pattern % 1}; frames are JPEG files named image_00001.jpg"
     assert small_run(tmp_path, "--n_epochs", "1") == 2
     err = capsys.readouterr().err
-    assert told in err and command in err
+    assert message in err and command in err
     assert check(tmp_path) == 1
-    assert told in (out := capsys.readouterr().out) and command in out
+    assert message in (out := capsys.readouterr().out) and command in out
     with pytest.raises(UserError) as raised:
         folder_json([str(tmp_path / "jpg"), str(tmp_path / "own.json")])
-    assert told in str(raised.value) and command in str(raised.value)
+    assert message in str(raised.value) and command in str(raised.value)
     binary, *words = shlex.split(command)
     for folder in folder_names:
         words_there = [word.replace("'", "") for word in words]
@@ -230,7 +230,7 @@ def test_pictures_of_other_names_are_told_with_the_remedy(tmp_path, capsys, patt
     assert check(tmp_path) == 0, capsys.readouterr().out
 
 
-def test_some_pictures_of_other_names_are_left_out_by_name(tmp_path, capsys):
+def test_misnamed_pictures_are_listed_as_left_out(tmp_path, capsys):
     make_dataset(tmp_path)
     rename_frames(tmp_path / "jpg/a/a_0", "img_%05d.jpg")
     assert folder_json([str(tmp_path / "jpg"), str(tmp_path / "own.json")]) == 0
@@ -238,7 +238,7 @@ def test_some_pictures_of_other_names_are_left_out_by_name(tmp_path, capsys):
     assert "1 videos without frames are left out:\n  a/a_0: no frames, but 20 pictures" in out
 
 
-def test_frames_that_are_not_as_counted_stop_a_run_at_once(tmp_path, capsys):
+def test_miscounted_frames_stop_a_run_before_training(tmp_path, capsys):
     make_dataset(tmp_path)
     (tmp_path / "jpg/b/b_0/image_00020.jpg").unlink()
     assert small_run(tmp_path) == 2

@@ -169,10 +169,10 @@ def test_class_names(tmp_path):
         check_class_names(checkpoint, ("a", "b"), Path("i.json"))
 
 
-def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path):
+def test_full_disk_keeps_the_previous_file(tmp_path):
     path = tmp_path / "save_1.pth"
     save_checkpoint(path, content(small(), epoch=1))
-    message = "can't be written.*the earlier file is whole"
+    message = "can't be written.*the previous file is unchanged"
     with limit_file_size(100_000), pytest.raises(UserError, match=message):
         save_checkpoint(path, content(small(), epoch=2))
     assert load_checkpoint(path).epoch == 1

@@ -15,7 +15,7 @@ from tests.runs import make_dataset, make_trainer, small_run
 pytestmark = pytest.mark.numeric
 
 
-def test_counts_and_weights_even_the_classes_out():
+def test_balanced_weights_equalise_the_classes():
     records = [VideoRecord("v", Path("p"), 1, 9, label) for label in (0, 0, 0, 2, -1)]
     counts = class_counts(records, 4)
     assert counts.tolist() == [3, 0, 1, 0]
@@ -25,13 +25,12 @@ def test_counts_and_weights_even_the_classes_out():
     assert weights[1] == 1
 
 
-def test_a_few_classes_are_counted_one_by_one_and_many_by_the_extremes():
+def test_few_classes_are_listed_and_many_summarised():
     assert describe_counts(np.array([3, 1, 9]), ("a", "b")) == "a 3, b 1"
     counts = np.arange(1, 31)[::-1]
     text = describe_counts(counts, [f"c{i}" for i in range(30)])
     assert text == (
-        "30 classes, 15.5 videos in the middle; fewest c29 1, c28 2, c27 3; "
-        "most c0 30, c1 29, c2 28"
+        "30 classes, median 15.5 videos; fewest c29 1, c28 2, c27 3; most c0 30, c1 29, c2 28"
     )
 
 
@@ -47,7 +46,7 @@ class Fixed(torch.nn.Module):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_step_weighs_each_clip_by_its_class(accumulate):
+def test_loss_is_weighted_by_class(accumulate):
     device = choose_device(
         no_cuda=True, precision="fp32", normalization=Normalization.of("kinetics")
     )

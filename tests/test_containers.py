@@ -1,4 +1,4 @@
-"""Containers and damages, one by one: what extraction makes of each, and its verdict.
+"""Extraction of every container and many kinds of damage: frames and status.
 
 Every row is made of a drawn clip and, where it is at hand, of a real one. What decodes is compared
 with what ffmpeg itself decodes, picture by picture.
@@ -21,12 +21,12 @@ from tests.videos import SHARED, draw
 from util_scripts.generate_video_jpgs import main
 
 REAL = SHARED / "fight/val/fight"
-NEAR = 8  # of 255, on average: what JPEG loses of small pictures
+NEAR = 8  # of 255, mean difference: the loss of JPEG on small pictures
 SMALL = (32, 24)
 
 
 def small_behind(data):
-    """A transport stream of another size behind the first, as broadcasts change it."""
+    """Append a transport stream of another size, as happens in broadcasts."""
     return data + Path("small.ts").read_bytes()
 
 
@@ -35,11 +35,11 @@ def small_first(data):
 
 
 class Given(NamedTuple):
-    """A video made of a clip by ffmpeg, and what extraction makes of it."""
+    """A video that ffmpeg makes of a clip, and the expected result of its extraction."""
 
     name: str
     arguments: str = "-c copy"
-    before: str = ""  # the clip
+    before: str = ""  # the arguments that make the clip
     edit: Callable[[bytes], bytes] = bytes
     status: str = "done"
     frames: str = "those of the clip"
@@ -61,13 +61,13 @@ TABLE = {
     "upper-case extension": Given("A.MP4"),
     "no extension": Given("bare", "-c copy -f matroska"),
     "extension of another container": Given("a.avi", "-c copy -f matroska"),
-    "sound alone": Given("a.mp4", "-vn -c:a aac", "-f lavfi -i sine=d=1", bytes, "failed", "none"),
+    "sound only": Given("a.mp4", "-vn -c:a aac", "-f lavfi -i sine=d=1", bytes, "failed", "none"),
     "subtitles": Given("a.mkv", "-map 1:v -map 0 -c copy", "-i lines.srt"),
     "cover picture as first video stream": Given(
         "a.mp4", "-map 0 -map 1:v -c copy -disposition:v:0 attached_pic", "-i cover.png"
     ),
     "rotated": Given("a.mp4", before="-display_rotation:v:0 90"),
-    # The join may cost ffmpeg a frame, and it may complain of it.
+    # ffmpeg may lose a frame at the join, and log an error.
     "another resolution in mid-stream": Given(
         "a.ts", "-c:v copy -an", edit=small_behind, status="done or partial", frames="of both parts"
     ),
@@ -91,7 +91,7 @@ def clip(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory):
-    """What rows of the table take in by name."""
+    """Files that rows of the table refer to."""
     folder = tmp_path_factory.mktemp("beside")
     (folder / "lines.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
     draw(folder / "cover.png", extra=["-frames:v", "1"])
@@ -109,7 +109,7 @@ def make(folder, clip, given, beside):
 
 
 def extract_one(path, root):
-    """(folder of frames, status) of one video."""
+    """Extract one video; return (folder of frames, status)."""
     videos = root / "v"
     videos.mkdir()
     path.rename(videos / path.name)
@@ -123,11 +123,11 @@ def extract_one(path, root):
 
 
 def decoded(path):
-    """The brightness of the frames that ffmpeg itself decodes, made small. -> uint8 (N, H, W)"""
+    """Decode with ffmpeg alone: the luma of all frames, scaled down, uint8 (N, H, W)."""
     width, height = SMALL
     small = f"scale={width}:{height}:flags=area:out_range=full,format=yuv444p,extractplanes=y"
     output = ["-map", "0:V:0", "-vf", small, "-fps_mode", "passthrough", "-f", "rawvideo"]
-    with tempfile.TemporaryDirectory() as folder:  # the clip's own may be shared
+    with tempfile.TemporaryDirectory() as folder:  # the clip's folder may be shared
         raw = Path(folder, "raw")
         Ffmpeg().run([*input_of(path), *output, str(raw)])
         pixels = np.frombuffer(raw.read_bytes() if raw.exists() else b"", np.uint8)
@@ -135,17 +135,17 @@ def decoded(path):
 
 
 def pictures(folder):
-    """The same of a folder of frames, which have one size."""
+    """Read the same from a folder of frames of one size."""
     images = [Image.open(path) for path in sorted(folder.glob("*"))]
     assert len({image.size for image in images}) <= 1
     for image in images:
-        image.draft("L", image.size)  # the JPEG's own brightness: damage gives colours RGB lacks
+        image.draft("L", image.size)  # the JPEG's luma: damage creates colours outside RGB
     small = [np.asarray(image.resize(SMALL, Image.Resampling.BOX)) for image in images]
     return np.array(small, np.uint8).reshape(-1, *reversed(SMALL))
 
 
 def check(path, root):
-    """Extract a video and compare; returns the pictures and the status."""
+    """Extract a video and compare; return the pictures and the status."""
     expected = decoded(path)
     folder, status = extract_one(path, root)
     found = pictures(folder)
@@ -156,7 +156,7 @@ def check(path, root):
 
 
 @pytest.mark.parametrize("row", TABLE)
-def test_what_extraction_makes_of(clip, beside, tmp_path, monkeypatch, row):
+def test_extraction_of_container(clip, beside, tmp_path, monkeypatch, row):
     monkeypatch.chdir(beside)
     given = TABLE[row]
     frames, status = check(make(tmp_path, clip, given, beside), tmp_path)
@@ -175,7 +175,7 @@ def test_what_extraction_makes_of(clip, beside, tmp_path, monkeypatch, row):
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("damage", ["cut", "5% of bytes", "0.1% of bytes"])
-def test_damage_gives_what_ffmpeg_decodes(clip, beside, tmp_path, damage, seed):
+def test_damaged_video_gives_the_frames_ffmpeg_decodes(clip, beside, tmp_path, damage, seed):
     draw_from = random.Random(seed)
 
     def harm(whole):
@@ -192,7 +192,7 @@ def test_damage_gives_what_ffmpeg_decodes(clip, beside, tmp_path, damage, seed):
     assert status in (("done", "partial") if len(frames) else ("failed", "left_out"))
 
 
-AWKWARD = {  # frames and status; what is not here fails and leaves nothing
+AWKWARD = {  # frames and status; all others fail and leave nothing
     "LICENSE.decord.txt": (0, "left_out"),
     "LICENSE.mp4parse.txt": (0, "left_out"),
     "av1_video.mkv": (125, "done"),

@@ -11,7 +11,7 @@ def fresh():
     find_ffmpeg.cache_clear()
 
 
-def test_the_environment_comes_first(fresh, monkeypatch, tmp_path):
+def test_ffmpeg_from_the_environment_wins(fresh, monkeypatch, tmp_path):
     own = tmp_path / "own"
     own.write_text("#!/bin/sh\nexit 3\n")
     own.chmod(0o755)
@@ -20,13 +20,13 @@ def test_the_environment_comes_first(fresh, monkeypatch, tmp_path):
     assert Ffmpeg().run([]).returncode == 3
 
 
-def test_a_wrong_environment_is_told(fresh, monkeypatch):
+def test_wrong_ffmpeg_in_the_environment_is_an_error(fresh, monkeypatch):
     monkeypatch.setenv("FFMPEG", "/no/such/ffmpeg")
     with pytest.raises(UserError, match="/no/such/ffmpeg"):
         find_ffmpeg()
 
 
-def test_complaints_and_format(tmp_path):
+def test_errors_and_format(tmp_path):
     from tests.videos import draw
 
     path = draw(tmp_path / "a.avi")
@@ -36,14 +36,14 @@ def test_complaints_and_format(tmp_path):
     assert ran.returncode != 0 and "No such file" in ran.errors[0]
 
 
-def test_nothing_runs_after_stop(tmp_path):
+def test_run_after_stop_raises(tmp_path):
     ffmpeg = Ffmpeg()
     ffmpeg.stop()
     with pytest.raises(Stopped):
         ffmpeg.run(["-version"])
 
 
-def test_what_ffmpeg_tells_of_a_video(tmp_path):
+def test_facts_from_the_log(tmp_path):
     from tests.videos import draw
 
     path = draw(tmp_path / "a.mp4", seconds=2, rate=12)
@@ -52,7 +52,7 @@ def test_what_ffmpeg_tells_of_a_video(tmp_path):
     assert ran.version
 
 
-def test_a_process_that_takes_too_long_is_ended(fresh, monkeypatch, tmp_path):
+def test_timeout_kills_the_process(fresh, monkeypatch, tmp_path):
     slow = tmp_path / "slow"
     slow.write_text("#!/bin/sh\nsleep 60 & wait\n")
     slow.chmod(0o755)
@@ -65,7 +65,7 @@ PICTURE = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=10")
 RAW = ("-vf", "showinfo=checksum=0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
 
 
-def test_a_pipe_gives_frames_and_their_times():
+def test_stream_gives_frames_and_times():
     stream = Ffmpeg().stream(["-t", "0.3", *PICTURE, *RAW])
     times = []
     while len(stream.pipe.read(64 * 48 * 3)) == 64 * 48 * 3:
@@ -77,7 +77,7 @@ def test_a_pipe_gives_frames_and_their_times():
 
 
 @pytest.mark.parametrize("is_killed", [True, False])
-def test_a_pipe_that_nobody_reads_on_ends(is_killed):
+def test_abandoned_stream_ends(is_killed):
     stream = Ffmpeg().stream([*PICTURE, *RAW])  # without end
     assert stream.pipe.read(1)
     if is_killed:
@@ -85,7 +85,7 @@ def test_a_pipe_that_nobody_reads_on_ends(is_killed):
     assert stream.finish().returncode != 0
 
 
-def test_what_is_wrong_with_an_output_is_told_by_its_feed(tmp_path):
+def test_feed_reports_output_errors(tmp_path):
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "64x48", "-i", "-"]
     feed = Ffmpeg().feed([*raw, str(tmp_path / "none/a.avi")])
     with pytest.raises(BrokenPipeError):

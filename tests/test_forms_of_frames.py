@@ -1,4 +1,4 @@
-"""Training and inference from JPGs, HDF5 files and the video files themselves give the same."""
+"""Training and inference give the same from JPGs, HDF5 files and the video files themselves."""
 
 import json
 
@@ -23,7 +23,7 @@ def extract(videos, jpg):
 
 @pytest.fixture(scope="module")
 def three_forms(tmp_path_factory):
-    """The same videos, half of them dark, as files, JPGs and HDF5, with an index of each."""
+    """The same videos, half of them dark, in all formats, with an index for each."""
     root = tmp_path_factory.mktemp("forms")
     for number in range(10):
         label, side = "ab"[number % 2], "train" if number < 6 else "val"
@@ -44,11 +44,11 @@ def flags_of(form):
     return ("--file_type", form, "--video_path", form, "--annotation_path", f"{form}.json")
 
 
-def test_a_trained_model_scores_all_forms_alike(three_forms):
-    """Trained from video files with a worker. The frames are the same, so the scores are."""
+def test_all_formats_give_the_same_scores(three_forms):
+    """Training reads video files in a worker; the frames are the same, so the scores are too."""
     index, other = (json.loads((three_forms / f"{f}.json").read_text()) for f in ("jpg", "video"))
-    assert index == other  # one serves both
-    steps = ("--batch_size", "3", "--n_epochs", "20")  # what batch norm's averages need
+    assert index == other  # the same index works for both
+    steps = ("--batch_size", "3", "--n_epochs", "20")  # enough for batch norm's running averages
     settle = (*steps, "--multistep_milestones", "10", "--no_val")
     training = ("--n_threads", "1", *settle, *flags_of("video"))
     assert small_run(three_forms, *training, result="trained") == 0
@@ -69,7 +69,7 @@ def test_a_trained_model_scores_all_forms_alike(three_forms):
     assert all(other == (row, scores) for other in found.values())
 
 
-def test_all_forms_choose_the_same_frames(three_forms):
+def test_all_formats_select_the_same_frames(three_forms):
     def chosen(form, build):
         given = ["--root_path", str(three_forms), *flags_of(form), "--dataset", "folder"]
         given += ["--n_classes", "2", "--sample_duration", "8", "--sample_t_stride", "2"]
@@ -89,7 +89,7 @@ def test_all_forms_choose_the_same_frames(three_forms):
         assert len({first for _, first, _ in jpg}) > 1
 
 
-def test_lists_find_files_and_what_shares_a_name_stays_apart(tmp_path, capsys):
+def test_lists_find_video_files_and_keep_same_names_apart(tmp_path, capsys):
     videos = tmp_path / "videos"
     for name in ("a/x.avi", "a/y.mp4", "b/x.mkv", "b/z.avi", "b/z.mp4"):
         draw(videos / name)

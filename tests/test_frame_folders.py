@@ -1,4 +1,4 @@
-"""Only frames are counted, compared and removed; what else lies in their folder is the user's."""
+"""Only frames are counted, compared and removed; all other files in the folder are the user's."""
 
 import os
 import random
@@ -39,9 +39,9 @@ def n_frames(folder):
     return sum(name.startswith("image_000") and name.endswith(".jpg") for name in names(folder))
 
 
-def test_other_files_make_no_folder_done_and_none_stale(tmp_path, capsys):
+def test_other_files_do_not_affect_the_status(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
-    add_others(tmp_path / "jpg/A/a")  # and no frame
+    add_others(tmp_path / "jpg/A/a")  # and no frames
     assert extract(tmp_path) == 0
     assert "1 done, 0 already there" in capsys.readouterr().out
     assert n_frames(tmp_path / "jpg/A/a") == 10
@@ -52,7 +52,7 @@ def test_other_files_make_no_folder_done_and_none_stale(tmp_path, capsys):
     assert (tmp_path / "jpg/A/a/image_00001.jpg").stat() == before
 
 
-def test_other_files_added_later_change_nothing(tmp_path, capsys):
+def test_files_added_later_do_not_trigger_extraction(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
     assert extract(tmp_path) == 0
     add_others(tmp_path / "jpg/A/a")
@@ -71,7 +71,7 @@ def test_other_files_stay_when_frames_are_replaced(tmp_path):
     check_others(tmp_path / "jpg/A/a")
 
 
-def test_the_original_s_n_frames_is_not_counted_when_taken_over(tmp_path, capsys):
+def test_n_frames_file_of_the_original_is_not_a_frame(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
     assert extract(tmp_path) == 0
     (tmp_path / "jpg/manifest.jsonl").unlink()
@@ -91,7 +91,7 @@ def make(folder, n_frames, *others):
     return folder
 
 
-def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
+def test_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
     target = make(tmp_path / "jpg/A/a", 2, "notes")
     work = tmp_path / f"jpg/{WORK_PREFIX}0/7"
     frames = make(work / "frames", 3)
@@ -115,7 +115,7 @@ def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
     assert not (work / OLD).exists()
 
 
-def test_a_kill_before_another_extraction_put_its_frames_there(tmp_path):
+def test_restore_after_another_extraction_finished(tmp_path):
     work = tmp_path / "work"
     make(work / OLD, 2, "notes")
     target = make(tmp_path / "jpg/A/a", 5)
@@ -125,7 +125,7 @@ def test_a_kill_before_another_extraction_put_its_frames_there(tmp_path):
     assert (target / "image_00001.jpg").read_text() == "5"
 
 
-def test_another_extraction_that_was_faster_gets_the_other_files(tmp_path, monkeypatch):
+def test_lost_race_keeps_the_other_files(tmp_path, monkeypatch):
     target = make(tmp_path / "jpg/A/a", 2, "notes")
     frames = make(tmp_path / "work/frames", 3)
     rename = os.rename
@@ -140,7 +140,7 @@ def test_another_extraction_that_was_faster_gets_the_other_files(tmp_path, monke
     assert len(names(target)) == 5 and (target / "notes").read_text() == "notes"
 
 
-def test_files_are_copied_where_there_are_no_hard_links(tmp_path, monkeypatch):
+def test_files_are_copied_without_hard_links(tmp_path, monkeypatch):
     old, new = make(tmp_path / "old", 1, "notes"), make(tmp_path / "new", 2, "kept")
 
     def refuse(*_, **__):
@@ -153,7 +153,7 @@ def test_files_are_copied_where_there_are_no_hard_links(tmp_path, monkeypatch):
     assert (new / "kept").read_text() == "kept" and (new / "notes").read_text() == "notes"
 
 
-def test_killed_at_random_moments_no_file_of_the_user_s_is_lost(tmp_path):
+def test_random_kills_lose_no_user_files(tmp_path):
     videos = [draw(tmp_path / f"v/A/{number}.avi", seconds=4) for number in range(4)]
     assert extract(tmp_path) == 0
     for number in range(4):

@@ -25,7 +25,7 @@ def jpeg(pixels, **options):
 
 
 @pytest.mark.parametrize("side", [(1, 1), (33, 47), (240, 320)])
-def test_both_decoders_give_the_same_pixels(side):
+def test_decoders_give_the_same_pixels(side):
     draw = np.random.default_rng(0).integers(0, 256, (*side, 3), dtype=np.uint8)
     grey = jpeg(draw[..., 0])
     for data in (jpeg(draw), jpeg(draw, subsampling=0), jpeg(draw, progressive=True), grey):
@@ -34,7 +34,7 @@ def test_both_decoders_give_the_same_pixels(side):
         assert (one.int() - other.int()).abs().max() <= 1
 
 
-def test_pillow_decodes_where_simplejpeg_is_not_installed(monkeypatch):
+def test_pillow_is_the_fallback_decoder(monkeypatch):
     assert default_decoder() is decode_with_simplejpeg
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     assert default_decoder() is decode_with_pillow
@@ -55,7 +55,7 @@ def test_unreadable_frames_are_named(tmp_path, decode):
             source.read(tmp_path, [number])
 
 
-def test_a_jpeg_in_cmyk_is_read_about_as_pillow_reads_it():
+def test_cmyk_jpeg_is_close_to_pillow():
     buffer = io.BytesIO()
     Image.new("CMYK", (20, 10), (10, 200, 30, 40)).save(buffer, "JPEG")
     data = buffer.getvalue()
@@ -73,7 +73,7 @@ def test_a_jpeg_in_cmyk_is_read_about_as_pillow_reads_it():
         ((320, 240), 0, (3, 240, 320)),
     ],
 )
-def test_scaled_decoding_keeps_what_the_input_needs(size, least, shape):
+def test_scaled_decoding_keeps_the_minimum_size(size, least, shape):
     file = io.BytesIO()
     Image.linear_gradient("L").resize(size).convert("RGB").save(file, "jpeg")
     frame = decode_with_simplejpeg(file.getvalue(), min_size=least)

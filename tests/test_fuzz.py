@@ -1,5 +1,5 @@
-"""Damaged files and hostile command lines: an answer or one line, never a traceback, a hang or a
-lost byte. A few hundred cases here; `make fuzz` runs 20,000 ($FUZZ_CASES)."""
+"""Damaged files and hostile command lines: a result or a one-line error, never a traceback, a hang
+or a lost byte. A few hundred cases by default; `make fuzz` runs 20,000 ($FUZZ_CASES)."""
 
 import contextlib
 import io
@@ -33,6 +33,7 @@ from predict.classifier import load_classifier, read_labels
 from reporting.facts import read_facts, read_log
 from tests import strange_weights
 from tests.fuzzing import NASTY_WORDS, damaged_bytes, damaged_json, damaged_value
+from tests.hostile_commands import script_command_lines
 from tests.playlists import concat, dash, hls, sdp
 from tests.runs import make_dataset, make_frames, small_flags, small_run
 from tests.videos import draw as draw_video
@@ -41,7 +42,7 @@ from util_scripts.inspect_checkpoint import describe as describe_checkpoint
 
 N_CASES = int(os.environ.get("FUZZ_CASES", "400"))
 FIRST_SEED = int(os.environ.get("FUZZ_SEED", "0"))
-SECONDS = 120  # of one case, on a loaded machine; a hang takes for ever
+SECONDS = 120  # per case, on a loaded machine
 LONGEST_LINE = 20_000
 
 TAXONOMY = [
@@ -52,7 +53,7 @@ TAXONOMY = [
 
 
 class Hangs(BaseException):
-    """No Exception, so that nothing under test takes it for one of its own."""
+    """Not an Exception, so that the code under test does not catch it."""
 
 
 @contextlib.contextmanager
@@ -122,7 +123,7 @@ def result_files(folder):
 
 
 def files_beside_results(folder):
-    """{subset}.run.json, opts.json and logs, which a report does without where they are damaged."""
+    """{subset}.run.json, opts.json and logs, without which a report is still written."""
     make_dataset(folder, train=2, val=2, n_frames=16)
     assert small_run(folder, "--inference") == 0
     sound = {
@@ -188,7 +189,7 @@ def manifests(folder):
 
 
 def video_lists(folder):
-    """The lists of the four data sets, as their scripts read them."""
+    """The lists of the four datasets, read by their commands."""
     for label in ("a", "b", "test"):
         for video in ("v1", "v2", "yt_000001_000011"):
             make_frames(folder / "jpg" / label / video, 2)
@@ -264,7 +265,7 @@ def checkpoint_contents(folder):
             content[key] = damaged_value(content.get(key), draw)
         try:
             torch.save(content, path)
-        except (OverflowError, UnicodeError, ValueError):  # what can't be written
+        except (OverflowError, UnicodeError, ValueError):  # can't be written
             return
         checkpoint = load_checkpoint(path)
         list(describe_checkpoint(checkpoint))
@@ -281,7 +282,7 @@ def checkpoint_weights(folder):
         weights = strange_weights.mutate(sound[draw.choice(sorted(sound))], draw)
         try:
             torch.save({"state_dict": weights}, path)
-        except UnicodeError:  # a name that can't be written
+        except UnicodeError:  # the name can't be written
             return
         list(describe_checkpoint(load_checkpoint(path)))
         load_classifier(path, flags={"no_cuda": True, "precision": "fp32"})
@@ -322,7 +323,7 @@ def frames(folder):
 
 
 def videos(folder):
-    """Containers and playlists; a playlist that is followed would give the frames of sound.mkv."""
+    """Containers and playlists; following a playlist would give the frames of other.mkv."""
     coders = {"mp4": "libx264", "ts": "libx264", "avi": "mpeg4", "flv": "flv", "gif": "gif"}
     sound = {
         suffix: draw_video(folder / f"sound.{suffix}", extra=["-c:v", coder]).read_bytes()
@@ -349,7 +350,7 @@ def videos(folder):
 
 
 def command_lines(folder):
-    """Flags of main.py with hostile values: refused, or a run that leaves its inputs alone."""
+    """Flags of main.py with hostile values: an error, or a run that does not touch its inputs."""
     make_dataset(folder, train=2, val=1, n_frames=16)
     assert small_run(folder, "--resnet_widen_factor", "0.1", result="pretrained") == 0
     keep = {"root_path", "dist_url", "distributed", "world_size", "compile", "accimage", "profile"}
@@ -376,7 +377,7 @@ def command_lines(folder):
     return attempt
 
 
-# What a case costs decides its share of the cases.
+# Shares of the cases, by cost.
 TARGETS = {
     index_files: 5,
     activitynet_files: 4,
@@ -393,13 +394,14 @@ TARGETS = {
     frames: 3,
     videos: 1,
     command_lines: 1,
+    script_command_lines: 2,
 }
 
 
-# torch says so of what its makers may still change.
+# torch warns about features that may still change.
 @pytest.mark.filterwarnings("ignore:Sparse CSR|torch.quantize|The PyTorch API of nested")
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)
-def test_damage_is_one_line(tmp_path, target, capsys):
+def test_damage_gives_one_line(tmp_path, target, capsys):
     attempt = target(tmp_path)
     share = max(1, N_CASES * TARGETS[target] // sum(TARGETS.values()))
     for seed in range(FIRST_SEED, FIRST_SEED + share):

@@ -1,4 +1,4 @@
-"""Frames straight into HDF5 files: the bytes that generate_video_jpgs writes."""
+"""Extraction to HDF5 gives the bytes that generate_video_jpgs writes."""
 
 import io
 import json
@@ -22,7 +22,7 @@ def frames_of(path):
 
 
 def check_twins(root):
-    """Every HDF5 file holds the bytes of its folder of JPGs, and there are no others."""
+    """Every HDF5 file has the bytes of its folder of JPGs, and there are no other files."""
     files = {str(p.relative_to(root / "hdf5")) for p in (root / "hdf5").rglob("*.hdf5")}
     folders = {p.parent.relative_to(root / "jpg") for p in (root / "jpg").rglob("*.jpg")}
     assert files == {f"{path}.hdf5" for path in folders}
@@ -43,7 +43,7 @@ def extract_both(videos, root, *flags):
 
 def test_the_same_bytes(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
-    draw(tmp_path / "v/A/deep/b.mp4", seconds=30, rate=12)  # more frames than the file grows by
+    draw(tmp_path / "v/A/deep/b.mp4", seconds=30, rate=12)  # more frames than GROWTH
     draw(tmp_path / "v/c.c.mkv", size="48x64")
     (tmp_path / "v/A/none.avi").touch()
     assert extract_both(tmp_path / "v", tmp_path, "--size", "24", "--quality", "4") == 1
@@ -52,7 +52,7 @@ def test_the_same_bytes(tmp_path, capsys):
     assert names(tmp_path / "hdf5") == ["A", "c.c.hdf5", "manifest.jsonl"]
 
 
-def test_a_second_run_skips_and_redoes_what_changed(tmp_path, capsys):
+def test_second_run_redoes_only_changes(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
     draw(tmp_path / "v/A/b.avi")
     arguments = [str(tmp_path / "v"), str(tmp_path / "hdf5"), "test"]
@@ -67,7 +67,7 @@ def test_a_second_run_skips_and_redoes_what_changed(tmp_path, capsys):
     assert len(frames_of(tmp_path / "hdf5/A/b.hdf5")) == 10
 
 
-def test_a_stream_that_is_cut():
+def test_truncated_stream():
     part = b"--ffmpeg\r\nContent-type: image/jpeg\r\nContent-length: 3\r\n\r\nabc\r\n"
     assert list(read_parts(io.BytesIO(part * 3))) == [b"abc"] * 3
     assert list(read_parts(io.BytesIO(part + part[:-4]))) == [b"abc"]
@@ -75,7 +75,7 @@ def test_a_stream_that_is_cut():
     assert list(read_parts(io.BytesIO(odd + part))) == [b"\n\r\n", b"abc"]
 
 
-def test_a_process_begun_meanwhile_keeps_no_file_locked(tmp_path):
+def test_child_process_does_not_keep_files_locked(tmp_path):
     begun = []
 
     def parts():

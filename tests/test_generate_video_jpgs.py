@@ -23,7 +23,7 @@ def tree(folder):
 
 
 def folders(jpg):
-    """What lies in JPG_DIR beside the manifest."""
+    """The content of JPG_DIR except the manifest."""
     return [name for name in names(jpg) if name != "manifest.jsonl"]
 
 
@@ -41,7 +41,13 @@ def test_layout_and_size(tmp_path, capsys):
     assert folders(tmp_path / "jpg") == ["A", "top"]
 
 
-def test_second_run_does_nothing_and_empty_folders_are_no_videos(tmp_path, capsys):
+def test_huge_numbers_are_no_overflow(tmp_path):
+    draw(tmp_path / "v/A/a.avi")
+    huge = "99999999999999999999"
+    assert extract(tmp_path / "v", tmp_path / "jpg", "--n_jobs", huge, "--timeout", huge) == 0
+
+
+def test_second_run_does_nothing(tmp_path, capsys):
     for name in ("a", "b"):
         draw(tmp_path / f"v/A/{name}.avi")
     (tmp_path / "jpg/A/b").mkdir(parents=True)
@@ -66,7 +72,7 @@ def test_odd_names(tmp_path, name):
     assert len(names(tmp_path / "jpg/A" / name)) == 10
 
 
-def test_what_is_no_video_is_named(tmp_path, capsys):
+def test_non_videos_are_listed(tmp_path, capsys):
     folder = tmp_path / "v/A"
     draw(folder / "good.avi")
     draw(folder / "picture.png", extra=["-frames:v", "1"])
@@ -85,7 +91,7 @@ def test_what_is_no_video_is_named(tmp_path, capsys):
     assert names(tmp_path / "jpg/A") == ["good"]
 
 
-def test_what_systems_leave_and_other_files_are_no_failures(tmp_path, capsys):
+def test_junk_and_other_files_are_not_failures(tmp_path, capsys):
     draw(tmp_path / "v/A/good.avi")
     for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "A/Thumbs.db", "A/.DS_Store"):
         (tmp_path / "v" / name).write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500))
@@ -105,7 +111,7 @@ def test_what_systems_leave_and_other_files_are_no_failures(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no such video</html>", "a picture"])
-def test_what_is_called_a_video_and_is_none_fails(tmp_path, capsys, content):
+def test_non_video_with_a_video_suffix_fails(tmp_path, capsys, content):
     video = tmp_path / "v/A/a.mp4"
     if isinstance(content, bytes):
         video.parent.mkdir(parents=True)
@@ -124,7 +130,7 @@ def test_what_is_called_a_video_and_is_none_fails(tmp_path, capsys, content):
         ("[error] Error opening input: Invalid data found when processing input", 0),
     ],
 )
-def test_a_machine_that_fails_makes_no_file_a_stranger(tmp_path, monkeypatch, capsys, text, status):
+def test_system_errors_do_not_make_a_file_a_non_video(tmp_path, monkeypatch, capsys, text, status):
     (tmp_path / "v").mkdir()
     (tmp_path / "v/bare").write_bytes(bytes(range(256)))
     program = tmp_path / "ffmpeg"
@@ -159,7 +165,7 @@ def test_a_truncated_video_is_partial(tmp_path, capsys):
     assert 0 < len(names(tmp_path / "jpg/A/cut")) < 40
 
 
-def test_videos_whose_frames_would_mix(tmp_path, capsys):
+def test_videos_with_the_same_output_folder(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
     draw(tmp_path / "v/A/a.mp4", seconds=2)
     draw(tmp_path / "v/A/b.avi")
@@ -182,7 +188,7 @@ def test_fps_repeats_and_drops(tmp_path):
 @pytest.mark.parametrize("flags", [[], ["--interpolate"]])
 @pytest.mark.parametrize("form", ["jpgs", "hdf5"])
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.avi"])
-def test_fps_leaves_a_short_clip_at_least_one_frame(tmp_path, capsys, name, form, flags):
+def test_fps_keeps_one_frame_of_a_short_clip(tmp_path, capsys, name, form, flags):
     draw(tmp_path / "v/A" / name, seconds=0.34, rate=30)  # 10 frames, less than half a second
     command = {"jpgs": main, "hdf5": to_hdf5}[form]
     for _ in range(2):
@@ -193,14 +199,14 @@ def test_fps_leaves_a_short_clip_at_least_one_frame(tmp_path, capsys, name, form
     assert '"frames": 1,' in (tmp_path / "out/manifest.jsonl").read_text()
 
 
-def test_fps_of_a_broken_video_tells_what_is_broken(tmp_path, capsys):
+def test_fps_of_a_broken_video_reports_the_cause(tmp_path, capsys):
     (tmp_path / "v/A").mkdir(parents=True)
     (tmp_path / "v/A/a.mp4").write_bytes(bytes(range(256)) * 40)
     assert extract(tmp_path / "v", tmp_path / "jpg", "--fps", "1") == 1
     assert "A/a.mp4: moov atom not found" in capsys.readouterr().out
 
 
-def test_a_gif_of_one_frame_is_a_video_as_any_other_of_one_frame(tmp_path, capsys):
+def test_gif_of_one_frame_is_a_video(tmp_path, capsys):
     for name in ("a.gif", "b.avi"):
         draw(tmp_path / "v/A" / name, seconds=0.1)
     assert extract(tmp_path / "v", tmp_path / "jpg") == 0
@@ -208,14 +214,14 @@ def test_a_gif_of_one_frame_is_a_video_as_any_other_of_one_frame(tmp_path, capsy
     assert names(tmp_path / "jpg/A/a") == names(tmp_path / "jpg/A/b") == ["image_00001.jpg"]
 
 
-def test_frames_inside_the_video_folder_are_no_videos(tmp_path, capsys):
+def test_frames_inside_the_video_folder_are_ignored(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
     for _ in range(2):
         assert extract(tmp_path / "v", tmp_path / "v/jpg") == 0
     assert "0 done, 1 already there, 0 partial, 0 left out" in capsys.readouterr().out
 
 
-def test_wrong_calls(tmp_path):
+def test_wrong_flags(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         extract(tmp_path / "none", tmp_path / "jpg")
     (tmp_path / "v").mkdir()
@@ -233,7 +239,7 @@ def command_words(root):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_an_interrupted_run_goes_on(tmp_path, number):
+def test_interrupted_run_can_be_continued(tmp_path, number):
     for i in range(6):
         draw(tmp_path / f"v/A/{i}.avi", seconds=20, size="320x240")
     jpg = tmp_path / "jpg"
@@ -254,7 +260,7 @@ def test_an_interrupted_run_goes_on(tmp_path, number):
     assert tree(jpg) == tree(tmp_path / "undisturbed")
 
 
-def test_a_full_disk_ends_the_run():
+def test_full_disk_ends_the_run():
     ran = FfmpegRun(1, "avi", ["av_interleaved_write_frame(): No space left on device"])
     with pytest.raises(UserError, match="the disk is full"):
         judge(ran, n_frames=7)
@@ -283,7 +289,7 @@ def test_two_runs_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("folder", [".", "..", "/"])
-def test_frames_into_the_videos_folder_itself_are_refused(tmp_path, monkeypatch, folder):
+def test_jpg_dir_must_not_be_the_video_folder(tmp_path, monkeypatch, folder):
     (tmp_path / "videos").mkdir()
     monkeypatch.chdir(tmp_path / "videos")
     with pytest.raises(UserError, match="give the frames their own, such as /"):

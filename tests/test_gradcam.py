@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from media.demo_videos import HEIGHT, MOTIONS, RATE, WIDTH, course, filter_graph
 from media.ffmpeg import Ffmpeg
 from models.build import build
 from models.folding import folded
 from models.gradcam import finest_useful_layer, grad_cam, in_float32
-from util_scripts.make_demo_videos import HEIGHT, MOTIONS, RATE, WIDTH, course, filter_graph
 
 pytestmark = pytest.mark.numeric
 

@@ -26,7 +26,7 @@ def grey_jpeg(pixels):
 
 
 def write_arrays(path, **arrays):
-    """Each array of JPEG bytes as a dataset of the name given."""
+    """Write each list of JPEGs as a dataset."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         for name, frames in arrays.items():
@@ -36,7 +36,7 @@ def write_arrays(path, **arrays):
 
 
 def hdf5_twin(root):
-    """The folders of make_dataset as HDF5 files, and the index that counts from 0."""
+    """Convert the folders of make_dataset to HDF5 files, with an index that counts from 0."""
     index = json.loads((root / "index.json").read_text())
     for video, entry in index["database"].items():
         folder = root / "jpg" / entry["annotations"]["label"] / video
@@ -46,7 +46,7 @@ def hdf5_twin(root):
     (root / "hdf5.json").write_text(json.dumps(index))
 
 
-def test_hdf5_gives_what_jpg_gives(tmp_path):
+def test_hdf5_and_jpg_give_the_same_results(tmp_path):
     make_dataset(tmp_path)
     hdf5_twin(tmp_path)
     hdf5 = ("--file_type", "hdf5", "--video_path", "hdf5", "--annotation_path", "hdf5.json")
@@ -67,7 +67,7 @@ def test_frames_are_numbered_from_0(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_what_is_wrong_is_named(tmp_path):
+def test_errors_name_the_file(tmp_path):
     source = Hdf5Videos(default_decoder())
     path = tmp_path / "a.hdf5"
     path.write_bytes(b"no HDF5")
@@ -83,7 +83,7 @@ def test_what_is_wrong_is_named(tmp_path):
         source.read(path, [1])
 
 
-def test_a_missing_file_is_left_out_by_name(tmp_path, capsys):
+def test_missing_file_is_left_out(tmp_path, capsys):
     make_dataset(tmp_path)
     hdf5_twin(tmp_path)
     capsys.readouterr()
@@ -113,7 +113,7 @@ def test_flow_trains_and_infers(tmp_path):
     assert len(json.loads((tmp_path / "res/val.json").read_text())["results"]) == 4
 
 
-def test_u_and_v_are_the_first_two_channels(tmp_path):
+def test_flow_channels_are_u_and_v(tmp_path):
     u, v = np.full((8, 8), 40, np.uint8), np.full((8, 8), 200, np.uint8)
     write_arrays(tmp_path / "f.hdf5", video_u=[grey_jpeg(u)], video_v=[grey_jpeg(v)])
     source = Hdf5Videos(default_decoder(), ("video_u", "video_v"), channels=1)
@@ -122,7 +122,7 @@ def test_u_and_v_are_the_first_two_channels(tmp_path):
     assert frame[0].unique().tolist() == [40] and frame[1].unique().tolist() == [200]
 
 
-def test_a_mirror_turns_the_horizontal_direction():
+def test_flip_negates_horizontal_flow():
     from random import Random
 
     frame = torch.stack([torch.full((16, 16), 40), torch.full((16, 16), 200)]).to(torch.uint8)
@@ -169,7 +169,7 @@ def test_scripts_count_hdf5_from_0(tmp_path, capsys):
     assert "b/b_9: no folder" in capsys.readouterr().out
 
 
-def test_files_beside_folders_are_refused(tmp_path):
+def test_mixed_formats_are_refused(tmp_path):
     make_dataset(tmp_path, train=1, val=1)
     hdf5_twin(tmp_path)
     (tmp_path / "hdf5/a/a_0.hdf5").rename(tmp_path / "jpg/a/twin.hdf5")

@@ -1,5 +1,5 @@
-"""Playlists by the names of videos lead ffmpeg to no other file and to no server, whatever the
-command; URLs lead to no file; passwords stand in no message, no output and no process list."""
+"""No command follows playlists that are named like videos, to files or servers; URLs open no files;
+passwords appear in no message, output or process list."""
 
 import json
 import os
@@ -37,7 +37,7 @@ from util_scripts.folder_json import main as folder_json
 from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main as to_jpgs
 
-SYSTEM = "/usr/bin/ffmpeg"  # of another version than the one of the environment
+SYSTEM = "/usr/bin/ffmpeg"  # another version than the one in the environment
 
 
 @pytest.fixture(params=["own", "system"], autouse=True)
@@ -60,7 +60,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def web(tmp_path):
-    """A server of a folder that holds a video and its pictures, which nobody may see."""
+    """A server for a folder with a video and pictures that no command may read."""
     secret = tmp_path / "secret"
     draw(secret / "a.ts", extra=["-c:v", "libx264"])
     draw(secret / "a.mp4", extra=["-c:v", "libx264"])
@@ -81,8 +81,8 @@ PLAYLISTS = {
 
 
 def lay_out(web, videos):
-    """Playlists in a folder of videos; they lead to a file beside, above, anywhere, to a server.
-    All of them are taken for other files than text."""
+    """Write playlists into a folder of videos; they point to files beside, above and elsewhere, and
+    to a server. None looks like a text file."""
     secret = web.RequestHandlerClass.keywords["directory"]
     videos.mkdir()
     shutil.copy(Path(secret, "a.ts"), videos / "beside.ts")
@@ -102,12 +102,12 @@ def lay_out(web, videos):
     return sorted(path for path in videos.iterdir() if path.name != "beside.ts")
 
 
-def test_without_limits_they_do_lead_elsewhere(binary, web, tmp_path):
+def test_unrestricted_ffmpeg_follows_these_playlists(binary, web, tmp_path):
     lay_out(web, tmp_path / "v")
     led = set()
     for path in (tmp_path / "v").glob("*_*.*"):
         if path.name.startswith("sdp"):
-            continue  # waits for packets
+            continue  # would wait for packets
         web.requests.clear()
         everything = ["-protocol_whitelist", "file,http,tcp,crypto,data", "-i", f"file:{path}"]
         ended = subprocess.run(
@@ -120,7 +120,7 @@ def test_without_limits_they_do_lead_elsewhere(binary, web, tmp_path):
     assert {"dash_above_mkv.mkv", "dash_file_mpd.mpd", "dash_web_mkv.mkv"} <= led
 
 
-def test_no_command_follows_a_playlist(binary, web, tmp_path, checkpoint, capsys):
+def test_commands_do_not_follow_playlists(binary, web, tmp_path, checkpoint, capsys):
     videos = tmp_path / "v"
     hostile = lay_out(web, videos)
     draw(videos / "good.mp4", seconds=2)
@@ -131,12 +131,15 @@ def test_no_command_follows_a_playlist(binary, web, tmp_path, checkpoint, capsys
         frames = {row["source"]: row["frames"] for row in rows if row["frames"]}
         assert frames == {"beside.ts": 10, "good.mp4": 20}
         assert not any(len(row["reason"] or "") > 200 for row in rows)
-    status, told = predicted(checkpoint, tmp_path, videos)
-    assert status == 1  # those that are called videos are damaged ones
-    assert {name for name, video in told.items() if video["windows"]} == {"beside.ts", "good.mp4"}
+    status, results = predicted(checkpoint, tmp_path, videos)
+    assert status == 1  # those with a video's suffix count as damaged
+    assert {name for name, video in results.items() if video["windows"]} == {
+        "beside.ts",
+        "good.mp4",
+    }
     assert web.requests == []
     if binary == SYSTEM:
-        return  # the rest opens files as these do
+        return  # the other commands open files in the same way
     for path in hostile:
         with pytest.raises(UserError):
             count_video(path)
@@ -151,14 +154,14 @@ def test_no_command_follows_a_playlist(binary, web, tmp_path, checkpoint, capsys
     assert web.requests == []
 
 
-def test_a_file_is_what_its_content_is(tmp_path):
+def test_format_comes_from_the_content(tmp_path):
     for number, (suffix, form) in enumerate((("m3u8", "mp4"), ("jpg", "matroska"), ("avs", "avi"))):
         path = draw(tmp_path / f"{number}.mkv", extra=["-c:v", "mpeg4", "-f", form])
         path = path.rename(tmp_path / f"{number}.{suffix}")
         assert count_video(path) == 10
 
 
-def test_pictures_are_recognised_and_lead_to_no_sequence(tmp_path):
+def test_pictures_are_recognised_and_not_read_as_sequences(tmp_path):
     for suffix in ("png", "bmp", "tiff", "webp", "ppm"):
         draw(tmp_path / f"a.{suffix}", extra=["-frames:v", "1"])
         with pytest.raises(UserError, match="picture"):
@@ -171,7 +174,7 @@ def test_pictures_are_recognised_and_lead_to_no_sequence(tmp_path):
             count_video(tmp_path / name)
 
 
-def test_the_lists_name_what_ffmpeg_has(binary):
+def test_lists_match_ffmpegs_demuxers_and_protocols(binary):
     listed = subprocess.run(
         [binary, "-hide_banner", "-demuxers"], capture_output=True, text=True, check=True
     ).stdout
@@ -184,7 +187,7 @@ def test_the_lists_name_what_ffmpeg_has(binary):
     assert len(wanted) == len(set(wanted))
 
 
-def test_a_url_leads_to_no_file(web, tmp_path, checkpoint, capsys):
+def test_urls_open_no_files(web, tmp_path, checkpoint, capsys):
     folder = Path(web.RequestHandlerClass.keywords["directory"])
     secret = draw(tmp_path / "elsewhere/b.ts", extra=["-c:v", "libx264"])
     (folder / "own.m3u8").write_text(hls("a.ts"), "latin-1")
@@ -192,9 +195,9 @@ def test_a_url_leads_to_no_file(web, tmp_path, checkpoint, capsys):
         for number, target in enumerate((f"file://{secret}", f"file:{secret}", str(secret))):
             (folder / f"{number}{name}").write_text(content(target), "latin-1")
     urls = [f"{web.url}/{path.name}" for path in folder.iterdir() if path.name[0].isdigit()]
-    status, told = predicted(checkpoint, tmp_path, f"{web.url}/own.m3u8", *urls)
-    assert status == 1 and len(told) == 10
-    assert [name for name, video in told.items() if video["windows"]] == ["own.m3u8"]
+    status, results = predicted(checkpoint, tmp_path, f"{web.url}/own.m3u8", *urls)
+    assert status == 1 and len(results) == 10
+    assert [name for name, video in results.items() if video["windows"]] == ["own.m3u8"]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +209,7 @@ def test_a_url_leads_to_no_file(web, tmp_path, checkpoint, capsys):
         "http://a/" + "b" * 9000,
     ],
 )  # fmt: skip
-def test_what_is_no_url_of_the_network_is_refused(url):
+def test_non_network_urls_are_refused(url):
     with pytest.raises(UserError) as caught:
         find_inputs([url])
     assert str(caught.value).isprintable() and len(str(caught.value)) < 500
@@ -227,7 +230,7 @@ def test_what_is_no_url_of_the_network_is_refused(url):
         ("rtsp://a", "rtsp://a"),
     ],
 )
-def test_how_a_url_is_shown(url, shown):
+def test_shown_url(url, shown):
     assert shown_url(url) == redacted(url) == shown
     assert redacted(f"no '{url}': gone") == f"no '{shown}': gone"
     for secret in secrets_of(url):
@@ -243,7 +246,7 @@ def command_line(pid):
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="there is no /proc here")
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])
-def test_passwords_stand_in_no_process_list_message_or_file(binary, checkpoint, tmp_path, scheme):
+def test_passwords_do_not_leak(binary, checkpoint, tmp_path, scheme):
     if binary == SYSTEM and scheme != "http":
         pytest.skip("as with the other ffmpeg")
     password, token = "pass" + "word47", "tok" + "en4711"
@@ -258,14 +261,14 @@ def test_passwords_stand_in_no_process_list_message_or_file(binary, checkpoint, 
             seen = b"\n".join(command_line(f.name) for f in Path("/proc").iterdir())
             for secret in (password, token, "user47"):
                 assert secret.encode() not in seen
-            assert place.encode() in seen  # the command itself is there
+            assert place.encode() in seen  # the command itself was seen
             command.process.terminate()
             ended = command.finish()
     for text in (ended.text, *(path.read_text() for path in tmp_path.glob("a.*"))):
         assert password not in text and token not in text and "user47" not in text
 
 
-def test_complaints_of_a_server_hide_what_the_url_holds(checkpoint, tmp_path, capsys, web):
+def test_server_errors_hide_secrets_of_the_url(checkpoint, tmp_path, capsys, web):
     folder = Path(web.RequestHandlerClass.keywords["directory"])
     (folder / "list.m3u8").write_text(hls("none.ts?token=other4711"), "latin-1")
     (folder / "text.mp4").write_text("nothing")
@@ -273,9 +276,9 @@ def test_complaints_of_a_server_hide_what_the_url_holds(checkpoint, tmp_path, ca
     names = ("none.mp4", "list.m3u8", "text.mp4", "a.ts")
     urls = [f"http://user47:password47@{place}/{name}?key=token4711" for name in names]
     urls.append("srt://127.0.0.1:1?passphrase=passphrase47&connect_timeout=50")
-    status, told = predicted(checkpoint, tmp_path, *urls[:4])
-    assert status == 1 and told["a.ts?key=***"]["windows"]
-    assert "404" in told["none.mp4?key=***"]["problem"]
+    status, results = predicted(checkpoint, tmp_path, *urls[:4])
+    assert status == 1 and results["a.ts?key=***"]["windows"]
+    assert "404" in results["none.mp4?key=***"]["problem"]
     assert predict(checkpoint, urls[4]) == 1
     said = "".join(capsys.readouterr()) + (tmp_path / "out.json").read_text()
     for secret in ("password47", "token4711", "user47", "passphrase47", "other4711"):
@@ -283,7 +286,7 @@ def test_complaints_of_a_server_hide_what_the_url_holds(checkpoint, tmp_path, ca
     assert web.requests.count("/a.ts?key=token4711") >= 1
 
 
-def test_urls_that_differ_in_what_is_hidden_are_told_apart():
+def test_urls_that_differ_only_in_secrets_are_numbered():
     found = find_inputs(["http://a/b?id=1", "http://a/b?id=2", "http://a/c"])
     assert [video.name for video in found] == ["http://a/b?id=***", "http://a/b?id=*** (2)",
                                                "http://a/c"]  # fmt: skip
@@ -293,26 +296,26 @@ def test_urls_that_differ_in_what_is_hidden_are_told_apart():
     "start",
     [b"", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.0 200 OK\r\nContent-Type: video/mp4\r\n\r\n"],
 )
-def test_a_server_that_drips_is_given_up(checkpoint, tmp_path, monkeypatch, capsys, start):
+def test_slow_server_times_out(checkpoint, tmp_path, monkeypatch, capsys, start):
     monkeypatch.setattr(video_reader, "PATIENCE", 2)
     with dripping(start, b"x", pause=0.1) as place:
         assert predict(checkpoint, f"http://{place}/a.mp4") == 1
-    assert "no frame came for 2 s" in capsys.readouterr().err
+    assert "no frame for 2 s" in capsys.readouterr().err
 
 
-def test_a_stream_that_stops_keeps_what_it_gave(checkpoint, tmp_path, monkeypatch, capsys):
+def test_stalled_stream_keeps_its_results(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(video_reader, "PATIENCE", 3)
     video = draw(tmp_path / "a.ts", seconds=40, extra=["-c:v", "libx264", "-g", "10"])
     head = b"HTTP/1.0 200 OK\r\n\r\n"
     with dripping(head + video.read_bytes(), b"", pause=0.1) as place:
-        _, told = predicted(checkpoint, tmp_path, f"http://{place}/a.ts")
-    assert told["a.ts"]["windows"]
-    assert "no frame came for 3 s" in told["a.ts"]["problem"]
+        _, results = predicted(checkpoint, tmp_path, f"http://{place}/a.ts")
+    assert results["a.ts"]["windows"]
+    assert "no frame for 3 s" in results["a.ts"]["problem"]
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Videos, one of them turned, which older versions can't make."""
+    """Videos, one of them rotated, which older versions can't write."""
     folder = tmp_path_factory.mktemp("drawn")
     extra = ["-c:v", "libx264", "-bf", "3"]
     upright = draw(folder / "up.mp4", seconds=3, rate=12, extra=extra)
@@ -323,8 +326,8 @@ def drawn(tmp_path_factory):
     return folder
 
 
-def test_a_url_gives_the_frames_of_its_file(drawn, binary, tmp_path):
-    """Handed over by a playlist, as URLs are, a video keeps its rotation, rate and last frames."""
+def test_url_gives_the_same_frames_as_the_file(drawn, binary, tmp_path):
+    """Opened through a playlist, as URLs are, a video keeps rotation, rate and last frames."""
     with serving(drawn) as web:
         for path in drawn.iterdir():
             runs = []
@@ -338,7 +341,7 @@ def test_a_url_gives_the_frames_of_its_file(drawn, binary, tmp_path):
             assert (tmp_path / "0.rgb").read_bytes() == (tmp_path / "1.rgb").read_bytes()
 
 
-def test_an_overlay_of_a_url_has_its_sound(checkpoint, tmp_path):
+def test_overlay_of_a_url_has_sound(checkpoint, tmp_path):
     sound = ["-f", "lavfi", "-i", "sine=d=2", "-c:v", "libx264", "-shortest"]
     draw(tmp_path / "web/a.mp4", seconds=2, size="128x96", extra=sound)
     with serving(tmp_path / "web") as web:

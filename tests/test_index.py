@@ -39,7 +39,7 @@ def test_writing_and_reading_keep_names_and_order(tmp_path):
     assert {(e.subset, e.label, e.video_path) for e in index.entries} == {("training", 0, None)}
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+def test_failed_write_leaves_no_traces(tmp_path):
     target = tmp_path / "index.json"
     target.mkdir()
     with pytest.raises(UserError, match="can't be written"):
@@ -77,14 +77,14 @@ def test_missing_index(tmp_path, name):
         (index_of(annotations={"label": "A"}), "v1: object missing required field subset"),
         ({"labels": ["A"], "database": {"v1": 3}}, "v1: expected object, got int"),
         (index_of(subset="testing", video_path="\0"), "v1: video_path .* NUL"),
-        ('{"labels": ["A"], "database": {}, "labels": ["B"]}', "'labels' stands twice"),
+        ('{"labels": ["A"], "database": {}, "labels": ["B"]}', "'labels' occurs twice"),
         (
             '{"labels": ["A"], "database": {"v": {"subset": "testing"}, "v": {}}}',
-            "'v' stands twice",
+            "'v' occurs twice",
         ),
         (
             '{"labels": ["A"], "database": {"v": {"subset": "testing", "s\\u0075bset": "a"}}}',
-            "'subset' stands twice",
+            "'subset' occurs twice",
         ),
         ('{"labels": ["A"], "database": {"v": {"subset": "testing", "fps": NaN}}}', "NaN is not"),
         (
@@ -94,8 +94,11 @@ def test_missing_index(tmp_path, name):
         ('{"labels": ["A"], "database": {}, "n": %s}' % ("[" * 10000), "nested too deeply"),
         ({"labels": ["A"], "database": {"../v": {"subset": "testing"}}}, "leads out of the folder"),
         ({"labels": ["A"], "database": {"/etc/v": {"subset": "testing"}}}, "leads out of the"),
-        ({"labels": ["A"], "database": {"a\0b": {"subset": "testing"}}}, "holds a NUL"),
-        ({"labels": ["A"], "database": {"\ud800": {"subset": "testing"}}}, "holds a surrogate"),
+        ({"labels": ["A"], "database": {"a\0b": {"subset": "testing"}}}, "contains a NUL"),
+        (
+            {"labels": ["A"], "database": {"\ud800": {"subset": "testing"}}},
+            "contains a lone surrogate",
+        ),
         ({"labels": ["A/../../B"], "database": {}}, "label 'A/../../B' leads out"),
         ({"labels": ["A" * 5000], "database": {}}, "is longer than 4096"),
         (index_of(subset="testing", video_path=3), "v1: video_path: expected str"),
@@ -117,14 +120,14 @@ def test_bad_segments(tmp_path, segment):
         read_index(write(tmp_path / "index.json", index_of(**entry)))
 
 
-def test_a_label_may_be_called_as_a_key(tmp_path):
+def test_label_may_equal_a_key(tmp_path):
     entry = {"subset": "training", "annotations": {"label": "subset"}}
     content = {"labels": ["subset", "label"], "database": {"v1": entry, "labels": entry}}
     index = read_index(write(tmp_path / "index.json", content))
     assert [(e.video_id, e.label) for e in index.entries] == [("v1", 0), ("labels", 0)]
 
 
-def test_a_named_pipe_is_refused_at_once(tmp_path):
+def test_named_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "index.json")
     with pytest.raises(UserError, match="not a regular file"):
         read_index(tmp_path / "index.json")
@@ -153,7 +156,7 @@ def select(tmp_path, entries, subset="train"):
     return select_videos(read_index(tmp_path / "index.json"), subset, tmp_path / "jpg")
 
 
-def test_selection_says_what_it_leaves_out(tmp_path):
+def test_selection_lists_omitted_videos(tmp_path):
     for name in ("A/good", "B/also", "A/other"):
         make_video(tmp_path / "jpg" / name)
     (tmp_path / "jpg/A/empty").mkdir()
@@ -186,7 +189,7 @@ def test_selection_says_what_it_leaves_out(tmp_path):
     assert "no folder" in reasons["file"]
 
 
-def test_where_frames_are_looked_for(tmp_path, monkeypatch):
+def test_frame_locations(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     for folder in ("jpg/test/blind", "jpg/sub/x", "here/near", "far", "here/both", "jpg/both"):
@@ -210,7 +213,7 @@ def test_where_frames_are_looked_for(tmp_path, monkeypatch):
     assert omitted == [("gone", f"no folder {tmp_path / 'jpg/gone'}")]
 
 
-def test_nothing_usable(tmp_path):
+def test_no_usable_videos(tmp_path):
     (tmp_path / "jpg").mkdir()
     gone = {f"gone{i}": entry_of("training", "A", 3) for i in range(9)}
     with pytest.raises(UserError, match="none of its 9 training videos") as caught:
@@ -224,8 +227,8 @@ def test_nothing_usable(tmp_path):
         select(tmp_path, gone)
 
 
-def test_a_folder_that_may_not_be_opened_is_not_called_missing(tmp_path, monkeypatch):
-    """root may open any, so the refusal of the system is played."""
+def test_unreadable_folder_is_not_reported_as_missing(tmp_path, monkeypatch):
+    """root may open any folder, so the error is simulated."""
     make_video(tmp_path / "jpg/A/there")
 
     locked, stat = tmp_path / "jpg/A/locked", os.stat
@@ -241,7 +244,7 @@ def test_a_folder_that_may_not_be_opened_is_not_called_missing(tmp_path, monkeyp
     assert omitted == [("locked", f"{locked} can't be read: Permission denied")]
 
 
-def test_of_a_large_index_only_the_labels_folders_are_listed(tmp_path, monkeypatch):
+def test_large_index_lists_only_label_folders(tmp_path, monkeypatch):
     (tmp_path / "jpg" / "A" / "empty").mkdir(parents=True)
     entries = {name: entry_of("training", "A", 3) for name in ("empty", "gone")}
     with pytest.raises(UserError, match="no frames in"):
@@ -268,7 +271,7 @@ def test_counting_frames(numbers, expected):
     assert count_frames([*names, "Thumbs.db", "image_00009.png", "image_3.jpg"]) == expected
 
 
-def test_a_video_path_that_leads_out_is_logged_once(tmp_path, caplog):
+def test_video_path_outside_is_logged_once(tmp_path, caplog):
     make_video(tmp_path / "elsewhere" / "v1")
     (tmp_path / "jpg").mkdir()
     entry = entry_of("training", "A", 3, video_path="../elsewhere/v1")

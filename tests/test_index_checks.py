@@ -1,4 +1,4 @@
-"""What the names in an index tell: parts of one recording in training and another subset."""
+"""Parts of one recording in training and another subset, judging by the names."""
 
 import random
 
@@ -16,7 +16,7 @@ PATTERNS = {kind: pattern for pattern, kind in SAME_RECORDING.items()}
 
 
 def findings(folder, videos):
-    """Of an index of `videos`, which are (subset, label, id)."""
+    """Findings in an index of `videos`, which are (subset, label, id)."""
     labels = sorted({label for _, label, _ in videos})
     database = {name: entry_of(subset, label, 9) for subset, label, name in videos}
     write_index(folder / "index.json", labels, database)
@@ -24,7 +24,7 @@ def findings(folder, videos):
 
 
 def recordings(folder, videos):
-    """(pattern, text) of the recordings in training and another subset."""
+    """(pattern, text) of the recordings found."""
     found = findings(folder, videos)
     return [(PATTERNS[kind], text) for kind, text in found if kind in PATTERNS]
 
@@ -44,19 +44,19 @@ def recordings(folder, videos):
         ("比赛3_clip01", "比赛3_clip07"),
     ],
 )
-def test_parts_of_one_recording_on_both_sides(tmp_path, train, val):
+def test_parts_of_a_recording_in_two_subsets(tmp_path, train, val):
     others = [(TRAIN, "fight", f"another{n}") for n in range(30)] + [(VAL, "rest", "no1")]
     videos = [(TRAIN, "fight", train), (VAL, "fight", val), *others]
     [(pattern, text)] = recordings(tmp_path, videos)
     assert text == f"{train} (training) and {val}"
-    # The --group_by that is offered keeps these two together, and apart from the others.
+    # The suggested --group_by groups these two together, and apart from the others.
     sources = find_sources([f"{label}/{name}" for _, label, name in videos], pattern)
     assert sources[f"fight/{train}"] == sources[f"fight/{val}"]
     assert len({*sources.values()}) == len(videos) - 1
 
 
 @pytest.mark.parametrize("stem", ["match3_clip", "match3clip", "-bC_e1Ghijk_00001_0000"])
-def test_a_recording_may_be_all_that_its_label_has(tmp_path, stem):
+def test_recording_may_be_the_only_one_of_its_label(tmp_path, stem):
     videos = [(TRAIN, "fight", f"{stem}1"), (VAL, "fight", f"{stem}7"), (TRAIN, "rest", "a")]
     assert len(recordings(tmp_path, videos)) == 1
 
@@ -68,13 +68,13 @@ def test_a_recording_may_be_all_that_its_label_has(tmp_path, stem):
         "clip_{n}", "IMG_{n:04d}", "video ({n})", "{label}{n:03d}_x264", "set1_clip_{total}",
     ],
 )  # fmt: skip
-def test_numbers_alone_are_no_recordings(tmp_path, name):
+def test_numbered_videos_are_not_recordings(tmp_path, name):
     draw = random.Random(1)
     videos = {}
     for label, short in {"fight 1": "fi", "fight 2": "nofi"}.items():
         for n in range(40):
             own = name.format(label=label, short=short, n=n, total=len(videos))
-            video_id = f"{label}/{own}" if own in videos else own  # as folder_json names it
+            video_id = f"{label}/{own}" if own in videos else own  # the id that folder_json gives
             videos[video_id] = draw.choice([TRAIN, TRAIN, VAL]), label, video_id
     kinds = {kind for kind, _ in findings(tmp_path, videos.values())}
     assert not kinds & {SAME_NAME, *PATTERNS}
@@ -91,7 +91,7 @@ def published_splits():
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the lists of real datasets")
-def test_published_splits_raise_no_doubt(tmp_path):
+def test_published_splits_have_no_findings(tmp_path):
     for split in published_splits():
         videos = [(v.subset, v.label, v.path.partition("/")[2]) for v in split.videos]
         assert len(videos) > 5000
@@ -106,7 +106,7 @@ def test_real_clips(tmp_path, name):
     split = [(sides[file.parts[-3]], file.parts[-2], file.stem) for file in files]
     assert len(split) > 200
     assert not recordings(tmp_path, split)
-    # Only the names of "dark" tell the recording, a scene: Jump_11_3. Shuffled, they are doubted.
+    # Only the names of "dark" show the recording, a scene: Jump_11_3.
     draw = random.Random(1)
     shuffled = [(draw.choice([TRAIN, VAL]), label, video) for _, label, video in split]
     assert (len(recordings(tmp_path, shuffled)) > 10) == (name == "dark")

@@ -14,7 +14,7 @@ DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 def make_frames(jpg, *videos, n_frames=2):
-    """Folders of empty frame files; an empty video is one without frames."""
+    """Make folders of empty frame files."""
     for video in videos:
         (jpg / video).mkdir(parents=True)
         for number in range(1, n_frames + 1):
@@ -133,7 +133,7 @@ def test_ucf101_names_survive(tmp_path):
     ("lists", "complaint"),
     [
         ({"classInd": ["fight"]}, "classInd.txt: line 1: 'fight' is not"),
-        ({"classInd": ["1 a", "2 a"]}, "one of them twice"),
+        ({"classInd": ["1 a", "2 a"]}, "a label occurs twice"),
         ({"trainlist01": ["b/x.avi 1"]}, "trainlist01.txt: line 1: label 'b' is not in"),
         ({"trainlist01": ["", "x.avi 1"]}, "trainlist01.txt: line 2: 'x.avi 1' is not"),
         ({"testlist01": ["a/x.avi"]}, "testlist01.txt: line 1: a/x is already a training video"),
@@ -148,7 +148,7 @@ def test_bad_ucf101_lists(tmp_path, lists, complaint):
     assert not (tmp_path / "out").exists()
 
 
-def test_no_frames_and_gaps_stop_before_anything_is_written(tmp_path):
+def test_missing_frames_and_gaps_write_nothing(tmp_path):
     lists = write_lists(
         tmp_path / "lists",
         classInd=["1 a"],
@@ -225,7 +225,7 @@ def test_bad_hmdb51_splits(tmp_path):
     with pytest.raises(UserError, match="splits: no such folder"):
         hmdb51_json.main([str(tmp_path / "splits"), jpg, out])
     splits = write_lists(tmp_path / "splits", readme=["nothing"])
-    with pytest.raises(UserError, match="no LABEL_test_split1.txt"):
+    with pytest.raises(UserError, match="no files like LABEL_test_split1.txt"):
         hmdb51_json.main([splits, jpg, out])
     write_lists(tmp_path / "splits", a_test_split1=["x.avi 3"])
     with pytest.raises(UserError, match="split1.txt: line 1: 'x.avi 3' is not"):
@@ -241,7 +241,7 @@ def folder_index(tmp_path, *flags):
     return path
 
 
-def test_sides_given_by_folders(tmp_path, capsys):
+def test_subset_folders(tmp_path, capsys):
     jpg = tmp_path / "jpg"
     make_frames(jpg, "train/a/x", "train/b/x", "train/b/deep/er/y", "val/a/z", "val/b/x")
     make_frames(jpg, "train/a/empty", n_frames=0)
@@ -260,7 +260,7 @@ def test_sides_given_by_folders(tmp_path, capsys):
     assert len(select_videos(read_index(path), "train", jpg).records) == 3
 
 
-def test_test_folder_stands_in_for_val_only_where_there_is_none(tmp_path, capsys):
+def test_test_folder_replaces_a_missing_val_folder(tmp_path, capsys):
     make_frames(tmp_path / "jpg", "train/a/x", "test/a/y")
     assert videos_of(folder_index(tmp_path))["y"][0] == "validation"
     assert "test videos become validation videos" in capsys.readouterr().out
@@ -275,7 +275,7 @@ def test_test_folder_stands_in_for_val_only_where_there_is_none(tmp_path, capsys
     assert len(select_videos(read_index(path), "test", tmp_path / "jpg").records) == 2
 
 
-def test_split_is_stratified_seeded_and_whole(tmp_path):
+def test_split_is_stratified_and_reproducible(tmp_path):
     for label, count in {"a": 20, "b": 10, "c": 2, "d": 5}.items():
         make_frames(tmp_path / "jpg", *(f"{label}/{label}{i}" for i in range(count)))
     first = videos_of(folder_index(tmp_path))
@@ -289,9 +289,9 @@ def test_split_is_stratified_seeded_and_whole(tmp_path):
     assert Counter(subset for subset, *_ in half.values())["validation"] == 10 + 5 + 1 + 2
 
 
-def test_groups_stay_on_one_side(tmp_path, capsys):
+def test_groups_are_not_split(tmp_path, capsys):
     jpg = tmp_path / "jpg"
-    for source in range(12):  # each source gives clips to both classes
+    for source in range(12):  # each source has clips of both classes
         make_frames(jpg, *(f"a/s{source}_clip{i}" for i in range(1 + source % 3)))
         make_frames(jpg, *(f"b/sub/s{source}_b{i}" for i in range(2)))
     make_frames(jpg, "a/other")
@@ -307,13 +307,13 @@ def test_groups_stay_on_one_side(tmp_path, capsys):
     assert "13 sources of 49 videos" in out and "matches nothing in 1 videos" in out
 
 
-def test_classes_on_one_side_are_named(tmp_path, capsys):
+def test_one_sided_classes_are_listed(tmp_path, capsys):
     make_frames(tmp_path / "jpg", "a/x", "b/y_1", "b/y_2", "c/1_1", "c/2_1", "c/3_1")
     folder_index(tmp_path, "--group_by", "^[^_]+")
     assert "2 classes have training videos only: a, b" in capsys.readouterr().out
 
 
-def test_one_sided_folders_are_named(tmp_path, capsys):
+def test_one_sided_folders_are_listed(tmp_path, capsys):
     make_frames(tmp_path / "jpg", "train/a/x", "train/b/x", "val/b/y", "val/c/y")
     folder_index(tmp_path)
     out = capsys.readouterr().out
@@ -327,7 +327,7 @@ def test_few_videos_work(tmp_path, capsys):
     assert "no validation videos: train with --no_val" in capsys.readouterr().out
 
 
-def test_a_class_may_be_called_train(tmp_path):
+def test_class_may_be_called_train(tmp_path):
     make_frames(tmp_path / "jpg", "train/x", "train/y", "bus/x")
     labels = {label for _, label, *_ in videos_of(folder_index(tmp_path)).values()}
     assert labels == {"train", "bus"}

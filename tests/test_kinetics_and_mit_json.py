@@ -92,7 +92,7 @@ CVDF = "label,youtube_id,time_start,time_end,split"
 
 
 def write_cvdf_lists(folder):
-    """As CVDF hosts them: all three with labels."""
+    """The lists that CVDF hosts: all three with labels."""
     folder.mkdir(parents=True)
     rows = {
         "train": ["riding a bike,a,1,11,train", "zumba,b,2,12,train", "zumba,broken,0,10,train"],
@@ -105,7 +105,7 @@ def write_cvdf_lists(folder):
 
 @pytest.mark.parametrize("form", ["jpg", "hdf5"])
 @pytest.mark.parametrize("layout", ["{side}/{video}", "{side}/{label}/{video}", "{video}"])
-def test_kinetics_as_cvdf_lays_it_out(tmp_path, capsys, layout, form):
+def test_kinetics_in_cvdf_layout(tmp_path, capsys, layout, form):
     """From the videos to the first batch."""
     write_cvdf_lists(tmp_path / "k400/annotations")
     videos = {
@@ -137,12 +137,12 @@ def test_kinetics_as_cvdf_lays_it_out(tmp_path, capsys, layout, form):
         for subset in ("training", "validation", "testing")
     }
     assert [len(records) for records in chosen.values()] == [3, 1, 1]
-    if layout.startswith("{side}"):  # the replacement is taken
+    if layout.startswith("{side}"):  # the replacement is used
         (broken,) = [r for r in chosen["training"] if r.video_id.startswith("broken")]
         assert broken.n_frames == 10 and "replacement" in str(broken.path)
 
 
-def test_labelled_test_lists_give_an_accuracy(tmp_path, capsys):
+def test_accuracy_on_labelled_test_videos(tmp_path, capsys):
     (tmp_path / "lists").mkdir()
     for name in ("train", "val", "test"):
         rows = [f"{label},{name}{label},0,10,{name}" for label in "ab"]
@@ -161,7 +161,7 @@ def test_labelled_test_lists_give_an_accuracy(tmp_path, capsys):
     assert "number of ground truth: 2" in capsys.readouterr().out
 
 
-def test_a_video_of_two_labels_is_told(tmp_path, capsys):
+def test_video_with_two_labels_is_listed(tmp_path, capsys):
     (tmp_path / "lists").mkdir()
     for name, video in (("train", "x"), ("val", "y")):
         rows = [f"{label},{video},0,10,{name}" for label in "ab"]
@@ -173,13 +173,13 @@ def test_a_video_of_two_labels_is_told(tmp_path, capsys):
     assert "  train/x_000000_000010: a, not b\n" in out
 
 
-def test_lists_of_another_kinetics(tmp_path):
+def test_lists_of_another_kinetics_are_refused(tmp_path):
     (tmp_path / "lists").mkdir()
     for name in ("train", "val"):
         rows = [f"label {number},{name}{number},0,10,{name}" for number in range(401)]
         (tmp_path / f"lists/{name}.csv").write_text("\n".join([CVDF, *rows]) + "\n")
     touch_frames(tmp_path / "jpg/label 0/train0_000000_000010", 2)
-    with pytest.raises(UserError, match="names 401 labels, but Kinetics-400 has 400"):
+    with pytest.raises(UserError, match="has 401 labels, but Kinetics-400 has 400"):
         build(tmp_path)
 
 
@@ -192,7 +192,7 @@ def test_lists_of_another_kinetics(tmp_path):
         ({"train": ["a,x,0,10,t,0"], "val": ["a,x,0,10,v,0"]}, "is already a training video"),
     ],
 )
-def test_lists_that_are_wrong(tmp_path, lists, message):
+def test_invalid_lists(tmp_path, lists, message):
     write_lists(tmp_path / "lists", **lists)
     touch_frames(tmp_path / "jpg/a/x_000000_000010", 2)
     with pytest.raises(UserError, match=message):
@@ -200,17 +200,22 @@ def test_lists_that_are_wrong(tmp_path, lists, message):
 
 
 def test_missing_lists_and_columns(tmp_path):
-    with pytest.raises(UserError, match="holds neither kinetics-400_train.csv nor kinetics_400"):
+    with pytest.raises(
+        UserError,
+        match="has no list of training videos: none of kinetics-400_train.csv, kinetics_400",
+    ):
         build(tmp_path)
     write_lists(tmp_path / "lists")
     (tmp_path / "lists/kinetics-400_val.csv").write_text("label,id\n")
-    with pytest.raises(UserError, match="lacks the columns youtube_id, time_start, time_end"):
+    with pytest.raises(
+        UserError, match="missing columns in the first line: youtube_id, time_start, time_end"
+    ):
         build(tmp_path)
 
 
 @pytest.mark.skipif(not LISTS.is_dir(), reason="the Kinetics lists are not here")
 def test_kinetics_on_real_lists(tmp_path, capsys):
-    """A training list cut from the validation list; frames of every third video."""
+    """The training list is a part of the validation list; every third video has frames."""
     with (LISTS / "kinetics-400_val.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     lists = tmp_path / "lists"

@@ -1,5 +1,5 @@
-"""Class names that mean something to matplotlib, Markdown, HTML, terminals or formats of files:
-every command takes and gives them literally."""
+"""Class names with special meaning in matplotlib, Markdown, HTML, terminals or file formats: every
+command reads and writes them literally."""
 
 import csv
 import html
@@ -32,7 +32,7 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder with a run of a class per name: training, TensorBoard, inference, report."""
+    """A run with one class per name: training, TensorBoard, inference, report."""
     root = tmp_path_factory.mktemp("labels")
     database = {}
     for number, label in enumerate(NASTY):
@@ -51,7 +51,7 @@ def run(tmp_path_factory):
     return root, finished
 
 
-def test_a_run_comes_to_its_end_without_warnings(run):
+def test_run_has_no_warnings(run):
     root, finished = run
     assert "report: " in finished.text
     assert "Warning" not in finished.text and "left out" not in finished.text
@@ -61,7 +61,7 @@ def test_a_run_comes_to_its_end_without_warnings(run):
     assert list(load_checkpoint(root / "res/best.pth").class_names or ()) == NASTY
 
 
-def test_tensorboard_has_them_as_text_that_is_no_markup(run):
+def test_tensorboard_text_is_not_markup(run):
     root, _ = run
     events = EventAccumulator(str(root / "res"), size_guidance={"images": 0, "tensors": 0}).Reload()
     assert len(events.Images("val/confusion")) == 1
@@ -73,7 +73,7 @@ def test_tensorboard_has_them_as_text_that_is_no_markup(run):
 
 
 class Texts(HTMLParser):
-    """The texts of a page and the tags that stand in it."""
+    """Collects the texts and tags of a page."""
 
     def __init__(self):
         super().__init__()
@@ -86,7 +86,7 @@ class Texts(HTMLParser):
         self.texts.append(text.strip())
 
 
-def test_the_report_shows_them_as_they_are(run):
+def test_report_shows_names_literally(run):
     root, _ = run
     page = (root / "res/report.html").read_text(encoding="utf-8")
     assert not CONTROLS.search(page)
@@ -100,7 +100,7 @@ def test_the_report_shows_them_as_they_are(run):
 
 
 @pytest.mark.parametrize("name", ["eval_accuracy", "compare", "check_dataset", "extract_features"])
-def test_scripts_print_a_line_each(run, tmp_path, name):
+def test_scripts_print_one_line_per_name(run, tmp_path, name):
     root, _ = run
     index, results = root / "index.json", root / "res/val.json"
     arguments = {
@@ -117,13 +117,13 @@ def test_scripts_print_a_line_each(run, tmp_path, name):
         content["results"][video] = [{"label": NASTY[number], "score": 1.0}]
     (root / "other.json").write_text(json.dumps(content), encoding="ascii")
     finished = run_util(name, *arguments[name])
-    assert finished.status in (0, 1), finished.text  # check_dataset finds much
+    assert finished.status in (0, 1), finished.text  # check_dataset has findings
     assert not CONTROLS.search(finished.text)
     if name == "extract_features":
         assert np.load(tmp_path / "f.npz")["label_names"].tolist() == NASTY
 
 
-def test_export_and_prediction_pass_them_on(run, tmp_path):
+def test_export_and_prediction_keep_names(run, tmp_path):
     root, _ = run
     model = ["--checkpoint", root / "res/best.pth", "--no_cuda"]
     export = [*model, "--onnx", tmp_path / "m.onnx"]
@@ -157,8 +157,8 @@ def test_the_confusion_matrix_is_drawn_literally():
     assert not any(text.get_parse_math() for text in axes.get_xticklabels())
 
 
-def test_names_that_no_font_can_draw_become_numbers(monkeypatch):
-    """No boxes and no warnings; the text beside the picture has the names."""
+def test_undrawable_names_become_numbers(monkeypatch):
+    """No boxes and no warnings; the text beside the plot has the names."""
     labels = ["打架", "正常", "calm"]
     monkeypatch.setattr(plotting, "_installed", lambda: [])
     with warnings.catch_warnings(), literal_text():
@@ -170,7 +170,7 @@ def test_names_that_no_font_can_draw_become_numbers(monkeypatch):
     assert "val/classes" in axes.get_xlabel()
 
 
-def test_a_font_is_chosen_by_its_characters(monkeypatch):
+def test_font_is_chosen_by_its_characters(monkeypatch):
     fonts = {"few": "打", "many": "打架", "box": "正"}
     monkeypatch.setattr(plotting, "_installed", lambda: [Font(name, name) for name in fonts])
     usual = plotting._characters
@@ -187,8 +187,8 @@ def test_a_font_is_chosen_by_its_characters(monkeypatch):
     assert plotting.font_for(["abc é"]).family == "sans-serif"
 
 
-def test_no_font_of_boxes_is_ever_chosen():
-    """matplotlib brings one that has a box for every character there is."""
+def test_last_resort_font_is_never_chosen():
+    """matplotlib ships a font that has a box for every character."""
     assert fonts_for(["\U0010ffff"]) is None
 
 

@@ -1,4 +1,4 @@
-"""Inference over an hour of video takes the memory of inference over a minute."""
+"""Inference on an hour of video needs no more memory than on a minute."""
 
 import json
 import os
@@ -17,7 +17,7 @@ FPS, N_DIFFERENT = 25, 50
 
 
 def looped_video(folder, n_frames):
-    """A folder of `n_frames` frames, links to a few pictures."""
+    """Make a folder of `n_frames` links to a few pictures."""
     pictures = folder.parent / "pictures"
     if not pictures.exists():
         make_frames(pictures, N_DIFFERENT, size=(320, 240))
@@ -28,7 +28,7 @@ def looped_video(folder, n_frames):
 
 
 def peak_of_inference(root, n_frames):
-    """MiB of the largest process of main.py over one video."""
+    """Measure the memory of the largest process of main.py on one video, in MiB."""
     name = f"v_{n_frames}"
     looped_video(root / name, n_frames)
     entry = {"subset": "validation", "video_path": name}
@@ -50,7 +50,7 @@ def peak_of_inference(root, n_frames):
 
 
 @pytest.mark.slow
-def test_an_hour_takes_the_memory_of_a_minute(tmp_path):
+def test_memory_does_not_grow_with_video_length(tmp_path):
     model = build("resnet", 10, n_classes=2, resnet_widen_factor=0.25)
     content = {"epoch": 1, "arch": "resnet-10", "state_dict": model.state_dict()}
     torch.save(content, tmp_path / "c.pth")

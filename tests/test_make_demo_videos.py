@@ -1,4 +1,4 @@
-"""The demo's videos: only the order of the frames tells their classes apart."""
+"""The demo's videos: classes differ only in the order of the frames."""
 
 from random import Random
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from media.demo_videos import MOTIONS, draw_set, filter_graph
 from media.ffmpeg import Ffmpeg
-from util_scripts.make_demo_videos import MOTIONS, draw_set, filter_graph, main
+from util_scripts.make_demo_videos import main
 
 BRIGHT = 130  # backgrounds stay below 110 in every channel, squares above 150
 
@@ -42,7 +43,7 @@ def test_classes_share_backgrounds_colours_and_draws(name):
     assert len({graph_of(name, label) for label in MOTIONS[name]}) == len(MOTIONS[name])
 
 
-def test_motions_are_what_their_names_say(tmp_path):
+def test_motions_match_their_names(tmp_path):
     def steps(label):
         """Median change per frame of x, y and side."""
         found = squares(frames_of(graph_of("pretraining", label), tmp_path / label))
@@ -55,8 +56,8 @@ def test_motions_are_what_their_names_say(tmp_path):
     assert (steps("Still") == 0).all()
 
 
-def test_a_single_frame_tells_rise_from_fall_no_better_than_chance(tmp_path):
-    """Over some videos the squares of both are in the same places."""
+def test_single_frames_do_not_show_the_class(tmp_path):
+    """Over several videos, the squares of both classes cover the same positions."""
     places = {}
     for label in ("Rise", "Fall"):
         heights = [
@@ -70,14 +71,14 @@ def test_a_single_frame_tells_rise_from_fall_no_better_than_chance(tmp_path):
 
 
 def test_mirrored_videos_keep_their_class():
-    """No motion is one-sided in x: it is fixed, goes both ways, or jumps."""
+    """No motion prefers a direction in x: it is constant, goes both ways, or jumps."""
     sides = {motion["x"] for motions in MOTIONS.values() for motion in motions.values()}
     assert sides <= {"{x}", "{v}", "{jx}"}
 
 
-def test_drawn_sets_are_the_same_each_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("util_scripts.make_demo_videos.N_GROUPS", 3)
-    monkeypatch.setattr("util_scripts.make_demo_videos.GROUPS_PER_TEST", 1)
+def test_drawing_is_reproducible(tmp_path, monkeypatch):
+    monkeypatch.setattr("media.demo_videos.N_GROUPS", 3)
+    monkeypatch.setattr("media.demo_videos.GROUPS_PER_TEST", 1)
     for folder in ("one", "two"):
         assert draw_set(tmp_path / folder, "finetuning", seed=5) == 4 * 3 * 2
     videos = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
@@ -87,8 +88,8 @@ def test_drawn_sets_are_the_same_each_time(tmp_path, monkeypatch):
 
 
 def test_lists_split_by_group(tmp_path, monkeypatch):
-    monkeypatch.setattr("util_scripts.make_demo_videos.N_GROUPS", 3)
-    monkeypatch.setattr("util_scripts.make_demo_videos.GROUPS_PER_TEST", 1)
+    monkeypatch.setattr("media.demo_videos.N_GROUPS", 3)
+    monkeypatch.setattr("media.demo_videos.GROUPS_PER_TEST", 1)
     for _ in range(2):
         assert main([str(tmp_path)]) == 0
     lists = tmp_path / "finetuning/lists"

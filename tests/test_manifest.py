@@ -1,4 +1,4 @@
-"""What extraction remembers of every video, and what a second run makes of it."""
+"""The manifest of extraction, and what a second run does with it."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def frames(folder):
 
 @pytest.fixture
 def broken_ffmpeg(monkeypatch, tmp_path):
-    """Call it, and every later run of ffmpeg fails."""
+    """Return a function that makes every later run of ffmpeg fail."""
 
     def break_it(text="#!/bin/sh\necho '[error] broken' >&2\nexit 1\n"):
         path = tmp_path / "broken-ffmpeg"
@@ -48,7 +48,7 @@ def broken_ffmpeg(monkeypatch, tmp_path):
     find_ffmpeg.cache_clear()
 
 
-def test_a_row_tells_everything(tmp_path):
+def test_manifest_row(tmp_path):
     path = draw(tmp_path / "v/A/a.mp4", size="64x48", seconds=2, rate=10)
     (tmp_path / "v/A/notes.txt").write_text("no video\n")
     (tmp_path / "v/A/b.avi").touch()
@@ -76,7 +76,7 @@ def test_a_second_run_starts_no_ffmpeg(tmp_path, capsys, broken_ffmpeg):
 
 
 @pytest.mark.parametrize("flags", [["--size", "16"], ["--fps", "5"], ["--quality", "31"]])
-def test_other_flags_extract_anew(tmp_path, capsys, flags):
+def test_changed_flags_extract_again(tmp_path, capsys, flags):
     draw(tmp_path / "v/A/a.avi")
     assert extract(tmp_path) == 0
     before = frames(tmp_path / "jpg")
@@ -87,12 +87,12 @@ def test_other_flags_extract_anew(tmp_path, capsys, flags):
     assert frames(tmp_path / "jpg") == frames(tmp_path / "fresh") != before
 
 
-def test_a_changed_video_is_extracted_anew(tmp_path, capsys):
+def test_changed_video_is_extracted_again(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
     draw(tmp_path / "v/A/b.avi")
     assert extract(tmp_path) == 0
     draw(tmp_path / "v/A/a.avi", seconds=2)
-    (tmp_path / "jpg/A/b/image_00003.jpg").unlink()  # the folder no longer agrees
+    (tmp_path / "jpg/A/b/image_00003.jpg").unlink()  # the folder no longer matches
     capsys.readouterr()
     assert extract(tmp_path) == 0
     assert "2 done, 0 already there" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_a_changed_video_is_extracted_anew(tmp_path, capsys):
     assert len(names(tmp_path / "jpg/A/b")) == 10
 
 
-def test_frames_of_an_earlier_program_are_taken_over(tmp_path, capsys):
+def test_frames_older_than_the_manifest_are_adopted(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
     assert extract(tmp_path) == 0
     (tmp_path / "jpg/manifest.jsonl").unlink()
@@ -111,7 +111,7 @@ def test_frames_of_an_earlier_program_are_taken_over(tmp_path, capsys):
     assert row["frames"] == 10 and row["ffmpeg"] is None
 
 
-def test_failures_are_repeated_on_request_only(tmp_path, capsys, broken_ffmpeg):
+def test_failures_are_retried_only_on_request(tmp_path, capsys, broken_ffmpeg):
     draw(tmp_path / "v/A/good.avi")
     assert extract(tmp_path) == 0
     draw(tmp_path / "v/A/new.avi")
@@ -122,7 +122,7 @@ def test_failures_are_repeated_on_request_only(tmp_path, capsys, broken_ffmpeg):
     assert "A/new.avi: broken (earlier; --retry_failed" in capsys.readouterr().out
     os.environ.pop("FFMPEG")
     find_ffmpeg.cache_clear()
-    assert extract(tmp_path) == 1  # nothing about it changed
+    assert extract(tmp_path) == 1  # nothing changed
     (tmp_path / "v/A/later.avi").write_bytes((tmp_path / "v/A/good.avi").read_bytes())
     capsys.readouterr()
     assert extract(tmp_path, "--retry_failed") == 0
@@ -131,7 +131,7 @@ def test_failures_are_repeated_on_request_only(tmp_path, capsys, broken_ffmpeg):
     assert names(tmp_path / "jpg/A") == ["good", "new"]
 
 
-def test_a_video_that_hangs(tmp_path, capsys, broken_ffmpeg):
+def test_hanging_video_times_out(tmp_path, capsys, broken_ffmpeg):
     draw(tmp_path / "v/A/a.avi")
     broken_ffmpeg("#!/bin/sh\nsleep 60\n")
     assert extract(tmp_path, "--timeout", "0.3") == 1
@@ -147,7 +147,7 @@ def test_shards_cover_every_video_once(tmp_path):
     parts = [rows(tmp_path, f"manifest-0000{number}-of-00003.jsonl") for number in range(3)]
     assert sorted(name for part in parts for name in part) == [f"A/{i}.avi" for i in range(9)]
     assert len(names(tmp_path / "jpg/A")) == 9
-    assert extract(tmp_path) == 0  # and the whole reads all of them
+    assert extract(tmp_path) == 0  # a run without shards reads all of them
     assert (tmp_path / "jpg/manifest.jsonl").read_bytes() == b""
 
 
@@ -177,7 +177,7 @@ def test_wrong_shards(text):
         parse_shard(text, {})
 
 
-def test_a_torn_last_line_is_passed_over(tmp_path, capsys):
+def test_incomplete_last_line_is_skipped(tmp_path, capsys):
     for name in "ab":
         draw(tmp_path / f"v/A/{name}.avi")
     assert extract(tmp_path) == 0
@@ -194,20 +194,20 @@ def test_a_torn_last_line_is_passed_over(tmp_path, capsys):
     ("field", "value"),
     [("status", "fine"), ("frames", -1), ("source", 7), ("time", "now"), ("arguments", [240])],
 )
-def test_a_line_that_is_no_row_is_passed_over(tmp_path, capsys, field, value):
+def test_invalid_lines_are_skipped(tmp_path, capsys, field, value):
     draw(tmp_path / "v/A/a.avi")
     assert extract(tmp_path) == 0
     path = tmp_path / "jpg/manifest.jsonl"
     row = json.loads(path.read_text())
     path.write_text(json.dumps(row | {field: value}) + '\n[]\n\n{}\n"text"\n\xff\n')
     capsys.readouterr()
-    assert extract(tmp_path) == 0  # the frames are taken over
+    assert extract(tmp_path) == 0  # the frames are adopted
     assert "0 done, 1 already there" in capsys.readouterr().out
     assert len(list(read_rows(tmp_path / "jpg"))) == 1
 
 
-def test_killed_at_random_moments(tmp_path):
-    """Twenty kills, every one while videos are extracted: all are changed before each run."""
+def test_random_kills(tmp_path):
+    """Kill twenty times during extraction; all videos are changed before each run."""
     videos = [draw(tmp_path / f"v/A/{number}.avi", seconds=6) for number in range(6)]
     arguments = ("-m", "util_scripts.generate_video_jpgs", tmp_path / "v", tmp_path / "jpg", "test")
     choose = random.Random(1)
@@ -228,7 +228,7 @@ def test_killed_at_random_moments(tmp_path):
     assert names(tmp_path / "jpg") == ["A", "manifest.jsonl"]
 
 
-def test_what_a_killed_run_left_is_removed_while_its_ffmpeg_still_writes(tmp_path):
+def test_stale_work_is_removed_while_ffmpeg_still_writes(tmp_path):
     with Command("-c", "") as gone:
         gone.finish()
     work = tmp_path / f".extracting-{socket.gethostname()}-{gone.process.pid}/0/frames"
@@ -238,16 +238,16 @@ def test_what_a_killed_run_left_is_removed_while_its_ffmpeg_still_writes(tmp_pat
     with Command("-c", "\n".join(lines), cwd=work) as writing:
         writing.wait_until((work / "3000").exists)
         remove_stale_work(tmp_path)
-        assert writing.finish().status != 0  # it has no folder any more
+        assert writing.finish().status != 0  # its folder is gone
     assert not any(tmp_path.iterdir())
 
 
 def work_of(command, jpg):
-    """The videos that a command extracts at the moment."""
+    """The videos that a command is extracting."""
     return list(jpg.glob(f".extracting-*-{command.process.pid}/*"))
 
 
-def test_names_that_are_no_text(tmp_path, capsys):
+def test_names_that_are_not_utf8(tmp_path, capsys):
     draw(tmp_path / "a.avi")
     folder = os.fsencode(tmp_path / "v/A")
     os.makedirs(folder)

@@ -1,5 +1,5 @@
-"""Names of folders and files that are no UTF-8, from the videos to every output: JSON files keep
-their bytes, and what must be UTF-8 shows them as \\udcff."""
+"""Names that are not UTF-8, from the videos to every output: JSON files keep their bytes, and
+outputs that must be UTF-8 show them as \\udcff."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def name_of(label, number):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Videos, frames, an index and a trained model, by the commands that a user types."""
+    """Videos, frames, an index and a trained model, made by the commands."""
     root = tmp_path_factory.mktemp("odd")
     for label in LABELS:
         (root / "v" / label).mkdir(parents=True)
@@ -41,9 +41,9 @@ def root(tmp_path_factory):
             os.rename(drawn, root / "v" / label / f"{name_of(label, number)}.avi")
     (root / "v" / LABELS[0] / os.fsdecode(b"broken\xff.avi")).touch()
     words = ("generate_video_jpgs", root / "v", root / "jpg", "own")
-    for told in ("6 done", "0 done, 6 already there"):
+    for message in ("6 done", "0 done, 6 already there"):
         ran = run_util(*words)
-        assert ran.status == 1 and told in ran.stdout
+        assert ran.status == 1 and message in ran.stdout
         assert r"caf\udce9/broken\udcff.avi': an empty file" in ran.stdout
     ran = run_util("folder_json", root / "jpg", root / "index.json")
     assert ran.status == 0, ran.text
@@ -52,7 +52,7 @@ def root(tmp_path_factory):
     return root
 
 
-def test_the_index_leads_to_the_frames(root):
+def test_index_finds_the_frames(root):
     index = read_index(root / "index.json")
     assert set(index.labels) == set(LABELS)
     found = {
@@ -64,7 +64,7 @@ def test_the_index_leads_to_the_frames(root):
     assert len(find_frame_folders(root / "jpg")) == 6
 
 
-def test_hdf5_files_hold_the_same(root):
+def test_hdf5_files_have_the_same_frames(root):
     assert generate_video_hdf5([str(root / "v"), str(root / "hdf5"), "own"]) == 1
     assert folder_json([str(root / "hdf5"), str(root / "hdf5.json")]) == 0
     index = read_index(root / "hdf5.json")
@@ -85,7 +85,7 @@ def test_results_and_report(root):
     assert ran.status == 0, ran.text
 
 
-def test_tensorboard_shows_them(root):
+def test_tensorboard(root):
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
@@ -119,7 +119,7 @@ def test_predictions(root):
     words = (root / "v", "--checkpoint", root / "res/best.pth", "--no_cuda")
     outputs = ("--csv", root / "p.csv", "--json", root / "p.json")
     ran = run_util("predict_video", *words, *outputs)
-    assert ran.status == 1 and "Traceback" not in ran.text  # the broken one
+    assert ran.status == 1 and "Traceback" not in ran.text  # because of the broken video
     with (root / "p.csv").open(encoding="utf-8", newline="") as file:
         header, *_ = csv.reader(file)
     assert set(header) >= set(SHOWN)
@@ -134,7 +134,7 @@ def test_exported_models(root, form):
     assert export_model([*checkpoint, f"--{form}", str(root / f"m.{form}")]) == 0
 
 
-def test_a_message_names_them(root):
+def test_messages(root):
     missing = root / os.fsdecode(b"none\xff")
     ran = run_command("main.py", "--video_path", missing, "--annotation_path", missing,
                       "--result_path", root / "none", "--no_cuda")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Frames whose video was moved, renamed, deleted or broken: named, out of indexes, pruned."""
+"""Frames whose video was moved, renamed, deleted or broken: listed, left out of indexes, pruned."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def extract(root, *flags, videos="v", form="jpg"):
 
 
 def indexed(root, form="jpg"):
-    """{the frames' place: label} of the index that folder_json makes."""
+    """{path of the frames: label} in the index of folder_json."""
     index = root / "index.json"
     assert folder_json([str(root / form), str(index)]) == 0
     database = json.loads(index.read_text())["database"]
@@ -45,7 +45,7 @@ def form(request):
 
 @pytest.fixture
 def videos(tmp_path, form):
-    """Three videos each of cat and dog, extracted."""
+    """Three extracted videos each of cat and dog."""
     for label in ("cat", "dog"):
         for number in range(3):
             draw(tmp_path / f"v/{label}/{label}{number}.avi", seconds=1 + number)
@@ -55,7 +55,7 @@ def videos(tmp_path, form):
 
 
 def change(videos):
-    """One new, one moved, one renamed, one deleted, one broken; 6 are left, of which one fails."""
+    """Add, move, rename, delete and break one video each; 6 are left, of which one fails."""
     draw(videos / "cat/new.avi")
     (videos / "cat/cat0.avi").rename(videos / "dog/cat0.avi")
     (videos / "cat/cat1.avi").rename(videos / "cat/renamed.avi")
@@ -63,7 +63,7 @@ def change(videos):
     (videos / "dog/dog1.avi").write_bytes(b"")
 
 
-def test_an_ordinary_week(videos, tmp_path, form, capsys):
+def test_moved_renamed_deleted_and_broken_videos(videos, tmp_path, form, capsys):
     change(videos)
     capsys.readouterr()
     assert extract(tmp_path, form=form) == 1  # dog1
@@ -93,7 +93,7 @@ def test_an_ordinary_week(videos, tmp_path, form, capsys):
     assert "left out" not in capsys.readouterr().out
 
 
-def test_an_index_from_before_is_found_wrong(videos, tmp_path, form, capsys):
+def test_outdated_index_is_reported(videos, tmp_path, form, capsys):
     words = [str(tmp_path / "index.json"), str(tmp_path / form), "--file_type", form]
     check_dataset(words)
     assert "gone or broken" not in capsys.readouterr().out
@@ -106,7 +106,7 @@ def test_an_index_from_before_is_found_wrong(videos, tmp_path, form, capsys):
 
 
 @pytest.mark.parametrize("form", ["jpg"], indirect=True)
-def test_shards_judge_by_all_videos(videos, tmp_path, capsys):
+def test_orphans_with_shards(videos, tmp_path, capsys):
     change(videos)
     with pytest.raises(UserError, match="--prune needs all videos"):
         extract(tmp_path, "--prune", "--shard", "0/3")
@@ -119,7 +119,7 @@ def test_shards_judge_by_all_videos(videos, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("form", ["jpg"], indirect=True)
-def test_what_comes_back_is_there_again(videos, tmp_path, capsys):
+def test_restored_videos_are_no_orphans(videos, tmp_path, capsys):
     (videos / "cat").rename(tmp_path / "away")
     assert extract(tmp_path) == 0
     assert "3 already there, 0 partial, 0 left out, 0 failed, 3 orphaned" in capsys.readouterr().out
@@ -128,12 +128,12 @@ def test_what_comes_back_is_there_again(videos, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "0 done, 6 already there" in out and "orphaned" not in out
     (videos / "cat/cat0.avi").unlink()
-    assert extract(tmp_path, "--prune") == 0  # extraction wrote them, however they came back
+    assert extract(tmp_path, "--prune") == 0  # extraction wrote the frames, so they may be pruned
     assert names(tmp_path / "jpg/cat") == ["cat1", "cat2"]
 
 
 @pytest.mark.parametrize("form", ["jpg"], indirect=True)
-def test_videos_deleted_to_make_room(videos, tmp_path, capsys):
+def test_keep_gone(videos, tmp_path, capsys):
     shutil.rmtree(videos / "cat")
     assert extract(tmp_path, "--keep_gone") == 0
     assert "orphaned" not in capsys.readouterr().out
@@ -146,7 +146,7 @@ def test_videos_deleted_to_make_room(videos, tmp_path, capsys):
         extract(tmp_path, "--keep_gone", "--prune")
 
 
-def test_two_folders_of_videos(tmp_path, capsys):
+def test_two_video_folders(tmp_path, capsys):
     draw(tmp_path / "train/cat/a.avi")
     draw(tmp_path / "val/cat/b.avi")
     for _ in range(2):
@@ -155,9 +155,9 @@ def test_two_folders_of_videos(tmp_path, capsys):
             assert "orphaned" not in capsys.readouterr().out
     assert set(indexed(tmp_path)) == {"cat/a", "cat/b"}
     (tmp_path / "train/cat/a.avi").rename(tmp_path / "train/cat/c.avi")
-    assert extract(tmp_path, videos="val") == 0  # told whichever folder is extracted
+    assert extract(tmp_path, videos="val") == 0  # reported whichever folder is extracted
     assert "  cat/a: cat/a.avi: its video no longer exists" in capsys.readouterr().out
-    shutil.rmtree(tmp_path / "train")  # now nothing tells what was in it
+    shutil.rmtree(tmp_path / "train")  # now its content is unknown
     shutil.rmtree(tmp_path / "jpg")
     draw(tmp_path / "train/cat/a.avi")
     assert extract(tmp_path, videos="train") == 0
@@ -166,15 +166,15 @@ def test_two_folders_of_videos(tmp_path, capsys):
     assert set(indexed(tmp_path)) == {"cat/a", "cat/b"}
 
 
-def test_the_same_name_in_two_folders_of_videos(tmp_path, capsys):
+def test_same_name_in_two_video_folders(tmp_path, capsys):
     draw(tmp_path / "train/cat/a.avi")
     draw(tmp_path / "val/cat/a.avi", seconds=2)
     assert extract(tmp_path, videos="train") == 0
     assert extract(tmp_path, videos="val") == 1
-    told = f"cat/a.avi: would replace the frames of {tmp_path}/train/cat/a.avi; give each"
-    assert told in capsys.readouterr().out
+    message = f"cat/a.avi: would replace the frames of {tmp_path}/train/cat/a.avi; give each"
+    assert message in capsys.readouterr().out
     assert len(names(tmp_path / "jpg/cat/a")) == 10
-    shutil.copytree(tmp_path / "train", tmp_path / "copy")  # with the files' times
+    shutil.copytree(tmp_path / "train", tmp_path / "copy")  # keeps modification times
     assert extract(tmp_path, "--size", "24", videos="copy") == 0
     shutil.rmtree(tmp_path / "train")
     shutil.rmtree(tmp_path / "copy")
@@ -182,14 +182,14 @@ def test_the_same_name_in_two_folders_of_videos(tmp_path, capsys):
     assert len(names(tmp_path / "jpg/cat/a")) == 20
 
 
-def test_a_renamed_folder_of_videos(tmp_path, capsys):
+def test_renamed_video_folder(tmp_path, capsys):
     for number in range(2):
         draw(tmp_path / f"v/cat/{number}.avi")
     assert extract(tmp_path) == 0
     path = tmp_path / "jpg/manifest.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     lines = [json.dumps({k: v for k, v in row.items() if k != "video_dir"}) for row in rows]
-    path.write_text("\n".join(lines) + "\n")  # as earlier versions wrote it
+    path.write_text("\n".join(lines) + "\n")  # the format of earlier versions
     assert extract(tmp_path) == 0
     (tmp_path / "v").rename(tmp_path / "w")
     assert extract(tmp_path, videos="w") == 0
@@ -202,10 +202,10 @@ def test_a_renamed_folder_of_videos(tmp_path, capsys):
     assert "0 done, 1 already there" in (out := capsys.readouterr().out) and "1 orphaned" in out
 
 
-def test_another_video_in_the_place_of_an_orphan(tmp_path, capsys):
+def test_new_video_replaces_an_orphan(tmp_path, capsys):
     video = draw(tmp_path / "v/cat/a.avi")
     assert extract(tmp_path) == 0
-    video.rename(tmp_path / "v/cat/a.mpg")  # the same file: nothing to do
+    video.rename(tmp_path / "v/cat/a.mpg")  # the same file, so nothing to do
     assert extract(tmp_path) == 0
     out = capsys.readouterr().out
     assert out.endswith("0 done, 1 already there, 0 partial, 0 left out, 0 failed\n")
@@ -218,19 +218,19 @@ def test_another_video_in_the_place_of_an_orphan(tmp_path, capsys):
     assert indexed(tmp_path) == {"cat/a": "cat"}
 
 
-def test_only_what_extraction_wrote_is_pruned(tmp_path, capsys):
+def test_only_extracted_frames_are_pruned(tmp_path, capsys):
     for name in ("ours", "theirs", "more"):
         draw(tmp_path / f"v/cat/{name}.avi")
     draw(tmp_path / "v/dog/stays.avi")
     assert extract(tmp_path) == 0
     manifest = tmp_path / "jpg/manifest.jsonl"
     kept = [x for x in manifest.read_text().splitlines(keepends=True) if "theirs" not in x]
-    manifest.write_text("".join(kept))  # frames from before the manifest
+    manifest.write_text("".join(kept))  # now these frames are older than the manifest
     assert extract(tmp_path) == 0
     (tmp_path / "jpg/cat/ours/notes.txt").write_text("mine")
     shutil.copy(
         tmp_path / "jpg/cat/more/image_00010.jpg", tmp_path / "jpg/cat/more/image_00011.jpg"
-    )  # frames of the user's own making
+    )  # the user's own frames
     shutil.rmtree(tmp_path / "v/cat")
     capsys.readouterr()
     assert extract(tmp_path, "--prune") == 0
@@ -243,7 +243,7 @@ def test_only_what_extraction_wrote_is_pruned(tmp_path, capsys):
     assert set(indexed(tmp_path)) == {"cat/more", "dog/stays"}
 
 
-def test_pruning_goes_on_where_it_was_stopped(tmp_path):
+def test_interrupted_pruning_continues(tmp_path):
     draw(tmp_path / "v/cat/a.avi")
     draw(tmp_path / "v/cat/b.avi")
     assert extract(tmp_path) == 0
@@ -268,7 +268,7 @@ def test_pruning_goes_on_where_it_was_stopped(tmp_path):
     assert names(tmp_path / "jpg/cat") == ["b"]
 
 
-def test_a_row_that_leads_out_of_the_folder_prunes_nothing(tmp_path):
+def test_row_outside_the_folder_prunes_nothing(tmp_path):
     draw(tmp_path / "v/cat/a.avi")
     assert extract(tmp_path) == 0
     shutil.copytree(tmp_path / "jpg/cat/a", tmp_path / "elsewhere")
@@ -281,7 +281,7 @@ def test_a_row_that_leads_out_of_the_folder_prunes_nothing(tmp_path):
     assert len(names(tmp_path / "elsewhere")) == 10
 
 
-def test_an_emptied_class_goes_with_its_folder(tmp_path):
+def test_empty_class_folders_are_removed(tmp_path):
     draw(tmp_path / "v/cat/deep/a.avi")
     draw(tmp_path / "v/dog/b.avi")
     assert extract(tmp_path) == 0
@@ -290,7 +290,7 @@ def test_an_emptied_class_goes_with_its_folder(tmp_path):
     assert names(tmp_path / "jpg") == ["dog", "manifest.jsonl"]
 
 
-def test_lists_leave_orphans_out_too(tmp_path, capsys):
+def test_lists_leave_orphans_out(tmp_path, capsys):
     for name in ("a", "b", "c"):
         draw(tmp_path / f"v/cat/{name}.avi")
     assert extract(tmp_path) == 0
@@ -309,7 +309,7 @@ def test_lists_leave_orphans_out_too(tmp_path, capsys):
     assert [path.name for path in find_frame_folders(tmp_path / "jpg")] == ["a", "c"]
 
 
-def test_frames_that_a_user_made_of_a_failed_video_stay(tmp_path):
+def test_users_frames_of_a_failed_video_are_kept(tmp_path):
     draw(tmp_path / "v/cat/a.avi")
     (tmp_path / "v/cat/b.avi").write_bytes(b"\x01\x02 an odd codec")
     assert extract(tmp_path) == 1
@@ -318,8 +318,8 @@ def test_frames_that_a_user_made_of_a_failed_video_stay(tmp_path):
     assert set(indexed(tmp_path)) == {"cat/a", "cat/b"}
 
 
-def test_commands_of_a_user_count_right(tmp_path):
-    """As typed: extraction, index, changes, the same again; twice each."""
+def test_whole_sequence_of_commands(tmp_path):
+    """Extraction, index, changes, and the same again; twice each."""
     for label in ("cat", "dog"):
         for number in range(3):
             draw(tmp_path / f"v/{label}/{label}{number}.avi")

@@ -1,5 +1,4 @@
-"""What commands may write to, tried for every output of every command: the commands' own parsers
-say which these are."""
+"""Where commands may write, for every output of every command, as found in their parsers."""
 
 import argparse
 import importlib
@@ -23,7 +22,7 @@ COMMANDS = [
     for path in sorted((ROOT / "util_scripts").glob("*.py"))
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 ]
-# Arguments that take a text which is no name of a file.
+# Arguments that take text but no path.
 TEXTS = {"dataset", "layer", "alert", "positive", "group_by", "precision", "model"}
 
 
@@ -32,7 +31,7 @@ class Caught(Exception):
 
 
 def parser_of(command):
-    """The parser that a command has made when it is about to parse."""
+    """Return the parser of a command."""
 
     def catch(parser, argv=None):
         raise Caught(parser)
@@ -53,7 +52,7 @@ def actions_of(command, kind):
 
 
 def word_for(action, root):
-    """A value that an argument takes: of an input, a file that is there."""
+    """Return a valid value of an argument; for an input, an existing file."""
     if isinstance(action.type, cli.InputPath):
         path = root / f"input_{action.dest}"
         path.write_bytes(b"input of " + action.dest.encode())
@@ -64,7 +63,7 @@ def word_for(action, root):
 
 
 def command_line(command, root, given):
-    """All required arguments and those given, {action: value}."""
+    """Make a command line of `given`, {action: value}, and all required arguments."""
     words = {
         action: given.get(action) or word_for(action, root)
         for action in PARSERS[command]._actions
@@ -85,7 +84,7 @@ PAIRS = [
 
 
 def ways_to(path, root):
-    """Names of one file: its own, relative, through a symbolic link, a hard link, a folder."""
+    """Several paths to one file: absolute, relative, symbolic link, hard link, through a folder."""
     (root / "symbolic").symlink_to(path)
     (root / "hard").hardlink_to(path)
     (root / "folder").symlink_to(root)
@@ -101,7 +100,7 @@ def test_no_output_replaces_an_input(command, output, source, tmp_path):
     for way in ways_to(path, tmp_path):
         argv = command_line(command, tmp_path, {output: str(way), source: str(path)})
         if output.type.in_place == source.dest:
-            PARSERS[command].parse_args(argv)  # the command keeps it as FILE.bak
+            PARSERS[command].parse_args(argv)  # the command keeps a backup
             continue
         for more in ([], ["--overwrite"]):
             with pytest.raises(UserError, match="is the input"):
@@ -117,7 +116,7 @@ OUTPUTS = [
 
 
 @pytest.mark.parametrize(("command", "output"), OUTPUTS)
-def test_an_output_replaces_another_file_only_with_overwrite(command, output, tmp_path):
+def test_other_files_are_replaced_only_with_overwrite(command, output, tmp_path):
     parse = PARSERS[command].parse_args
     other = tmp_path / "notes.txt"
     other.write_text("mine")
@@ -125,9 +124,9 @@ def test_an_output_replaces_another_file_only_with_overwrite(command, output, tm
     with pytest.raises(UserError, match="exists, and is not .* written by this program; .*--over"):
         parse(argv)
     assert parse([*argv, "--overwrite"]).overwrite
-    other.write_text("")  # nothing to lose
+    other.write_text("")  # empty, so it may be replaced
     parse(argv)
-    with pytest.raises(UserError, match="is a folder; name a file"):
+    with pytest.raises(UserError, match="is a folder; give the path of a file"):
         parse(command_line(command, tmp_path, {output: str(tmp_path)}))
     with pytest.raises(UserError, match="notes.txt is not a folder"):
         parse(command_line(command, tmp_path, {output: str(other / "a")}))
@@ -135,7 +134,7 @@ def test_an_output_replaces_another_file_only_with_overwrite(command, output, tm
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_two_outputs_are_two_files(command, tmp_path):
+def test_outputs_must_differ(command, tmp_path):
     for pair in itertools.combinations(actions_of(command, cli.OutputPath), 2):
         argv = command_line(command, tmp_path, {output: str(tmp_path / "one") for output in pair})
         with pytest.raises(UserError, match="is the same file as"):
@@ -143,7 +142,7 @@ def test_two_outputs_are_two_files(command, tmp_path):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_output_folder_is_no_file(command, tmp_path):
+def test_output_folder_must_not_be_a_file(command, tmp_path):
     (tmp_path / "file").write_text("mine")
     for output in actions_of(command, cli.OutputFolder):
         argv = command_line(command, tmp_path, {output: str(tmp_path / "file")})
@@ -152,7 +151,7 @@ def test_an_output_folder_is_no_file(command, tmp_path):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_argument_that_names_a_file_says_whether_it_is_read_or_written(command):
+def test_every_path_argument_is_an_input_or_an_output(command):
     undeclared = {
         action.dest
         for action in PARSERS[command]._actions
@@ -170,7 +169,7 @@ def test_every_argument_that_names_a_file_says_whether_it_is_read_or_written(com
         ("report", "", "report.html"),
     ],
 )
-def test_files_that_no_argument_names_are_checked_too(command, lists, made, tmp_path):
+def test_files_without_an_argument_are_checked(command, lists, made, tmp_path):
     other = tmp_path / "folder" / made
     other.parent.mkdir(parents=True)
     (tmp_path / "folder" / (lists or "empty")).write_text("")
@@ -190,15 +189,15 @@ def write(path, text):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """index.json, and val.json with results on its validation videos."""
+    """Write index.json, and val.json with results of its validation videos."""
     index = make_dataset(tmp_path)
     results = {v: [{"label": "a", "score": 1.0}] for v in index["database"]}
     write(tmp_path / "val.json", json.dumps({"results": results}))
     return tmp_path
 
 
-def test_what_the_issue_names(dataset):
-    """Whole commands, as a user would start them: status 2, one line, nothing changed."""
+def test_refused_outputs_end_to_end(dataset):
+    """Commands as a user starts them: status 2, one line, nothing changed."""
     before = {path: path.read_bytes() for path in dataset.glob("*.json")}
     index, result = dataset / "index.json", dataset / "val.json"
     for name, arguments in (
@@ -226,7 +225,7 @@ def test_commands_run_twice(dataset):
             assert done.status == 0, done.text
 
 
-def test_a_saved_accuracy_replaces_no_notes(dataset):
+def test_saved_accuracy_does_not_replace_notes(dataset):
     notes = write(dataset / "top1.txt", "mine")
     done = run_util("eval_accuracy", dataset / "index.json", dataset / "val.json", "--save")
     assert (done.status, notes.read_text()) == (2, "mine")
@@ -234,7 +233,7 @@ def test_a_saved_accuracy_replaces_no_notes(dataset):
 
 
 @pytest.mark.parametrize("name", ["val.json", "opts.json", "val.run.json", "report.html"])
-def test_a_run_replaces_no_index_that_lies_in_its_folder(tmp_path, name, capsys):
+def test_run_does_not_replace_its_index(tmp_path, name, capsys):
     make_dataset(tmp_path)
     (tmp_path / "res").mkdir()
     index = (tmp_path / "index.json").rename(tmp_path / "res" / name)
@@ -250,7 +249,7 @@ def test_a_run_replaces_no_index_that_lies_in_its_folder(tmp_path, name, capsys)
 
 
 @pytest.mark.parametrize("name", ["save_1.pth", "save_2.pth", "best.pth", "last.pth"])
-def test_a_run_replaces_no_weights_that_it_starts_from(tmp_path, name, capsys):
+def test_run_does_not_replace_its_initial_weights(tmp_path, name, capsys):
     (tmp_path / "res").mkdir()
     path = write(tmp_path / "res" / name, "weights")
     flags = ("--pretrain_path", f"res/{name}", "--checkpoint", "1")
@@ -259,7 +258,7 @@ def test_a_run_replaces_no_weights_that_it_starts_from(tmp_path, name, capsys):
     assert path.read_text() == "weights"
 
 
-def test_devices_and_pipes_are_written_into(tmp_path):
+def test_devices_and_pipes_are_written_to(tmp_path):
     null = tmp_path / "null"
     os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     with atomic_write(null) as part:
@@ -287,9 +286,9 @@ def test_standard_output_as_a_file(dataset):
     assert done.stderr == "error: /dev/full: can't be written: No space left on device\n"
 
 
-def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path):
+def test_full_disk_keeps_the_previous_file(tmp_path):
     path = write(tmp_path / "a.json", "earlier")
-    message = "a.json: can't be written: File too large; the earlier file is whole"
+    message = "a.json: can't be written: File too large; the previous file is unchanged"
     with limit_file_size(100), pytest.raises(UserError, match=message):
         with atomic_write(path) as part:
             part.write_bytes(b"x" * 1000)
@@ -307,7 +306,7 @@ def test_the_longest_name_can_be_written(tmp_path):
         check_outputs([too_long], [])
 
 
-def test_a_link_is_replaced_and_never_what_it_leads_to(tmp_path):
+def test_link_is_replaced_not_its_target(tmp_path):
     kept, link = write(tmp_path / "save_1.pth", "weights"), tmp_path / "best.pth"
     link.symlink_to(kept.name)
     with atomic_write(link) as part:
@@ -315,10 +314,10 @@ def test_a_link_is_replaced_and_never_what_it_leads_to(tmp_path):
     assert (kept.read_text(), link.read_text()) == ("weights", "better")
 
 
-def test_backups_are_numbered_and_never_replaced(tmp_path):
+def test_backups_are_numbered(tmp_path):
     path = write(tmp_path / "a", "one")
     assert back_up(path).name == "a.bak"
-    assert back_up(path).name == "a.bak"  # it is there already
+    assert back_up(path).name == "a.bak"  # it exists already
     write(path, "two")
     assert back_up(path).name == "a.bak2"
     (tmp_path / "a.bak3").mkdir()
@@ -329,7 +328,7 @@ def test_backups_are_numbered_and_never_replaced(tmp_path):
     assert kept == {"a.bak": "one", "a.bak2": "two", "a.bak5": "three"}
 
 
-def test_a_file_below_an_input_folder_is_kept_even_with_overwrite(tmp_path):
+def test_file_in_an_input_folder_is_never_replaced(tmp_path):
     clip = write(tmp_path / "clip.mp4", "video")
     own = write(tmp_path / "index.json", '{"labels": [], "database": {}}')
     folder = [Input("", tmp_path)]
@@ -338,7 +337,7 @@ def test_a_file_below_an_input_folder_is_kept_even_with_overwrite(tmp_path):
         check_outputs([Output("", clip, INDEX)], folder, overwrite=True)
 
 
-def test_check_dataset_fixed_twice_keeps_the_first_index(dataset):
+def test_fixing_twice_keeps_the_first_backup(dataset):
     index = dataset / "index.json"
     versions = []
     for number in (20, 19):
@@ -349,6 +348,15 @@ def test_check_dataset_fixed_twice_keeps_the_first_index(dataset):
     assert [(dataset / f"index.json.bak{n}").read_bytes() for n in ("", "2")] == versions
 
 
-def test_options_of_argparse_are_as_the_tests_take_them():
+def test_assumptions_about_argparse():
     assert any(isinstance(a, argparse._StoreAction) for a in PARSERS["compare"]._actions)
     assert len(PAIRS) > 20 and len(OUTPUTS) > 10
+
+
+def test_a_second_double_dash_is_refused():
+    parser = cli.Parser()
+    parser.add_argument("file", type=cli.INPUT)
+    parser.add_argument("out", nargs="?", type=cli.INPUT)
+    with pytest.raises(UserError, match="-- occurs twice"):
+        parser.parse_args(["--", "a", "--", "b"])
+    assert parser.parse_args(["--", "a", "./--"]).out == Path("--")

@@ -1,4 +1,4 @@
-"""Every command with standard output that is closed, full, or of another encoding."""
+"""Every command with standard output closed, on a full disk, or in another encoding."""
 
 import json
 import os
@@ -22,12 +22,13 @@ COMMANDS = {
 CHINESE = ("打架", "不打架")
 LATIN_1 = {"PYTHONIOENCODING": "latin-1"}
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-GONE = 141  # of a program that SIGPIPE ended, as a shell reports it
+GONE = 141  # exit status of a program ended by SIGPIPE
 
 
 @contextmanager
 def standard_output(kind):
-    """A function that gives a child a standard output whose reader is gone, or a full disk."""
+    """Return a function that gives a child process a standard output without a reader, or on a full
+    disk."""
     if kind == "full":
         number = os.open("/dev/full", os.O_WRONLY)
     else:
@@ -40,7 +41,7 @@ def standard_output(kind):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_ends_quietly_where_it_can_t_be_printed(name):
+def test_help_without_output_ends_quietly(name):
     with ExitStack() as stack:
         outputs = [stack.enter_context(standard_output(kind)) for kind in ("closed", "full")]
         commands = [Command(*COMMANDS[name], "-h", before=before) for before in outputs]
@@ -52,7 +53,7 @@ def test_help_ends_quietly_where_it_can_t_be_printed(name):
 
 @pytest.fixture(scope="module")
 def chinese(tmp_path_factory):
-    """A dataset of two Chinese labels, and a result file of its validation videos."""
+    """A dataset with two Chinese labels, and a result file of its validation videos."""
     root = tmp_path_factory.mktemp("chinese")
     index = make_dataset(root, labels=CHINESE)
     results = {
@@ -73,7 +74,7 @@ PRINTING = {
 
 @pytest.mark.parametrize("kind", ["closed", "full"])
 @pytest.mark.parametrize("name", PRINTING)
-def test_what_a_command_finds_can_t_be_printed(chinese, name, kind):
+def test_output_that_cannot_be_printed(chinese, name, kind):
     arguments = [chinese / word for word in PRINTING[name]]
     with standard_output(kind) as before:
         done = run_util(name, *arguments, before=before)
@@ -82,7 +83,7 @@ def test_what_a_command_finds_can_t_be_printed(chinese, name, kind):
     assert ("No space left" in done.stderr) == (kind == "full")
 
 
-def test_a_program_started_without_standard_output_ends_as_usual(chinese):
+def test_program_without_standard_output(chinese):
     arguments = [chinese / word for word in PRINTING["eval_accuracy"]]
     done = run_util("eval_accuracy", *arguments, "--save", before=lambda: os.close(1))
     assert (done.status, done.stderr) == (0, "")
@@ -91,7 +92,7 @@ def test_a_program_started_without_standard_output_ends_as_usual(chinese):
 
 @pytest.mark.parametrize("locale", [LATIN_1, ASCII], ids=["latin-1", "ascii"])
 @pytest.mark.parametrize("name", PRINTING)
-def test_names_that_the_locale_lacks_are_printed_escaped(chinese, name, locale):
+def test_unencodable_names_are_escaped(chinese, name, locale):
     arguments = [chinese / word for word in PRINTING[name]]
     usual = run_util(name, *arguments)
     done = run_util(name, *arguments, environ=locale)
@@ -125,8 +126,8 @@ def test_training_in_another_locale(chinese, locale):
 
 
 @pytest.mark.parametrize("kind", ["closed", "full"])
-def test_training_that_can_t_print_stops_and_can_go_on(chinese, kind):
-    """From its first line on, before there is anything to save."""
+def test_training_without_output_stops_and_resumes(chinese, kind):
+    """Already at the first line, before there is anything to save."""
     with standard_output(kind) as before:
         done = train(chinese, kind, "--n_epochs", "1", before=before)
     assert done.status == (GONE if kind == "closed" else 2)
@@ -134,7 +135,7 @@ def test_training_that_can_t_print_stops_and_can_go_on(chinese, kind):
     assert len(done.stderr.splitlines()) <= 1
 
 
-def test_a_reader_that_leaves_during_training_stops_it_at_a_safe_point(chinese):
+def test_lost_output_stops_training_at_a_safe_point(chinese):
     reading, writing = os.pipe()
     flags = ("--n_epochs", "500", "--checkpoint", "500", "--no_val")
     places = ("--video_path", "jpg", "--annotation_path", "index.json", "--result_path", "left")
@@ -173,7 +174,7 @@ sys.exit(cli.run(main))
 """
 
 
-def test_what_a_command_does_at_its_end_is_done_without_a_terminal(tmp_path):
+def test_cleanup_runs_without_a_terminal(tmp_path):
     done = run_command("-c", CLOSED_TERMINAL, tmp_path / "results")
     assert (done.status, done.stderr) == (128 + signal.SIGHUP, "")
     assert (tmp_path / "results").exists()

@@ -1,4 +1,4 @@
-"""How far a phase is, on a terminal and in a log."""
+"""Progress bars on a terminal, and lines in a log."""
 
 import io
 import logging
@@ -23,13 +23,13 @@ class Terminal(io.StringIO):
 
 
 def terminal():
-    """A `with` block in which standard error is a terminal, that keeps what it shows."""
+    """Make standard error a terminal inside a `with` block, and record what it shows."""
     return redirect_stderr(Terminal())
 
 
 @pytest.fixture
 def ended(monkeypatch):
-    """(title, done, total) of every bar at its end."""
+    """Record (title, done, total) of every bar at its end."""
     seen, leave = [], Bar.__exit__
 
     def note(bar, *error):
@@ -47,8 +47,8 @@ def wait_until(holds):
         time.sleep(0.01)
 
 
-def test_a_bar_counts_clips_and_its_clock_runs_while_a_batch_takes_long(monkeypatch):
-    monkeypatch.setattr(bars, "REDRAWN", 0.01)
+def test_bar_counts_and_its_clock_keeps_running(monkeypatch):
+    monkeypatch.setattr(bars, "REDRAW_INTERVAL", 0.01)
     with terminal() as shown, Bar("epoch 1", 40, "clip") as bar:
         wait_until(lambda: shown.getvalue().count("0/40 [") > 3)
         bar.show(loss="0.500")
@@ -57,7 +57,7 @@ def test_a_bar_counts_clips_and_its_clock_runs_while_a_batch_takes_long(monkeypa
     assert " clips" in shown.getvalue()
 
 
-def test_what_is_logged_meanwhile_stands_above_the_bar(monkeypatch):
+def test_log_lines_appear_above_the_bar(monkeypatch):
     monkeypatch.setattr(logging.root, "handlers", [])
     with terminal() as shown, redirect_stdout(shown):
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
@@ -66,12 +66,12 @@ def test_what_is_logged_meanwhile_stands_above_the_bar(monkeypatch):
     assert re.search(r"^\s*7 files are moved$", shown.getvalue().replace("\r", "\n"), re.M)
 
 
-def test_without_a_terminal_a_line_is_logged_now_and_then(monkeypatch, caplog):
+def test_progress_is_logged_without_a_terminal(monkeypatch, caplog):
     caplog.set_level("INFO")
     with Bar("inference", 40, "clip") as bar:
         bar.update(10)
         assert not caplog.messages
-        bar._logged -= bars.LOGGED  # as if that time had passed
+        bar._logged -= bars.LOG_INTERVAL  # as if that time had passed
         bar.update(10)
         bar.update(10)
     [line] = caplog.messages
@@ -82,7 +82,7 @@ def test_without_a_terminal_a_line_is_logged_now_and_then(monkeypatch, caplog):
 def test_other_processes_are_silent(caplog):
     caplog.set_level("INFO")
     with terminal() as shown, Bar("epoch 1", 4, "clip", is_silent=True) as bar:
-        bar._logged -= bars.LOGGED
+        bar._logged -= bars.LOG_INTERVAL
         bar.update(4)
     assert not shown.getvalue() and not caplog.messages
 
@@ -97,7 +97,7 @@ def test_other_processes_are_silent(caplog):
         ("--n_threads", "2", "--batch_size", "6", "--on_bad_video", "skip"),
     ],
 )
-def test_bars_end_where_they_said(tmp_path, ended, flags):
+def test_bars_reach_their_total(tmp_path, ended, flags):
     make_dataset(tmp_path)
     for path in (tmp_path / "jpg").glob("*/*_[24]/*.jpg"):  # one for training, one for validation
         if "--on_bad_video" in flags and "_00001" not in path.name and "_00020" not in path.name:
@@ -112,7 +112,7 @@ def test_bars_end_where_they_said(tmp_path, ended, flags):
     assert total >= 4 * 2 and (done == total or "--on_bad_video" in flags)
 
 
-def test_the_features_of_a_frozen_trunk_are_counted(tmp_path, ended):
+def test_bar_of_cached_features(tmp_path, ended):
     make_dataset(tmp_path)
     assert small_run(tmp_path) == 0
     ended.clear()
@@ -122,7 +122,7 @@ def test_the_features_of_a_frozen_trunk_are_counted(tmp_path, ended):
     assert ("validation 2", 4, 4) in ended
 
 
-def test_the_time_left_for_the_run_is_told_after_each_epoch(tmp_path, capsys):
+def test_remaining_time_is_logged_after_each_epoch(tmp_path, capsys):
     make_dataset(tmp_path)
     with terminal() as shown:
         assert small_run(tmp_path, "--n_epochs", "3") == 0
@@ -146,7 +146,7 @@ def test_scripts_log_to_standard_error(tmp_path):
     code = (
         "import sys; from utils import command_line as cli, progress_bar as bars; "
         "from util_scripts import generate_video_jpgs; "
-        "bars.LOGGED = 0; sys.argv[1:] = ['videos', 'jpg', 'own']; "
+        "bars.LOG_INTERVAL = 0; sys.argv[1:] = ['videos', 'jpg', 'own']; "
         "sys.exit(cli.run(generate_video_jpgs.main))"
     )
     done = run_command("-c", code, cwd=tmp_path)

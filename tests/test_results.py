@@ -52,7 +52,7 @@ def test_results_survive_a_round_trip(tmp_path):
     ("text", "complaint"),
     [
         ("", "not JSON"),
-        ('{"results": {"v": [], "v": []}}', "'v' stands twice"),
+        ('{"results": {"v": [], "v": []}}', "'v' occurs twice"),
         ('{"results": {"v": [{"label": "a", "score": NaN}]}}', "NaN is not a number"),
         ('{"results": {"v": [{"label": "a", "score": 1e999}]}}', r"v: \[0\].score: "),
         ("[]", "no object 'results'"),

@@ -1,4 +1,4 @@
-"""Frames from strangers: HDF5 files and pictures that are damaged, of another kind, or that lead to
+"""Untrusted frames: HDF5 files and pictures that are damaged, of another kind, or that refer to
 other files. Each gives one line that names the file."""
 
 import io
@@ -42,7 +42,7 @@ def jpeg(size=(32, 24), **how):
 
 
 def write_hdf5(path, n_frames=N_FRAMES, **how):
-    """By default a file as extraction writes it: chunks of 256 frames."""
+    """Write a file; by default like extraction, in chunks of 256 frames."""
     data = np.frombuffer(jpeg(), np.uint8)
     how = how or {"chunks": (256,), "maxshape": (None,)}
     with Hdf5Writer(path) as writer:
@@ -128,7 +128,7 @@ KINDS = [value for name, value in list(globals().items()) if name.startswith(("a
 
 
 def check_refused(path, *numbers):
-    """All that read the file refuse it in one line that names it."""
+    """Check that every reader refuses the file in one line that names it."""
     source = Hdf5Videos(default_decoder())
     for read in (count_hdf5, lambda path: source.read(path, numbers or [0])):
         with pytest.raises(UserError) as caught:
@@ -138,7 +138,7 @@ def check_refused(path, *numbers):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_hdf5_files_of_another_kind_are_refused(tmp_path, kind):
+def test_other_kinds_of_hdf5_files_are_refused(tmp_path, kind):
     write_hdf5(tmp_path / "other.hdf5")
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         kind(file, tmp_path / "a.hdf5")
@@ -147,7 +147,7 @@ def test_hdf5_files_of_another_kind_are_refused(tmp_path, kind):
 
 
 @pytest.mark.parametrize("data", [b"", b"text", jpeg(), bytes(5000), b"\x89HDF\r\n\x1a\n"])
-def test_what_is_no_hdf5_file_is_refused(tmp_path, data):
+def test_non_hdf5_files_are_refused(tmp_path, data):
     (tmp_path / "a.hdf5").write_bytes(data)
     check_refused(tmp_path / "a.hdf5")
     (tmp_path / "folder.hdf5").mkdir()
@@ -156,7 +156,7 @@ def test_what_is_no_hdf5_file_is_refused(tmp_path, data):
 
 
 @pytest.mark.parametrize("how", [{}, {"chunks": None}, {"compression": "gzip"}, {"chunks": (5,)}])
-def test_whole_files_are_read_however_they_are_stored(tmp_path, how):
+def test_all_storage_layouts_are_read(tmp_path, how):
     path = write_hdf5(tmp_path / "a.hdf5", 600, **how)
     assert count_hdf5(path) == 600 and not has_flow(path)
     source = Hdf5Videos(default_decoder())
@@ -165,7 +165,7 @@ def test_whole_files_are_read_however_they_are_stored(tmp_path, how):
 
 
 def mutated(whole, draw_from):
-    """A file with one to twenty faults of one kind."""
+    """Make a file with one to twenty faults of one kind."""
     data = bytearray(whole)
     kind = draw_from.choice(["bit", "byte", "hole", "inserted", "cut"])
     if kind == "cut":
@@ -184,7 +184,7 @@ def mutated(whole, draw_from):
 
 
 def read_mutated(folder, n_cases):
-    """Read files with faults; what is not a FrameError or UserError is raised."""
+    """Read files with faults; raises anything except FrameError and UserError."""
     whole = write_hdf5(folder / "whole.hdf5").read_bytes()
     source, path = Hdf5Videos(default_decoder()), folder / "a.hdf5"
     for seed in range(n_cases):
@@ -197,7 +197,7 @@ def read_mutated(folder, n_cases):
 
 
 def test_damaged_hdf5_files_give_one_line(tmp_path):
-    """In a process of its own, since HDF5 could take it down, or never return."""
+    """In a separate process, since HDF5 could crash or hang it."""
     code = (
         "import sys; from pathlib import Path; from tests.test_strange_frames import read_mutated; "
         "read_mutated(Path(sys.argv[1]), 600)"
@@ -206,42 +206,42 @@ def test_damaged_hdf5_files_give_one_line(tmp_path):
     assert (ended.status, ended.stderr) == (0, "")
 
 
-def test_a_hole_in_the_heap_is_not_read_for_ever(tmp_path):
+def test_hole_in_the_heap_does_not_hang(tmp_path):
     path = write_hdf5(tmp_path / "a.hdf5")
     data = bytearray(path.read_bytes())
     heap = data.index(b"GCOL")
-    data[heap + 16 : heap + 32] = bytes(16)  # the first object's header
+    data[heap + 16 : heap + 32] = bytes(16)  # the header of the first object
     path.write_bytes(data)
     code = (
         "import sys; from pathlib import Path; from datasets.frame_readers import *; "
         "Hdf5Videos(default_decoder()).read(Path(sys.argv[1]), [0])"
     )
     ended = run_command("-c", code, path, seconds=60)
-    assert ended.status == 1 and "FrameError" in ended.stderr and "lacks object" in ended.stderr
+    assert ended.status == 1 and "FrameError" in ended.stderr and "has no object" in ended.stderr
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_full_disk_ends_extraction_into_hdf5_in_one_line(tmp_path, share):
+def test_full_disk_during_hdf5_extraction(tmp_path, share):
     draw(tmp_path / "v/a/one.mp4", seconds=4, size="320x240")
     arguments = ("generate_video_hdf5", tmp_path / "v", tmp_path / "hdf5", "test")
     assert run_util(*arguments).status == 0
     whole = (tmp_path / "hdf5/a/one.hdf5").read_bytes()
-    limit = max(int(share * len(whole)), 3000)  # the manifest has room
+    limit = max(int(share * len(whole)), 3000)  # enough for the manifest
     draw(tmp_path / "v/a/two.mp4", seconds=4, size="320x240")
     ended = run_util(
         *arguments,
         before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert ended.status == 2, ended.text
-    assert ended.stderr.strip().endswith("can't be written: File too large; run again to go on")
+    assert ended.stderr.strip().endswith("can't be written: File too large; run again to continue")
     assert [p.name for p in (tmp_path / "hdf5/a").iterdir()] == ["one.hdf5"]
     assert (tmp_path / "hdf5/a/one.hdf5").read_bytes() == whole
     assert run_util(*arguments).status == 0
     assert count_hdf5(tmp_path / "hdf5/a/two.hdf5") == count_hdf5(tmp_path / "hdf5/a/one.hdf5")
 
 
-def test_a_file_system_without_room(tmp_path):
-    """The same on a disk that is really full."""
+def test_full_file_system(tmp_path):
+    """The same on a file system that is really full."""
     place = tmp_path / "small"
     place.mkdir()
     draw(tmp_path / "v/a/one.mp4", seconds=4, size="320x240")
@@ -255,8 +255,8 @@ def test_a_file_system_without_room(tmp_path):
     assert ended.status == 2 and "No space left on device" in ended.stderr, ended.text
 
 
-def test_a_full_disk_is_the_error_of_the_system(tmp_path):
-    """HDF5 itself ends the process with a segmentation fault."""
+def test_full_disk_raises_oserror(tmp_path):
+    """Without our file object, HDF5 ends the process with a segmentation fault."""
     code = """
 import resource, sys
 from pathlib import Path
@@ -288,11 +288,11 @@ def huge(side=65_500):
 
 
 @pytest.mark.parametrize("decode", [decode_with_simplejpeg, decode_with_pillow])
-def test_a_picture_of_gigabytes_is_not_decoded(tmp_path, decode):
+def test_huge_picture_is_not_decoded(tmp_path, decode):
     path = tmp_path / "image_00001.jpg"
     path.write_bytes(huge())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(FrameError, match=r"00001\.jpg: 65500 x 65500 pixels: more than the 64 mil"):
+    with pytest.raises(FrameError, match=r"00001\.jpg: 65500 x 65500 pixels: more than 64 million"):
         JpgFolder(decode).read(tmp_path, [1])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
     write_hdf5(tmp_path / "a.hdf5", 1)
@@ -302,7 +302,7 @@ def test_a_picture_of_gigabytes_is_not_decoded(tmp_path, decode):
         Hdf5Videos(decode).read(tmp_path / "a.hdf5", [0])
 
 
-def test_flow_of_a_picture_of_gigabytes(tmp_path, capsys):
+def test_flow_of_a_huge_picture(tmp_path, capsys):
     make_frames(tmp_path / "jpg/a/one", 3)
     (tmp_path / "jpg/a/one/image_00002.jpg").write_bytes(huge())
     assert to_flow([str(tmp_path / "jpg"), str(tmp_path / "flow")]) == 1
@@ -321,7 +321,7 @@ def test_flow_of_a_picture_of_gigabytes(tmp_path, capsys):
         {"dpi": (72, 72), "optimize": True},
     ],
 )
-def test_the_size_of_a_picture_is_that_of_its_pixels(how):
+def test_jpeg_size(how):
     for size in ((1, 1), (33, 47), (640, 360)):
         assert jpeg_size(jpeg(size, **how)) == size
 
@@ -350,7 +350,7 @@ def test_damaged_pictures_give_one_line(tmp_path, decode):
 
 
 @pytest.mark.parametrize("form", ["PNG", "GIF", "TIFF", "BMP", "WEBP", "PPM"])
-def test_other_pictures_by_the_name_of_a_jpg(tmp_path, form):
+def test_other_pictures_named_jpg(tmp_path, form):
     Image.new("RGB", (20, 10)).save(tmp_path / "image_00001.jpg", form)
     with pytest.raises(FrameError, match=r"image_00001\.jpg: not a JPEG"):
         JpgFolder(default_decoder()).read(tmp_path, [1])

@@ -1,4 +1,4 @@
-"""Every kind of video file gives the frames of extraction, bit for bit, or is refused as there."""
+"""Reading any kind of video file gives the frames of extraction bit for bit, or the same error."""
 
 import pickle
 import random
@@ -20,7 +20,7 @@ from util_scripts.folder_json import main as folder_json
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 
 MATRIX = "-c copy"
-KINDS = {  # name of the file, options in front of the drawn input, options of the output
+KINDS = {  # file name, input options, output options
     "turned by 90 degrees": ("a.mp4", "-display_rotation:v:0 90", MATRIX),
     "turned by 180 degrees": ("a.mov", "-display_rotation:v:0 180", MATRIX),
     "turned by 270 degrees": ("a.mkv", "-display_rotation:v:0 270", MATRIX),
@@ -58,11 +58,11 @@ KINDS = {  # name of the file, options in front of the drawn input, options of t
     "two streams": ("a.mkv", "-f lavfi -i testsrc=s=96x96:d=1", "-c:v mpeg4 -map 0 -map 1"),
     "no suffix": ("bare", "", "-c:v mpeg4 -f matroska"),
 }
-SIZES = ("96x72", "96x48")  # of what a broadcast goes on with: the same shape, and another
+SIZES = ("96x72", "96x48")  # of the second part of a broadcast: the same aspect ratio, and another
 
 
 def extract(path, root):
-    """(the folder of frames, how many there are)"""
+    """Extract; return (folder of frames, number of frames)."""
     root.mkdir()
     (root / path.name).symlink_to(path)
     generate_video_jpgs([str(root), str(root / "jpg"), "own", "--quality", "2"])
@@ -71,7 +71,7 @@ def extract(path, root):
 
 
 def check(path, root, *, seed=0):
-    """Compare counts, whole films, clips at random places and sparse frames; returns the count."""
+    """Compare counts, whole videos, random clips and sparse frames; return the count."""
     folder, n = extract(path, root)
     if not n:
         with pytest.raises(UserError, match=path.name):
@@ -108,8 +108,8 @@ def test_frames_are_those_of_extraction(tmp_path, kind):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_size_that_changes_in_mid_stream(tmp_path, size, is_first):
-    """Filters begin to count frames anew there."""
+def test_size_change_in_mid_stream(tmp_path, size, is_first):
+    """ffmpeg's filters restart counting frames there."""
     coded = ["-c:v", "libx264", "-pix_fmt", "yuv420p"]
     parts = [draw(tmp_path / "a.ts", extra=coded), draw(tmp_path / "b.ts", size=size, extra=coded)]
     path = tmp_path / "both.ts"
@@ -120,7 +120,7 @@ def test_a_size_that_changes_in_mid_stream(tmp_path, size, is_first):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("container", ["ts", "mkv", "avi", "mp4"])
 def test_damage(tmp_path, container, seed):
-    """A file cut short, and one with wrong bytes."""
+    """A truncated file, and one with wrong bytes."""
     draw_from = random.Random(seed)
     path = draw(tmp_path / f"a.{container}", seconds=2, extra=["-c:v", "mpeg4", "-g", "5"])
     data = bytearray(path.read_bytes())
@@ -143,7 +143,7 @@ def test_real_files(tmp_path, name, most):
         check(path, tmp_path / path.name)
 
 
-def test_what_is_no_video_is_told(tmp_path):
+def test_non_videos_are_refused(tmp_path):
     draw_sound(tmp_path / "sound.mp4")
     (tmp_path / "noise.mp4").write_bytes(b"\x00\x01" * 5000)
     draw(tmp_path / "picture.png", extra=("-frames:v", "1"))
@@ -157,7 +157,7 @@ def test_what_is_no_video_is_told(tmp_path):
 
 
 def test_a_long_video_is_decoded_once(tmp_path, monkeypatch):
-    """In windows that overlap, as inference reads them; what lies too far back starts again."""
+    """Overlapping windows are read without restarting ffmpeg; going far back restarts it."""
     path = draw(tmp_path / "a.mkv", seconds=40, extra=["-c:v", "mpeg4"])
     folder, n = extract(path, tmp_path / "extracted")
     started = []
@@ -180,27 +180,27 @@ def test_a_long_video_is_decoded_once(tmp_path, monkeypatch):
     assert len(started) == 3
 
 
-def test_numbers_far_apart_become_few_runs():
+def test_scattered_numbers_become_few_runs():
     assert video_files._runs([3]) == [(3, 3)]
     assert video_files._runs([1, 2, 5, 10, 11]) == [(1, 5), (10, 11)]
     runs = video_files._runs(range(1, 10_000, 9))
     assert len(runs) <= video_files.MAX_RUNS and runs[0][0] == 1 and runs[-1][1] == 9_991
 
 
-def test_what_a_run_says_of_a_video_that_is_damaged_or_replaced(tmp_path, monkeypatch, capsys):
-    """Not to extract it again: there is nothing extracted."""
+def test_message_for_a_damaged_or_replaced_video(tmp_path, monkeypatch, capsys):
+    """The advice is not to extract it again, because nothing was extracted."""
     for name in ("a/1", "a/2", "b/3"):
         draw(tmp_path / f"videos/{name}.avi")
     monkeypatch.chdir(tmp_path)
     assert folder_json(["videos", "index.json"]) == 0
     draw(tmp_path / "videos/a/1.avi", rate=3)
     assert small_run(tmp_path, "--file_type", "video", "--video_path", "videos", "--no_val") == 2
-    told = capsys.readouterr().err
-    assert "1.avi: frame 10 can't be read: the file ends before it; replace that file" in told
-    assert "extract" not in told
+    message = capsys.readouterr().err
+    assert "1.avi: frame 10 can't be read: the file ends before it; replace that file" in message
+    assert "extract" not in message
 
 
-def test_without_ffmpeg_one_line_says_so_at_the_start(tmp_path):
+def test_missing_ffmpeg_is_reported_at_the_start(tmp_path):
     draw(tmp_path / "videos/a/1.avi")
     draw(tmp_path / "videos/a/2.avi")
     assert folder_json([str(tmp_path / "videos"), str(tmp_path / "index.json")]) == 0

@@ -1,4 +1,4 @@
-"""Every folder once, and nothing passed over in silence: the walk that all scripts share."""
+"""The walk that all commands share: every folder once, and nothing skipped silently."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def extract(videos, jpg, *flags):
 
 
 def walked(root, excluded=None):
-    """(files, {what is skipped: reason}), by their paths below the root."""
+    """Return (files, {skipped: reason}) with paths below the root."""
     visits = list(walk(root, excluded))
     below = [(visit, visit.path.relative_to(root)) for visit in visits]
     files = [str(here / name) for visit, here in below for name in visit.files]
@@ -42,7 +42,7 @@ def tree(tmp_path):
 
 @contextmanager
 def without_root():
-    """Inside, modes of folders count, as they do for any user but root."""
+    """Drop root's privileges, so that modes of folders matter."""
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(65534)
@@ -53,7 +53,7 @@ def without_root():
             os.seteuid(0)
 
 
-def test_files_in_name_order_without_what_systems_leave(tree):
+def test_files_are_sorted_and_junk_is_skipped(tree):
     for junk in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a"):
         (tree / "cat" / junk).write_text("x")
     for junk in ("@eaDir", "__MACOSX", "lost+found", ".hidden"):
@@ -62,7 +62,7 @@ def test_files_in_name_order_without_what_systems_leave(tree):
     assert walked(tree) == (["cat/a", "dog/b"], {})
 
 
-LINKS = {  # link -> what it leads to, and what is told of it
+LINKS = {  # link -> target, and the message
     "loop to the root": ("cat/up", "..", "which contains this folder"),
     "loop above the root": ("up", "..", "which contains this folder"),
     "a folder of the walk": ("ape", "dog", "the same folder as dog"),
@@ -73,15 +73,15 @@ LINKS = {  # link -> what it leads to, and what is told of it
 
 
 @pytest.mark.parametrize("kind", LINKS)
-def test_links_that_lead_nowhere_new(tree, kind):
-    link, target, told = LINKS[kind]
+def test_links_without_new_content(tree, kind):
+    link, target, message = LINKS[kind]
     (tree / link).symlink_to(target)
     files, skipped = walked(tree)
     assert files == ["cat/a", "dog/b"]
-    assert list(skipped) == [link] and told in skipped[link]
+    assert list(skipped) == [link] and message in skipped[link]
 
 
-def test_the_second_of_two_links_to_one_folder(tree, tmp_path):
+def test_second_link_to_a_folder_is_skipped(tree, tmp_path):
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool/c").write_text("x")
     for link in ("bee", "cow"):
@@ -97,7 +97,7 @@ def test_links_into_hidden_folders_are_followed(tree):
     assert walked(tree) == (["cat/a", "dog/b"], {})
 
 
-def test_links_to_one_file_are_walked_and_told(tree, tmp_path):
+def test_links_to_a_file_are_visited_and_reported(tree, tmp_path):
     (tmp_path / "c").write_text("x")
     (tree / "cat/again").symlink_to("a")
     for folder in ("cat", "dog"):
@@ -109,7 +109,7 @@ def test_links_to_one_file_are_walked_and_told(tree, tmp_path):
     assert walked(tree)[0] == ["cat/a", "cat/again", "cat/c", "dog/b", "dog/c"]
 
 
-def test_what_is_excluded(tree, tmp_path):
+def test_excluded_folder(tree, tmp_path):
     assert walked(tree, tree / "dog") == (["cat/a"], {})
     (tree / "ape").symlink_to(tree / "dog")
     assert walked(tree, tree / "dog") == (["cat/a"], {})
@@ -117,13 +117,13 @@ def test_what_is_excluded(tree, tmp_path):
     assert walked(tree, tmp_path / "none") == (["cat/a", "dog/b"], {})
 
 
-def test_pipes_are_told(tree):
+def test_pipes_are_skipped(tree):
     os.mkfifo(tree / "pipe")
     assert walked(tree)[1] == {"pipe": "neither a file nor a folder"}
 
 
-def test_a_folder_that_can_t_be_read():
-    with tempfile.TemporaryDirectory() as folder:  # pytest's are root's alone
+def test_unreadable_folder():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's folders belong to root
         root = Path(folder)
         root.chmod(0o755)
         for name in ("closed", "no_entry", "open"):
@@ -146,7 +146,7 @@ def test_a_folder_that_can_t_be_read():
 
 @pytest.fixture
 def unreadable(monkeypatch):
-    """Folders of this name can't be listed, as those of another user."""
+    """Make folders of this name unreadable, like those of another user."""
     listed = os.scandir
 
     def scandir(path="."):
@@ -157,7 +157,7 @@ def unreadable(monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
 
 
-def test_extraction_names_what_it_does_not_reach(tmp_path, capsys, unreadable):
+def test_extraction_lists_what_it_skips(tmp_path, capsys, unreadable):
     draw(tmp_path / "v/A/a.avi")
     draw(tmp_path / "v/locked/b.avi")
     (tmp_path / "v/B").symlink_to("A")
@@ -176,22 +176,22 @@ def test_extraction_names_what_it_does_not_reach(tmp_path, capsys, unreadable):
 
 
 @pytest.mark.parametrize(
-    ("videos", "jpg", "told"),
+    ("videos", "jpg", "message"),
     [
         ("v", "v", "JPG_DIR is the same folder as VIDEO_DIR"),
         ("v", "link", "JPG_DIR is the same folder as VIDEO_DIR"),
         ("v/A", "v", "JPG_DIR contains VIDEO_DIR"),
     ],
 )
-def test_frames_among_videos_are_refused(tmp_path, videos, jpg, told):
+def test_frames_among_videos_are_refused(tmp_path, videos, jpg, message):
     video = draw(tmp_path / "v/A/a.avi")
     (tmp_path / "link").symlink_to("v")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         extract(tmp_path / videos, tmp_path / jpg)
     assert [path for path in (tmp_path / "v").rglob("*") if path.is_file()] == [video]
 
 
-def test_frames_in_a_folder_below_the_videos_are_told(tmp_path, capsys):
+def test_jpg_dir_below_video_dir_is_reported(tmp_path, capsys):
     draw(tmp_path / "v/A/a.avi")
     assert extract(tmp_path / "v", tmp_path / "v/jpg") == 0
     assert "JPG_DIR lies in VIDEO_DIR; videos in it are ignored" in capsys.readouterr().out
@@ -203,7 +203,7 @@ def make_frames(*folders):
         (folder / "image_00001.jpg").touch()
 
 
-def test_an_index_counts_every_folder_once(tmp_path, capsys):
+def test_index_counts_every_folder_once(tmp_path, capsys):
     jpg = tmp_path / "jpg"
     make_frames(*(jpg / f"{label}/{label}{n}" for label in "ab" for n in range(6)))
     (jpg / "a/loop").symlink_to(jpg)
@@ -217,13 +217,13 @@ def test_an_index_counts_every_folder_once(tmp_path, capsys):
     assert "  b/again: the same folder as a\n" in out and "  gone: a broken link\n" in out
 
 
-def test_an_index_of_what_can_t_be_read_is_refused(tmp_path, unreadable):
+def test_index_of_an_unreadable_folder_is_refused(tmp_path, unreadable):
     make_frames(tmp_path / "jpg/a/x", tmp_path / "jpg/a/locked")
     with pytest.raises(UserError, match="a/locked: can't be read: Permission denied"):
         folder_json([str(tmp_path / "jpg"), str(tmp_path / "i.json")])
 
 
-def test_flow_and_prediction_walk_alike(tmp_path, capsys):
+def test_flow_and_prediction_skip_links(tmp_path, capsys):
     make_frames(tmp_path / "jpg/a/x", tmp_path / "pool/y")
     (tmp_path / "jpg/b").symlink_to(tmp_path / "pool")
     (tmp_path / "jpg/a/loop").symlink_to(tmp_path / "jpg")
@@ -236,7 +236,7 @@ def test_flow_and_prediction_walk_alike(tmp_path, capsys):
     assert "v/A/loop: skipped: a link to" in capsys.readouterr().err
 
 
-def test_the_command_ends_on_a_loop_of_links(tmp_path):
+def test_loop_of_links_ends(tmp_path):
     draw(tmp_path / "v/A/a.avi")
     (tmp_path / "v/A/loop").symlink_to(tmp_path / "v")
     ran = run_util("generate_video_jpgs", tmp_path / "v", tmp_path / "jpg", "test")

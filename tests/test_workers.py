@@ -1,4 +1,4 @@
-"""Loader processes that are lost, that find no room, and that end with their loader."""
+"""Loader processes that die, that cannot start, and that end with their loader."""
 
 import errno
 import multiprocessing
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from datasets import shared_memory as sharing
 from datasets.shared_memory import CAN_SHARE, Parcel
-from datasets.workers import Terminated, Workers, _lost, usable_workers
+from datasets.workers import Terminated, Workers, _error_of, usable_workers
 from errors import UserError
 
 KEYS = [[0, 1], [2, 3], [4, 5], [6, 7]]
@@ -20,7 +20,7 @@ BATCHES = [[0, 10], [20, 30], [40, 50], [60, 70]]
 
 
 class Numbers(Dataset):
-    """Ten times the key. What happens in a worker at key 4 is `event`."""
+    """Returns ten times the key, and calls `event` in a worker at key 4."""
 
     def __init__(self, event=None):
         self.event = event
@@ -39,13 +39,13 @@ def end_by(number):
     return lambda: os.kill(os.getpid(), number)
 
 
-def test_passes_and_what_close_leaves():
+def test_passes_and_close():
     loader = numbers()
     assert [list(loader), list(loader)] == [BATCHES, BATCHES]
     assert len(multiprocessing.active_children()) == 2
     loader.close()
     assert not multiprocessing.active_children()
-    assert list(loader) == BATCHES  # as at first
+    assert list(loader) == BATCHES  # as in the first pass
     loader.close()
 
 
@@ -57,29 +57,33 @@ def test_close_in_the_middle_of_a_pass():
     assert not multiprocessing.active_children()
 
 
-def test_workers_that_sigterm_ends_lose_no_batch(caplog):
+def test_sigterm_to_workers_loses_no_batch(caplog):
     loader = numbers(end_by(signal.SIGTERM))
     assert list(loader) == BATCHES
-    assert "this pass goes on without them" in caplog.text
+    assert "this pass continues without them" in caplog.text
     loader.close()
 
 
-def test_a_worker_that_is_lost_is_told_in_one_line():
+def test_killed_worker_is_a_user_error():
     loader = numbers(end_by(signal.SIGKILL))
-    with pytest.raises(UserError, match=r"was killed by SIGKILL: memory ran out") as told:
+    with pytest.raises(
+        UserError, match=r"was killed by SIGKILL: probably out of memory"
+    ) as message:
         list(loader)
-    assert len(str(told.value).splitlines()) == 1
+    assert len(str(message.value).splitlines()) == 1
     loader.close()
     assert not multiprocessing.active_children()
 
 
-def test_the_likely_cause():
-    assert "ended with 70: --n_threads 0 shows" in str(_lost([0 - signal.SIGTERM, 70]))
-    assert "killed by SIGBUS: a file it read was cut short, or /dev/shm" in str(_lost([-7]))
-    assert isinstance(_lost([-signal.SIGTERM] * 2), Terminated)
+def test_error_messages_of_ended_workers():
+    assert "exited with status 70: --n_threads 0 shows" in str(_error_of([0 - signal.SIGTERM, 70]))
+    assert "killed by SIGBUS: a file was truncated while in use, or /dev/shm" in str(
+        _error_of([-7])
+    )
+    assert isinstance(_error_of([-signal.SIGTERM] * 2), Terminated)
 
 
-def test_a_worker_lost_between_two_passes_is_told():
+def test_worker_killed_between_passes():
     loader = numbers()
     assert list(loader) == BATCHES
     for process in multiprocessing.active_children():
@@ -89,8 +93,8 @@ def test_a_worker_lost_between_two_passes_is_told():
     loader.close()
 
 
-def test_errors_are_raised_by_a_pass_alone():
-    """torch's own handler would raise wherever the main process is: inside a step, or a save."""
+def test_errors_are_raised_only_while_iterating():
+    """torch's SIGCHLD handler would raise anywhere in the main process, even during a save."""
     before = signal.getsignal(signal.SIGCHLD)
     loader = numbers()
     batches = iter(loader)
@@ -106,7 +110,7 @@ def test_workers_ignore_ctrl_c_and_a_closed_terminal():
 
 
 def test_ctrl_c_while_workers_start_is_not_lost(monkeypatch):
-    """Python ignores what a handler raises while it forks."""
+    """Python ignores exceptions of signal handlers during a fork."""
     fork = os.fork
 
     def interrupted():
@@ -132,31 +136,31 @@ def fail(number):
     return event
 
 
-def test_what_a_worker_raises_is_raised_here():
+def test_exceptions_of_workers_are_raised():
     loader = numbers(fail(errno.EMFILE))
     with pytest.raises(UserError, match=r"too many open files: .*ulimit -n"):
         list(loader)
     loader.close()
-    with pytest.raises(OSError, match=r"in DataLoader worker process"):  # a bug: its traceback
+    with pytest.raises(OSError, match=r"in DataLoader worker process"):  # a bug: with traceback
         list(numbers(fail(errno.EIO)))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch's own
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from torch
 @pytest.mark.skipif(not CAN_SHARE, reason="memory of its own is Linux's")
-def test_a_temporary_folder_of_too_long_a_name(tmp_path, monkeypatch):
+def test_too_long_temporary_folder(tmp_path, monkeypatch):
     folder = tmp_path / ("x" * 100)
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    process = multiprocessing.current_process()  # knows the folder once it has been asked for
+    process = multiprocessing.current_process()  # caches the folder
     config = {name: value for name, value in process._config.items() if name != "tempdir"}
     monkeypatch.setattr(process, "_config", config)
     loader = Workers(Pictures(), KEYS, torch.cat, n_workers=1, send=pack)
-    with pytest.raises(UserError, match="too long for the name of a socket"):
+    with pytest.raises(UserError, match="path too long for a socket"):
         list(loader)
     loader.close()
 
 
-def test_workers_that_can_t_be_started(monkeypatch):
+def test_workers_that_cannot_start(monkeypatch):
     fork, begun = os.fork, []
 
     def refuse():
@@ -180,7 +184,7 @@ def test_workers_that_can_t_be_started(monkeypatch):
         (resource.RLIM_INFINITY, 4, 64, 64, ""),
     ],
 )
-def test_as_many_workers_as_can_be(monkeypatch, caplog, n_files, n_cores, wanted, usable, reason):
+def test_usable_workers(monkeypatch, caplog, n_files, n_cores, wanted, usable, reason):
     usable_workers.cache_clear()
     monkeypatch.setattr(resource, "getrlimit", lambda what: (n_files, n_files))
     monkeypatch.setattr(os, "cpu_count", lambda: n_cores)
@@ -203,7 +207,7 @@ def pair(tensor, *rest):
 
 
 @pytest.mark.skipif(not CAN_SHARE, reason="memory of its own is Linux's")
-def test_parcels_arrive_whole_and_leave_no_file_open():
+def test_parcels_arrive_and_close_their_files():
     loader = Workers(Pictures(), KEYS, torch.cat, n_workers=2, send=pack)
     list(loader)
     before = os.listdir("/proc/self/fd")
@@ -215,14 +219,14 @@ def test_parcels_arrive_whole_and_leave_no_file_open():
 
 
 @pytest.mark.skipif(not CAN_SHARE, reason="memory of its own is Linux's")
-def test_a_parcel_of_nothing():
+def test_empty_parcel():
     unpack, arguments = pack([]).__reduce__()
     tensor, rest = unpack(*arguments)
     assert tensor.shape == (0,) and rest == ("text", 7)
 
 
 @pytest.mark.skipif(not CAN_SHARE, reason="memory of its own is Linux's")
-def test_a_parcel_whose_sender_is_gone_is_an_error_to_raise():
+def test_parcel_of_an_ended_sender_is_an_error():
     class Gone:
         def detach(self):
             raise ConnectionRefusedError

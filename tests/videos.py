@@ -8,7 +8,7 @@ SHARED = Path(__file__).parent.parent.parent / "shared/data"
 
 
 def draw(path, *, size="64x48", seconds=1, rate=10, extra=()):
-    """A moving test picture as `path`, in the container that its extension names."""
+    """Write a moving test picture to `path`, in the container of its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     source = f"testsrc2=s={size}:r={rate}:d={seconds}"
     ran = Ffmpeg().run(["-y", "-f", "lavfi", "-i", source, *extra, f"file:{path.absolute()}"])

@@ -1,5 +1,5 @@
-"""The indexes of HMDB-51's splits from the official files LABEL_test_splitN.txt: hmdb51_N.json
-for every N there is."""
+"""Write the indexes of HMDB-51's splits, hmdb51_N.json, from the official files
+LABEL_test_splitN.txt."""
 
 import argparse
 import re
@@ -31,9 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "jpg_dir", type=INPUT, help="frames, as JPG_DIR/LABEL/VIDEO/image_00001.jpg"
     )
-    parser.add_argument(
-        "dst_dir", type=OUTPUT_FOLDER, help="where hmdb51_1.json … go; made if missing"
-    )
+    parser.add_argument("dst_dir", type=OUTPUT_FOLDER, help="gets hmdb51_1.json …; made if missing")
     parser.also_writes(
         INDEX, lambda options: [index_of(options, n) for n in find_files(options.splits_dir)]
     )
@@ -42,14 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{options.splits_dir}: no such folder")
     files = find_files(options.splits_dir)
     if not files:
-        raise UserError(f"{options.splits_dir}: no LABEL_test_split1.txt or the like")
+        raise UserError(f"{options.splits_dir}: no files like LABEL_test_split1.txt")
     splits = {index_of(options, number): read_split(files[number]) for number in sorted(files)}
     write_splits(splits, options.jpg_dir)
     return 0
 
 
 def find_files(splits_dir: Path) -> dict[str, dict[str, Path]]:
-    """The split files by number and label; empty where there are none."""
+    """Find the split files by number and label."""
     files: defaultdict[str, dict[str, Path]] = defaultdict(dict)
     for path in splits_dir.glob("*.txt"):
         if match := SPLIT_FILE.fullmatch(path.name):
@@ -62,7 +60,7 @@ def index_of(options: argparse.Namespace, number: str) -> Path:
 
 
 def read_split(files: dict[str, Path]) -> Split:
-    """One file per label -> the split; the labels are sorted."""
+    """Read a split from one file per label; the labels are sorted."""
     labels = sorted(files)
     videos = (found for label in labels for found in _read_file(files[label], label))
     return Split(labels, unique_videos(videos))
@@ -72,7 +70,7 @@ def _read_file(path: Path, label: str) -> Iterator[tuple[str, Video]]:
     for place, line in read_lines(path):
         match = FILE_LINE.fullmatch(line)
         if match is None:
-            raise UserError(f"{place}: {line!r} is not a video and 0, 1 or 2")
+            raise UserError(f"{place}: {line!r} is not a video name followed by 0, 1 or 2")
         subset = SUBSETS[match[2]]
         if subset is not None:
             name = Path(without_suffix(place, match[1])).name

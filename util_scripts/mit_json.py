@@ -1,5 +1,5 @@
-"""The index of Moments in Time from moments_categories.txt, trainingSet.csv, validationSet.csv and,
-if it is there, testingSet.csv."""
+"""Write the index of Moments in Time from moments_categories.txt, trainingSet.csv,
+validationSet.csv and, if it exists, testingSet.csv."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -38,22 +38,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_labels(path: Path) -> list[str]:
-    """Lines of `label,number` -> the labels in the file's order. Raises UserError."""
+    """Read lines of `label,number`; return the labels in order. Raises UserError."""
     labels = []
     for place, line in read_lines(path):
         label, comma, number = line.rpartition(",")
         if not comma or not number.strip().isdigit():
             raise UserError(f"{place}: {line!r} is not a label, a comma and a number")
         if label in labels:
-            raise UserError(f"{place}: label {label!r} stands there twice")
+            raise UserError(f"{place}: label {label!r} occurs twice")
         labels.append(label)
     if not labels:
-        raise UserError(f"{path}: names no labels")
+        raise UserError(f"{path}: contains no labels")
     return labels
 
 
 def _labelled(path: Path, subset: str, labels: set[str]) -> Iterator[tuple[str, Video]]:
-    """Lines of `label/file.mp4,label,…`."""
+    """Read lines of `label/file.mp4,label,…`."""
     for place, line in read_lines(path):
         name, *rest = line.split(",")
         if not rest or "/" not in name:

@@ -1,5 +1,5 @@
-"""The indexes of UCF-101's splits, or of any lists in its form, from classInd.txt and
-trainlistNN.txt, testlistNN.txt: ucf101_NN.json for every NN there is."""
+"""Write the indexes of UCF-101's splits, ucf101_NN.json, from classInd.txt, trainlistNN.txt and
+testlistNN.txt; also for other datasets with lists in this format."""
 
 import argparse
 import re
@@ -19,8 +19,7 @@ from errors import UserError
 from utils.command_line import INPUT, OUTPUT_FOLDER, Parser, run
 from utils.outputs import INDEX
 
-# "LABEL/VIDEO.avi 1", or without the number in test lists; it repeats the label, so only the
-# folder's name counts.
+# "LABEL/VIDEO.avi 1"; test lists have no number. The number repeats the label and is ignored.
 LIST_LINE = re.compile(r"([^/]+)/(.+?)(?:\s+\d+)?")
 SUBSET_OF_LIST = {"trainlist": "training", "testlist": "validation"}
 
@@ -32,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "jpg_dir", type=INPUT, help="frames, as JPG_DIR/LABEL/VIDEO/image_00001.jpg"
     )
     parser.add_argument(
-        "dst_dir", type=OUTPUT_FOLDER, help="where ucf101_01.json … go; made if missing"
+        "dst_dir", type=OUTPUT_FOLDER, help="gets ucf101_01.json …; made if missing"
     )
     parser.also_writes(
         INDEX, lambda options: [index_of(options, n) for n in find_numbers(options.lists_dir)]
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     labels = read_labels(options.lists_dir / "classInd.txt")
     numbers = find_numbers(options.lists_dir)
     if not numbers:
-        raise UserError(f"{options.lists_dir}: no trainlist01.txt or the like")
+        raise UserError(f"{options.lists_dir}: no files like trainlist01.txt")
     splits = {
         index_of(options, number): read_split(options.lists_dir, number, labels)
         for number in numbers
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def find_numbers(lists_dir: Path) -> list[str]:
-    """The numbers of the splits whose lists are there."""
+    """Find the numbers of the splits."""
     return sorted(
         match[1]
         for path in lists_dir.glob("*.txt")
@@ -64,20 +63,20 @@ def index_of(options: argparse.Namespace, number: str) -> Path:
 
 
 def read_labels(path: Path) -> list[str]:
-    """The names of classInd.txt, whose lines are "1 ApplyEyeMakeup", in the file's order."""
+    """Read classInd.txt, whose lines are like "1 ApplyEyeMakeup", in the file's order."""
     labels = []
     for place, line in read_lines(path):
         match = re.fullmatch(r"\d+\s+(.+)", line)
         if match is None:
-            raise UserError(f"{place}: {line!r} is not a number and a label")
+            raise UserError(f"{place}: {line!r} is not a number followed by a label")
         labels.append(match[1])
     if not labels or len(set(labels)) < len(labels):
-        raise UserError(f"{path}: no labels, or one of them twice")
+        raise UserError(f"{path}: no labels, or a label occurs twice")
     return labels
 
 
 def read_split(lists_dir: Path, number: str, labels: list[str]) -> Split:
-    """The videos of trainlist and testlist `number`."""
+    """Read trainlist and testlist `number`."""
     videos = (
         found
         for name, subset in SUBSET_OF_LIST.items()

@@ -38,6 +38,8 @@ class FlagParser(argparse.ArgumentParser):
         unknown = [word.partition("=")[0] for word in flags if self._is_unknown_flag(word)]
         if unknown and not {"-h", "--help"} & {*flags}:
             self.error("unrecognized arguments: " + ", ".join(map(self._with_suggestion, unknown)))
+        if words.count("--") > 1:  # argparse would turn the second into an empty list
+            self.error("-- occurs twice; for a file of that name, write ./--")
         return super().parse_known_args(words, namespace)
 
     def _is_unknown_flag(self, word: str) -> bool:

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and backups."""
+"""Atomic writing of files, and backups."""
 
 import filecmp
 import itertools
@@ -16,26 +16,25 @@ from typing import Any, BinaryIO
 
 from errors import UserError
 
-# What atomic_write leaves where it is killed, of the files of a run.
+# What atomic_write leaves of a run's files if the process is killed.
 LEFTOVERS = tuple(f".*.{kind}.*.tmp*" for kind in ("pth", "log", "json", "html"))
-LONGEST_NAME = 200  # bytes of a name that its temporary name keeps; file systems take 255
+LONGEST_NAME = 200  # bytes of a name kept in its temporary name; file systems allow 255
 DESCRIPTOR = re.compile(r"/dev/(?:fd/(\d+)|stdin|stdout|stderr)|/proc/self/fd/(\d+)")
 NUMBERS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def as_utf8(text: str) -> str:
-    """Text that any file of UTF-8 can hold: a name's bytes that are no UTF-8 as \\udcff, as JSON
-    spells them."""
+    """Escape what UTF-8 can't encode: bytes of a file name become \\udcff, as in JSON."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to in place of `path`, of the same suffix.
+    """Yield a temporary path, with the same suffix, that replaces `path` at the end of the block.
 
-    At the end it replaces `path`, which may be a link, but never what a link leads to; where the
-    end is not reached it is removed. Folders are made. A device or pipe gets the bytes at the end.
-    Raises UserError where `path` can't be written.
+    If the block fails, the temporary file is removed and `path` stays as it was. A link is
+    replaced, not followed; parent folders are created; a device or pipe gets the bytes at the end.
+    Raises UserError if `path` can't be written.
     """
     try:
         if is_stream(path):
@@ -51,24 +50,24 @@ def atomic_write(path: Path) -> Iterator[Path]:
         part = path.with_name(f".{name}.{os.getpid()}.tmp{path.suffix}")
         try:
             yield part
-            _bring_to_disk(part)
+            _sync(part)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        kept = "; the earlier file is whole" if path.is_file() and not is_stream(path) else ""
+        kept = "; the previous file is unchanged" if path.is_file() and not is_stream(path) else ""
         raise UserError(f"{path}: can't be written: {error.strerror or error}{kept}") from None
 
 
-def _bring_to_disk(path: Path) -> None:
-    """Or a power cut could leave an empty file under a name that has been replaced."""
-    with path.open("rb+") as file:  # Windows needs it open for writing
+def _sync(path: Path) -> None:
+    """Flush a file to disk, or a power failure could leave an empty file after the rename."""
+    with path.open("rb+") as file:  # Windows requires write access
         os.fsync(file.fileno())
 
 
 def is_stream(path: Path) -> bool:
-    """Whether `path` is written into rather than replaced: a device, a pipe, or a descriptor of
-    this process such as /dev/stdout, whatever that leads to."""
+    """Whether `path` is written to instead of replaced: a device, a pipe, or a descriptor of this
+    process such as /dev/stdout."""
     if DESCRIPTOR.fullmatch(str(path)):
         return True
     try:
@@ -80,9 +79,9 @@ def is_stream(path: Path) -> bool:
 
 @contextmanager
 def open_stream(path: Path) -> Iterator[BinaryIO]:
-    """Open what is_stream finds, for writing. A standard stream stays open at the end.
+    """Open a path that is_stream is true for. Standard streams stay open at the end.
 
-    Raises UserError where it can't be written.
+    Raises UserError if it can't be written.
     """
     match = DESCRIPTOR.fullmatch(str(path))
     number = int(match[1] or match[2] or NUMBERS[str(path)]) if match else None
@@ -99,7 +98,7 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
 
 
 def are_same(one: Path, other: Path) -> bool:
-    """Also where one is a link to the other."""
+    """Whether two paths name the same file, also through links."""
     try:
         return os.path.samefile(one, other)
     except (OSError, ValueError):
@@ -107,9 +106,9 @@ def are_same(one: Path, other: Path) -> bool:
 
 
 def back_up(path: Path) -> Path:
-    """Copy `path` to FILE.bak, or FILE.bak2 … where that holds something else; where the copy is.
+    """Copy `path` to FILE.bak, or FILE.bak2 … if that has other content; return the copy's path.
 
-    Raises UserError where it can't be written.
+    Raises UserError if it can't be written.
     """
     for number in itertools.count(1):
         backup = path.with_name(f"{path.name}.bak{number if number > 1 else ''}")
@@ -123,7 +122,7 @@ def back_up(path: Path) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside `path` and rename it there, making its folder. Raises UserError."""
-    text = json.dumps(content, allow_nan=False)  # ASCII: names that are not UTF-8 survive
+    """Write JSON atomically, creating parent folders. Raises UserError."""
+    text = json.dumps(content, allow_nan=False)  # ASCII, so that names that are not UTF-8 survive
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")

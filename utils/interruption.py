@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP end a run at once, or at a safe point while a model is trained."""
+"""End a run on SIGINT, SIGTERM or SIGHUP: at once, or at a safe point during training."""
 
 import signal
 import threading
@@ -13,10 +13,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if SIGHUP is None else [SIGHUP]))
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to end, by Ctrl-C or by another signal.
-
-    `hint` tells how to go on, where there is something to go on from.
-    """
+    """The run was interrupted by Ctrl-C or another signal; `hint` says how to resume it, if it can
+    be resumed."""
 
     def __init__(self, number: int, hint: str = "") -> None:
         super().__init__(hint or ("SIGPIPE" if number == SIGPIPE else signal.Signals(number).name))
@@ -25,14 +23,16 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_status(self) -> int:
-        """As a shell reports a program that the signal ended."""
+        """The exit status that shells use for a program ended by this signal."""
         return 128 + self.number
 
 
 class Interruption:
-    """Raises Interrupted on the first signal, or only notes it while deferred; then on any further
-    Ctrl-C, for a user in a hurry. Other signals come several times by themselves: a batch system
-    and a launcher both pass SIGTERM on, a shell and its terminal SIGHUP."""
+    """Raises Interrupted on the first signal, or only records it while deferred.
+
+    A second Ctrl-C always raises. Other signals may arrive twice without meaning more: a batch
+    system and a launcher both forward SIGTERM, a shell and its terminal both send SIGHUP.
+    """
 
     def __init__(self) -> None:
         self.asked: int | None = None
@@ -40,9 +40,9 @@ class Interruption:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Handle the signals here, until the end of the block; SIGHUP not under nohup(1)."""
+        """Handle the signals inside the block; SIGHUP not if started by nohup(1)."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # signals go to the main thread, which is not ours
+            yield  # only the main thread can handle signals
             return
         handled = [number for number in SIGNALS if not (number == SIGHUP and is_under_nohup())]
         before: dict[int, Any] = {number: signal.signal(number, self._note) for number in handled}
@@ -54,7 +54,7 @@ class Interruption:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, the block itself looks at `asked` where it can be left."""
+        """Inside the block, a signal is only recorded; the block checks `asked` at safe points."""
         self._deferred = True
         try:
             yield
@@ -62,12 +62,12 @@ class Interruption:
             self._deferred = False
 
     def end_if_asked(self) -> None:
-        """Raise Interrupted for a signal that was noted, where nothing has looked at it since."""
+        """Raise Interrupted if a signal was recorded."""
         if self.asked is not None:
             raise Interrupted(self.asked)
 
     def ask(self, number: int) -> None:
-        """End the run as the signal of that number does."""
+        """Act as if the signal `number` had arrived."""
         is_first = self.asked is None
         if is_first:
             self.asked = number
@@ -79,13 +79,13 @@ class Interruption:
 
 
 def is_under_nohup() -> bool:
-    """Whether nohup(1) started this process, which a closed terminal then leaves alone."""
+    """Whether nohup(1) started this process, so that closing the terminal must not end it."""
     return SIGHUP is not None and signal.getsignal(SIGHUP) is signal.SIG_IGN
 
 
 @contextmanager
 def resume_hint(hint: str) -> Iterator[None]:
-    """Add `hint`, how to resume, to a signal that ends the block at once."""
+    """Add `hint`, how to resume the run, to an Interrupted that leaves the block without one."""
     try:
         yield
     except Interrupted as interrupted:

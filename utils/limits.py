@@ -1,4 +1,4 @@
-"""What the system allows a process."""
+"""The limit on open files."""
 
 import sys
 from contextlib import suppress
@@ -7,7 +7,7 @@ ENOUGH_FILES = 65_536  # for hundreds of loader processes
 
 
 def allow_more_open_files() -> None:
-    """Raise this process's own limit of open files, often 1024, towards what it may raise it to."""
+    """Raise the soft limit on open files, often 1024, towards the hard limit."""
     if sys.platform == "win32":
         return
     import resource
@@ -15,12 +15,12 @@ def allow_more_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(ValueError, OSError):  # macOS allows less than it says
+        with suppress(ValueError, OSError):  # macOS allows less than it reports
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def most_open_files() -> int | None:
-    """How many files this process may hold open; None where nothing bounds them."""
+    """Return how many files this process may have open; None if unlimited."""
     if sys.platform == "win32":
         return None
     import resource

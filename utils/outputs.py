@@ -1,7 +1,7 @@
-"""What a command may write to: nothing that it reads, and no file that anything else has made.
+"""Check where a command writes: never to an input, nor over a file from another program.
 
-An output may be new, or replace what this program wrote as the same kind of output. With
---overwrite it may replace any other file too, but never an input.
+An output may be a new file, or replace one that this program wrote as the same kind of output.
+With --overwrite it may replace any file that is not an input.
 """
 
 import os
@@ -13,19 +13,19 @@ from typing import NamedTuple
 from errors import UserError
 from utils.files import are_same, is_stream
 
-ENDS = 1 << 20  # bytes at the start and at the end of a file that tell its kind
+ENDS = 1 << 20  # bytes at the start and end of a file that are searched for marks
 
 SAVED = re.compile(r"save_(\d{1,9})\.pth")
 
-# Put into files for this purpose alone.
+# Written into files to recognise them later.
 REPORT_MARK = "3D-ResNets report"
 OVERLAY_MARK = "predictions drawn by 3D-ResNets"
 STRIPPED_MARK = "stripped_by_remove_dataparallel"
 
 
 class Kind(NamedTuple):
-    """A kind of output, and what shows a file to be one: `start` matches its first bytes, and all
-    `marks` are near its start or its end."""
+    """A kind of output and how to recognise it: `start` matches the first bytes, and all `marks`
+    occur near the start or the end."""
 
     name: str
     start: str = ""
@@ -35,7 +35,7 @@ class Kind(NamedTuple):
         return f"{self.name} written by this program"
 
     def is_of(self, path: Path) -> bool:
-        """Whether the file is of this kind, or empty. False where it can't be read."""
+        """Whether a file is of this kind, or empty. False if it can't be read."""
         try:
             with path.open("rb") as file:
                 ends = file.read(ENDS)
@@ -82,7 +82,7 @@ class Input(NamedTuple):
 
 
 class Output(NamedTuple):
-    """A file that a command writes. It may be the input `in_place`, which then is backed up."""
+    """A file that a command writes. It may be the input `in_place`, which is then backed up."""
 
     flag: str
     path: Path
@@ -100,8 +100,8 @@ def check_outputs(
     overwrite: bool = False,
     remedy: str = "name another file, or replace it with --overwrite",
 ) -> None:
-    """Raises UserError with a line for every output that can't be written, or would replace what
-    it must not. `remedy` is what to do where a file of another kind is in the way."""
+    """Raise UserError with a line for every output that can't be written, or would replace a file
+    it must not. `remedy` is the advice for a file of another kind."""
     problems = []
     for number, output in enumerate(outputs):
         problem = _why_impossible(output, outputs[:number], inputs)
@@ -116,15 +116,15 @@ def check_outputs(
 def _why_impossible(
     output: Output, earlier: Sequence[Output], inputs: Sequence[Input]
 ) -> str | None:
-    """What is wrong with an output whatever it would replace."""
+    """Explain why an output can't be written, with or without --overwrite."""
     path = output.path
     if is_stream(path):
         return None
     if os.path.isdir(path):
-        return "is a folder; name a file"
+        return "is a folder; give the path of a file"
     for other in earlier:
         if are_same(path, other.path):
-            return f"is the same file as {other}; give each output its own"
+            return f"is the same file as {other}; give each output its own file"
     if problem := _why_not_writable(path):
         return problem
     if not os.path.exists(path) or _is_in_place(output):
@@ -138,7 +138,7 @@ def _why_impossible(
 
 
 def _why_kept(output: Output, remedy: str) -> str | None:
-    """Why the file that is there must not be replaced."""
+    """Explain why an existing file must not be replaced."""
     path = output.path
     if not os.path.exists(path) or is_stream(path) or _is_in_place(output):
         return None
@@ -156,12 +156,12 @@ def _lies_in(path: Path, folder: Path) -> bool:
 
 
 def _why_not_writable(path: Path) -> str | None:
-    """Of a file to be made or replaced, before hours are spent on its content."""
+    """Explain why a file can't be created or replaced, before hours are spent on its content."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except OSError as error:  # a name too long, a folder that may not be entered
+    except OSError as error:  # name too long, or no permission for a folder
         return f"can't be written: {error.strerror}"
     for folder in path.absolute().parents:
         if os.path.lexists(folder):
@@ -173,8 +173,8 @@ def _why_not_writable(path: Path) -> str | None:
 
 
 def files_of_training(folder: Path, n_epochs: int, every: int) -> list[Output]:
-    """What training writes to its results folder: save_{epoch}.pth every so many epochs, and the
-    rest, of which the logs go on or are moved aside."""
+    """List what training writes to its results folder: opts.json and checkpoints. Logs are not
+    listed: they are continued or moved aside."""
     names = {"best.pth", "last.pth", f"save_{n_epochs}.pth"}
     for path in folder.glob("save_*.pth"):
         match = SAVED.fullmatch(path.name)
@@ -187,6 +187,6 @@ def files_of_training(folder: Path, n_epochs: int, every: int) -> list[Output]:
 
 
 def files_of_inference(folder: Path, subset: str) -> list[Output]:
-    """What inference writes to the results folder."""
+    """List what inference writes to the results folder."""
     kinds = {f"{subset}.json": RESULTS, f"{subset}.run.json": PROVENANCE, "report.html": REPORT}
     return [Output("", folder / name, kind) for name, kind in kinds.items()]

@@ -1,4 +1,4 @@
-"""Names from users in pictures: drawn literally, and in fonts that have their characters."""
+"""Draw users' names in plots: literally, and in fonts that have their characters."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from utils.reading import shown_name
 
-# A name may hold dollar signs and backslashes.
+# Names may contain dollar signs and backslashes.
 LITERAL: Any = {"text.parse_math": False, "text.usetex": False}
 LONGEST_TICK = 30  # characters
 
 
 @contextmanager
 def literal_text() -> Iterator[None]:
-    """Inside, matplotlib draws all text as it stands."""
+    """Make matplotlib draw all text literally inside the block."""
     import matplotlib
 
     with matplotlib.rc_context(LITERAL):
@@ -22,7 +22,7 @@ def literal_text() -> Iterator[None]:
 
 
 def tick_names(names: Sequence[str]) -> list[str]:
-    """Names for the ticks of an axis: one short line each."""
+    """Shorten names to one line for the ticks of an axis."""
     lines = [shown_name(name) for name in names]
     return [n if len(n) <= LONGEST_TICK else f"{n[: LONGEST_TICK - 1]}…" for n in lines]
 
@@ -33,18 +33,18 @@ class Font(NamedTuple):
 
 
 def font_for(names: Collection[str]) -> Font | None:
-    """An installed font that has every character of `names`, matplotlib's own if it does."""
+    """Find an installed font with every character of `names`, preferably matplotlib's own."""
     wanted = _codes(names)
-    usual = _usual()
-    if wanted <= _characters(usual.path):
-        return usual
+    default = _default()
+    if wanted <= _characters(default.path):
+        return default
     return next((font for font in _installed() if wanted <= _characters(font.path)), None)
 
 
 def fonts_for(names: Collection[str]) -> list[Font] | None:
-    """Installed fonts that together have every character of `names`, matplotlib's own first; None
-    where there are none."""
-    fonts = [_usual()]
+    """Find installed fonts that together have every character of `names`, matplotlib's own first;
+    None if there are none."""
+    fonts = [_default()]
     missing = _codes(names) - _characters(fonts[0].path)
     installed = _installed() if missing else []
     while missing:
@@ -60,7 +60,7 @@ def _codes(names: Collection[str]) -> set[int]:
     return {ord(character) for name in names for character in name}
 
 
-def _usual() -> Font:
+def _default() -> Font:
     from matplotlib.font_manager import FontProperties, findfont
 
     font = FontProperties()
@@ -68,22 +68,23 @@ def _usual() -> Font:
 
 
 def _installed() -> list[Font]:
-    """Upright fonts of regular weight, those included that came after matplotlib made its list."""
+    """List upright fonts of regular weight, including those installed after matplotlib cached its
+    list."""
     from matplotlib.font_manager import findSystemFonts, fontManager
 
     for path in set(findSystemFonts()) - {font.fname for font in fontManager.ttflist}:
-        with suppress(OSError, RuntimeError):  # not a font it can use
+        with suppress(OSError, RuntimeError):  # not a usable font
             fontManager.addfont(path)
     return [
         Font(font.name, font.fname)
         for font in fontManager.ttflist
         if font.style == "normal" and font.weight == 400 and "Last Resort" not in font.name
-    ]  # Last Resort has a box for every character
+    ]  # Last Resort draws a box for every character
 
 
 @lru_cache(maxsize=1024)
 def _characters(path: str) -> frozenset[int]:
-    """Those a font has outlines for; none of a font that can't be read."""
+    """Return the code points a font has outlines for; none if it can't be read."""
     from matplotlib.font_manager import get_font
 
     try:

@@ -1,4 +1,4 @@
-"""How programs start and end: standard streams, file names, exit status."""
+"""Start and end a program: standard streams, encoding of file names, exit status."""
 
 import errno
 import io
@@ -14,18 +14,18 @@ from utils.interruption import SIGPIPE, Interrupted
 from utils.limits import allow_more_open_files
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-UTF8_MODE = "PYTHONUTF8"  # environment variable: "1" for UTF-8 whatever the locale
+UTF8_MODE = "PYTHONUTF8"  # environment variable: "1" means UTF-8 in any locale
 
 
 class OutputLost(KeyboardInterrupt):
-    """Standard output can't be written any more."""
+    """Standard output can no longer be written."""
 
     exit_status = 128 + SIGPIPE
 
 
 class GuardedFile(io.FileIO):
-    """Standard output or error. The first write that fails is kept as `lost` and calls `on_lost`;
-    what is written after it goes nowhere."""
+    """Standard output or error. The first error is kept as `lost` and calls `on_lost`; everything
+    written after it is discarded."""
 
     def __init__(self, number: int, on_lost: Callable[[], None]) -> None:
         super().__init__(number, "w", closefd=False)
@@ -43,10 +43,12 @@ class GuardedFile(io.FileIO):
 
 
 def run_program(main: Callable[[], int]) -> int:
-    """Run `main` and return the exit status: 2 after a UserError, whose lines go to standard error,
-    130 after Ctrl-C, 128 and its signal's number after an Interrupted, and 141 where the reader of
-    standard output has gone, as for any program that a shell finds ended by SIGPIPE. To `main` that
-    is an OutputLost, see losing_output."""
+    """Run `main` and return the exit status.
+
+    2 after a UserError, whose lines go to standard error; 128 + signal number after an Interrupted
+    (130 for Ctrl-C); 141 if the reader of standard output has gone, as for a program ended by
+    SIGPIPE. In that case `main` sees an OutputLost, see losing_output.
+    """
     _decode_file_names_as_utf8()
     allow_more_open_files()
     _open_closed_streams()
@@ -60,8 +62,9 @@ def run_program(main: Callable[[], int]) -> int:
         sys.stdout.flush()
     finally:
         if out is not None:
-            out.on_lost = _ignore  # Python flushes once more when it ends
-    if out.lost is None or status == 128 + signal.SIGHUP:  # with its terminal the output goes, too
+            out.on_lost = _ignore  # Python flushes again at exit
+    # A closed terminal takes the output with it.
+    if out.lost is None or status == 128 + signal.SIGHUP:
         return status
     if out.lost.errno == errno.EPIPE:
         return OutputLost.exit_status
@@ -71,11 +74,10 @@ def run_program(main: Callable[[], int]) -> int:
 
 @contextmanager
 def losing_output(on_lost: Callable[[], None]) -> Iterator[None]:
-    """Inside, `on_lost` is called when standard output can't be written any more, in place of
-    raising OutputLost."""
+    """Inside the block, call `on_lost` instead of raising OutputLost."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if not isinstance(raw, GuardedFile):
-        yield  # not a program of ours
+        yield  # not started by run_program
         return
     before, raw.on_lost = raw.on_lost, on_lost
     try:
@@ -112,16 +114,18 @@ def _print_error(text: str) -> None:
 
 
 def _decode_file_names_as_utf8() -> None:
-    """Start again in UTF-8 mode where file names would be ASCII: a locale of C, with Python's own
-    remedy for it (PEP 540) turned off. Labels name folders, and are of any script."""
+    """Restart in UTF-8 mode if file names would be ASCII: in the C locale with PEP 540 turned off.
+
+    Labels are folder names, and may be in any script.
+    """
     if sys.getfilesystemencoding() == "ascii" and os.environ.get(UTF8_MODE) != "1":
         os.environ[UTF8_MODE] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _open_closed_streams() -> None:
-    """Send to /dev/null what a program started without standard streams prints; a file that it
-    opens later must not take their numbers."""
+    """Redirect missing standard streams to /dev/null, so that no file opened later gets their
+    descriptors."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
@@ -132,11 +136,11 @@ def _open_closed_streams() -> None:
 
 
 def _guard(name: str, on_lost: Callable[[], None]) -> GuardedFile | None:
-    """Put a GuardedFile under sys.stdout or sys.stderr, which also prints what its encoding lacks
-    and names that are no text, escaped."""
+    """Put a GuardedFile under sys.stdout or sys.stderr; characters that the encoding lacks are
+    printed escaped."""
     stream = getattr(sys, name)
     if not isinstance(stream, io.TextIOWrapper):
-        return None  # replaced by whoever runs this program
+        return None  # replaced by the caller
     stream.flush()
     raw = GuardedFile(stream.fileno(), on_lost)
     guarded = io.TextIOWrapper(

@@ -1,4 +1,4 @@
-"""How far a phase is: a bar on a terminal, elsewhere a line in the log now and then."""
+"""Progress of a phase: a bar on a terminal, otherwise a line in the log now and then."""
 
 import logging
 import threading
@@ -8,14 +8,14 @@ from contextlib import ExitStack
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-REDRAWN = 1.0  # seconds after which a bar's clock goes on, however long a batch takes
-LOGGED = 60.0  # seconds between lines where there is no terminal
+REDRAW_INTERVAL = 1.0  # seconds; keeps a bar's clock running during a long batch
+LOG_INTERVAL = 60.0  # seconds between lines without a terminal
 
 log = logging.getLogger("progress")
 
 
 class Bar:
-    """Counts what is done of `total` clips or videos; use it in a `with` block."""
+    """Counts up to `total` clips or videos; use it in a `with` block."""
 
     def __init__(
         self, title: str, total: int, unit: str, *, initial: int = 0, is_silent: bool = False
@@ -36,7 +36,7 @@ class Bar:
                 initial=self._initial,
                 leave=False,
                 disable=True if self._is_silent else None,
-                nrows=20,  # shown also on a terminal that does not tell its size
+                nrows=20,  # so that it shows on a terminal of unknown size
             )
         )
         if not self._tqdm.disable:
@@ -59,12 +59,12 @@ class Bar:
         self._done += n
         self._tqdm.update(n)
         now = time.monotonic()
-        if self._tqdm.disable and not self._is_silent and now - self._logged >= LOGGED:
+        if self._tqdm.disable and not self._is_silent and now - self._logged >= LOG_INTERVAL:
             self._logged = now
             log.info("%s", str(self))  # now, whenever it is formatted
 
     def _redraw(self) -> None:
-        while not self._ended.wait(REDRAWN):
+        while not self._ended.wait(REDRAW_INTERVAL):
             self._tqdm.refresh()
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Bar:
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: 75 -> 1 min 15 s."""
+    """Format with at most two units: 75 -> 1 min 15 s."""
     for size, unit, smaller, small in ((3600, "h", 60, "min"), (60, "min", 1, "s")):
         if seconds >= size:
             rest = int(seconds % size // smaller)

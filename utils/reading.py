@@ -1,5 +1,5 @@
-"""Files from users and other programs, read with care: regular files alone (a named pipe would
-wait for ever), strict JSON, and values of the types that they must have."""
+"""Read files of users and other programs with care: only regular files (a named pipe would block
+forever), strict JSON, values of the expected types."""
 
 import json
 import os
@@ -13,10 +13,10 @@ import msgspec
 
 from errors import UserError
 
-BINARY = getattr(os, "O_BINARY", 0)  # without it Windows changes line ends
+BINARY = getattr(os, "O_BINARY", 0)  # without it, Windows translates line ends
 # O_NONBLOCK: opening a named pipe must not wait for a writer.
 OPEN_FLAGS = os.O_RDONLY | BINARY | getattr(os, "O_NONBLOCK", 0)
-LARGEST = 1e300  # beyond it sums overflow
+LARGEST = 1e300  # larger numbers would overflow in sums
 Finite = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 LONGEST_NAME = 4096  # characters of a label or an id
 DRIVE_OR_ROOT = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """The content of a regular file. Raises UserError that calls the file `what`."""
+    """Read a regular file. Raises UserError, which calls the file `what`."""
     try:
         with os.fdopen(os.open(path, OPEN_FLAGS), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -45,12 +45,12 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 
 def read_text(path: Path, what: str, *, errors: str = "strict") -> str:
-    """The same as text in UTF-8, with or without a byte order mark."""
+    """Read a UTF-8 file, with or without a byte order mark. Raises UserError like read_bytes."""
     return decode_text(read_bytes(path, what), path, what, errors=errors)
 
 
 def decode_text(raw: bytes, path: Path, what: str, *, errors: str = "strict") -> str:
-    """The text of a file's bytes, as read_text."""
+    """Decode the bytes of a file, like read_text."""
     try:
         return raw.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
@@ -62,25 +62,25 @@ def _at_byte(error: UnicodeDecodeError) -> str:
 
 
 def shown(value: object) -> str:
-    """A value for a message: on one line, and short where it is long."""
+    """Format a value for a message: on one line, and shortened."""
     return SHORT.repr(value)
 
 
 def shown_name(name: str) -> str:
-    """A name for a message: as it is where that is one short line."""
+    """Format a name for a message: unchanged if it is one short line."""
     return name if name.isprintable() and len(name) <= SHORT.maxstring else shown(name)
 
 
 def read_json(path: Path, what: str) -> Any:
-    """The content of a strict JSON file: no NaN or Infinity, no key twice in one object.
+    """Read a strict JSON file: no NaN or Infinity, no duplicate keys.
 
-    Raises UserError that calls the file `what`.
+    Raises UserError, which calls the file `what`.
     """
     return parse_json(read_text(path, what), path, what)
 
 
 def parse_json(text: str, path: Path, what: str) -> Any:
-    """The value of a JSON text, as read_json; `path` is where it stands."""
+    """Parse JSON like read_json; `path` is for messages."""
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
@@ -99,7 +99,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"{twice!r} stands twice in one object")
+        raise ValueError(f"{twice!r} occurs twice in one object")
     return content
 
 
@@ -108,16 +108,16 @@ def _refuse_constant(name: str) -> Any:
 
 
 def typed(content: Any, kind: type[T], place: str) -> T:
-    """`content` as a `kind` that msgspec knows: a Struct, a TypedDict, tuple[int, int] …
+    """Convert `content` to a type that msgspec supports: a Struct, a TypedDict, tuple[int, int] …
 
-    Raises UserError that begins with `place` and names where in the content the fault is.
+    Raises UserError, which begins with `place` and says where in the content the fault is.
     """
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise UserError(f"{place}: {_fault(str(error))}") from None
     except UnicodeEncodeError:
-        raise UserError(f"{place}: a key holds a surrogate that is no character") from None
+        raise UserError(f"{place}: a key contains a lone surrogate") from None
 
 
 def _fault(message: str) -> str:
@@ -129,19 +129,19 @@ def _fault(message: str) -> str:
 
 
 def bad_name(name: str, *, is_path: bool = False) -> str | None:
-    """What is wrong with a label or an id, whose frames lie under that name; None if nothing.
+    """Explain why a label or id can't be the name of a folder of frames; None if it can.
 
-    One that `is_path` may lead out of the folder of all frames.
+    With `is_path`, it may lead out of FRAMES_DIR.
     """
     if len(name) > LONGEST_NAME:
         return f"is longer than {LONGEST_NAME} characters"
     if "\0" in name:
-        return "holds a NUL character"
+        return "contains a NUL character"
     if not name.isascii():
         try:
             os.fsencode(name)
         except UnicodeEncodeError:
-            return "holds a surrogate that is no character"
+            return "contains a lone surrogate"
     if is_path:
         return None
     if DRIVE_OR_ROOT.match(name) or (".." in name and ".." in re.split(r"[/\\]", name)):

@@ -1,4 +1,4 @@
-"""Work side by side in threads."""
+"""A thread pool that stops early."""
 
 import os
 from collections.abc import Iterator
@@ -8,8 +8,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def thread_pool(n_threads: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """A pool, by default with a thread for each core. Where the block is left early, by an error or
-    Ctrl-C, work that has not begun is given up; the pool's own `with` would do all of it first."""
+    """Yield a pool, by default with one thread per core.
+
+    If the block fails or is interrupted, work that has not begun is cancelled; the pool's own
+    `with` would finish it first.
+    """
     pool = ThreadPoolExecutor(n_threads or os.cpu_count() or 1)
     try:
         yield pool
