@@ -26,9 +26,8 @@ def comparisons() -> Iterator[Comparison]:
         folder = Path(name)
         _make(folder, n_videos)
         ours, plain = _in_fresh_process(_ours, folder), _in_fresh_process(_plain, folder)
-        yield from _compared(
-            n_videos, ours, plain
-        )  # before the folders are deleted, which may take minutes
+        # Reported before the folders are deleted, which may take minutes.
+        yield from _compared(n_videos, ours, plain)
 
 
 def _compared(
