@@ -92,7 +92,7 @@ def explain_lost_process() -> Iterator[None]:
 def find_launcher(environ: Mapping[str, str]) -> tuple[str, World] | None:
     """The launcher that the environment shows and our place in it, or None.
 
-    Raises UserError where its variables are no numbers.
+    Raises UserError if its variables are not numbers.
     """
     for name, variables in LAUNCHERS.items():
         *needed, n_local = variables
@@ -103,13 +103,15 @@ def find_launcher(environ: Mapping[str, str]) -> tuple[str, World] | None:
                 node = int(environ.get("SLURM_NODEID", 0)) if len(counts) > 1 else 0
                 return name, World(rank, size, local, counts[node])
             except ValueError:
-                told = ", ".join(f"{v}={environ[v]}" for v in variables if v in environ)
-                raise UserError(f"--distributed: {told}: not the numbers of {name}") from None
+                shown = ", ".join(f"{v}={environ[v]}" for v in variables if v in environ)
+                raise UserError(
+                    f"--distributed: {shown}: not the numbers that {name} sets"
+                ) from None
     return None
 
 
 def _counts(text: str) -> list[int]:
-    """SLURM's '2(x3),1', processes node by node -> [2, 2, 2, 1]; the others' '2' -> [2]."""
+    """Parse SLURM's processes per node, '2(x3),1' -> [2, 2, 2, 1]; other launchers' '2' -> [2]."""
     counts = []
     for part in text.split(","):
         count, _, times = part.partition("(x")
@@ -118,7 +120,7 @@ def _counts(text: str) -> list[int]:
 
 
 def is_launched_by_torchrun(environ: Mapping[str, str]) -> bool:
-    """torchrun asks for many processes by itself; a SLURM job may run this in one of them."""
+    """Return whether torchrun started several processes; it needs no --distributed."""
     return "TORCHELASTIC_RUN_ID" in environ and int(environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -196,7 +198,7 @@ class ProcessExit:
 
 
 def _rendezvous(dist_url: str, environ: Mapping[str, str]) -> str:
-    """--dist_url; under SLURM on several nodes, its default's host becomes the first node."""
+    """Return --dist_url, its default host replaced by the first node under SLURM on several."""
     host = environ.get("SLURM_LAUNCH_NODE_IPADDR")
     several = int(environ.get("SLURM_NNODES", "1")) > 1
     if several and host and "//127.0.0.1:" in dist_url:
@@ -207,10 +209,10 @@ def _rendezvous(dist_url: str, environ: Mapping[str, str]) -> str:
 def launch(
     argv: Sequence[str], n_processes: int, *, node: World = SINGLE_PROCESS, dist_url: str = ""
 ) -> int:
-    """Run main.py in `n_processes` on this machine, one per GPU, by torchrun; its exit status.
+    """Run main.py in `n_processes` on this machine by torchrun; return its exit status.
 
-    One that fails ends the others. `node` is the place of this machine among several that each
-    started one process, which meet at `dist_url`.
+    A process that fails ends the others. `node` is this machine's place among several that a
+    launcher started one process on each; their processes join at `dist_url`.
     """
     import tempfile
     from pathlib import Path
@@ -221,16 +223,16 @@ def launch(
 
     script = str(Path(__file__).parent.parent / "main.py")
     meeting = _torchrun_flags(node, dist_url)
-    if is_under_nohup():  # which torchrun would undo
+    if is_under_nohup():  # torchrun would handle SIGHUP again
         os.environ.setdefault("PET_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
     command = ["--nproc_per_node", str(n_processes), script, *argv, "--distributed"]
     try:
-        with tempfile.TemporaryDirectory() as logs:  # torchrun's own stays
+        with tempfile.TemporaryDirectory() as logs:  # torchrun leaves its own
             torchrun([*meeting, "--log_dir", logs, *command])
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
         return int(first.exitcode) if 0 < first.exitcode < 128 else 1
-    except SignalException as signalled:  # the processes have had it, too
+    except SignalException as signalled:  # which the processes got, too
         return 128 + int(signalled.sigval)
     return 0
 
@@ -240,6 +242,6 @@ def _torchrun_flags(node: World, dist_url: str) -> list[str]:
         return ["--standalone"]
     place = urlsplit(_rendezvous(dist_url, os.environ))
     if place.scheme != "tcp" or place.hostname is None or place.port is None:
-        raise UserError(f"--dist_url {dist_url}: several nodes meet at tcp://HOST:PORT")
+        raise UserError(f"--dist_url {dist_url}: several nodes need tcp://HOST:PORT")
     flags = ["--nnodes", str(node.size), "--node_rank", str(node.rank)]
     return [*flags, "--master_addr", place.hostname, "--master_port", str(place.port)]
