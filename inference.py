@@ -48,10 +48,10 @@ def over_windows(
     bar = Bar(task, loader.batches.n_windows, "clip", is_silent=is_silent)
 
     def computed() -> Iterator[tuple[Windows, Tensor]]:
-        batches = copied(loader, device.device)
+        batches = copied(loader, device.torch_device)
         if loader.batches.may_mix:
-            batches = in_batches_of(WINDOWS[device.device.type], batches)
-        for batch in paced(batches, device.device):
+            batches = in_batches_of(WINDOWS[device.torch_device.type], batches)
+        for batch in paced(batches, device.torch_device):
             if not len(batch.labels):
                 continue
             rows = compute(batch.clips)  # (B, C, T, H, W) -> (B, K)
@@ -61,7 +61,7 @@ def over_windows(
                 after_batch()
 
     with bar:
-        for (videos, segments), rows in fetched(computed(), device.device):
+        for (videos, segments), rows in fetched(computed(), device.torch_device):
             for video, segment, row in zip(videos, segments, rows.numpy(), strict=True):
                 check_finite(row, loader.video_id(video))
                 yield WindowValues(video, segment, row)

@@ -74,8 +74,10 @@ def _check_outputs(options: Options) -> None:
 
 
 def _processes_to_start(options: Options) -> "tuple[int, World]":
-    """Return how many processes to start here, 1 meaning this one, and this machine's place among
-    several: one process per visible GPU, unless a launcher has started them already."""
+    """Return how many processes to start, and this machine's place among several.
+
+    One per visible GPU, unless a launcher has started them already; up to 1, this one is enough.
+    """
     from engine.distributed import SINGLE_PROCESS, find_launcher, is_launched_by_torchrun
 
     if options.no_cuda or options.cache_features or is_launched_by_torchrun(os.environ):
@@ -124,14 +126,14 @@ def _memory_errors_explained() -> Iterator[None]:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
         raise UserError(
-            "out of memory: a smaller model, --batch_size, --sample_size or --sample_duration "
-            "needs less"
+            "out of memory: reduce --batch_size, --sample_size or --sample_duration, or choose a "
+            "smaller model"
         ) from None
 
 
 if __name__ == "__main__":
     from engine.distributed import ProcessExit
 
-    process_exit = ProcessExit()
+    process_exit = ProcessExit()  # before anything else registers an exit hook
     process_exit.status = run_program(main)
     sys.exit(process_exit.status)

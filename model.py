@@ -84,7 +84,7 @@ def dry_run(model: nn.Module, shape: tuple[int, ...]) -> None:
         torch.func.functional_call(model, shapes, torch.empty(shape, device="meta"))
 
 
-def build_device(options: Options, *, number: int = 0) -> Device:
+def build_device(options: Options, *, gpu_index: int = 0) -> Device:
     """Choose the device (GPU `number` if there is one), precision and normalisation. Raises
     UserError for a precision that the device does not support."""
     normalization = Normalization.of(
@@ -98,7 +98,7 @@ def build_device(options: Options, *, number: int = 0) -> Device:
         no_cuda=options.no_cuda,
         precision=options.precision,
         normalization=normalization,
-        number=number,
+        gpu_index=gpu_index,
     )
 
 
@@ -255,7 +255,7 @@ def wrap_for_distributed(
         return model
     if sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    ids = None if device.device.type == "cpu" else [device.device.index]
+    ids = None if device.torch_device.type == "cpu" else [device.torch_device.index]
     return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
 

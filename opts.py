@@ -34,14 +34,14 @@ class Role(enum.Flag):
     ROOTED = enum.auto()  # a path joined with --root_path
     DATA_PATH = enum.auto()  # saved as an absolute path beside results, so that a report finds it
     ARCHITECTURE = enum.auto()  # an argument of the model families that list it
-    STEM = enum.auto()  # architecture that tensor shapes do not show: must equal the checkpoint's
+    STEM = enum.auto()  # architecture that tensor shapes do not reveal: must equal the checkpoint's
     PREPROCESSING = enum.auto()  # adopted from any checkpoint unless given
     CLIP_SHAPE = enum.auto()  # adopted from a checkpoint that is resumed or used for inference
     CLASSIFIER = enum.auto()  # offered by the scripts that load a checkpoint
     WINDOWS = enum.auto()  # offered by the scripts that read the videos of an index
-    INFERENCE = enum.auto()  # not in the checkpoint: repeated in the suggested inference command
+    INFERENCE = enum.auto()  # not adopted from checkpoints: repeated in the suggested command
     PIXELS = enum.auto()  # decides which pixels inference sees
-    DECIDES_BATCHES = enum.auto()  # a run resumed inside an epoch must have the same value
+    FIXED_WITHIN_EPOCH = enum.auto()  # a run resumed inside an epoch must have the same value
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Flag:
     """The record of one flag of main.py."""
 
     group: str  # a key of GROUPS
-    default: Any  # its type is the flag's; None is a path that may be missing
+    default: Any  # its type is the flag's; None: an optional path
     allowed: Range | tuple[Any, ...] | None  # numbers in a range, one of several values, or any
     roles: Role
     help: str
@@ -80,7 +80,7 @@ class Flag:
 
     @property
     def value_type(self) -> Callable[[str], Any]:
-        """Convert one word of the command line."""
+        """What converts one word of the command line."""
         if self.is_path:
             return Path
         return type(self.default[0]) if isinstance(self.default, tuple) else type(self.default)
@@ -104,8 +104,7 @@ def flag(
 class Options:
     """The options of one run, checked and with resolved paths.
 
-    Scripts that load a checkpoint have options too; there the required paths keep their
-    placeholder Path().
+    Other scripts use them too, and leave the required paths at Path().
     """
 
     # fmt: off
@@ -128,12 +127,11 @@ class Options:
         ("activitynet", "kinetics", "ucf101", "hmdb51", "mit", "folder"), roles=Role.INFERENCE,
         help="dataset; only the index of activitynet has a format of its own")
     n_classes: int = flag("data", 400, COUNT, roles=Role.NONE,
-        help="outputs of the head; if omitted, one per label of the index instead of the "
-        "original's")
+        help="outputs of the head; if omitted, as many as the index has labels")
     n_pretrain_classes: int = flag("data", 0, COUNT_OR_NONE, roles=Role.NONE,
         help="classes of --pretrain_path; 0: as many as the file has")
     input_type: str = flag("data", "rgb", ("rgb", "flow"),
-        roles=Role.INFERENCE | Role.PIXELS | Role.DECIDES_BATCHES,
+        roles=Role.INFERENCE | Role.PIXELS | Role.FIXED_WITHIN_EPOCH,
         help="RGB frames or optical flow")
     file_type: str = flag("data", "jpg", ("jpg", "hdf5", "video"),
         roles=Role.WINDOWS | Role.INFERENCE | Role.PIXELS,
@@ -149,25 +147,25 @@ class Options:
         help="worker processes per node that load clips; 0: load in the main process")
 
     sample_size: int = flag("clips", 112, Range(1, 4096),
-        roles=Role.CLIP_SHAPE | Role.CLASSIFIER | Role.PIXELS | Role.DECIDES_BATCHES,
+        roles=Role.CLIP_SHAPE | Role.CLASSIFIER | Role.PIXELS | Role.FIXED_WITHIN_EPOCH,
         help="side of the square input in pixels")
     sample_duration: int = flag("clips", 16, Range(1, 4096),
-        roles=Role.CLIP_SHAPE | Role.CLASSIFIER | Role.PIXELS | Role.DECIDES_BATCHES,
+        roles=Role.CLIP_SHAPE | Role.CLASSIFIER | Role.PIXELS | Role.FIXED_WITHIN_EPOCH,
         help="frames per clip")
     sample_t_stride: int = flag("clips", 1, COUNT,
-        roles=Role.CLIP_SHAPE | Role.CLASSIFIER | Role.PIXELS | Role.DECIDES_BATCHES,
+        roles=Role.CLIP_SHAPE | Role.CLASSIFIER | Role.PIXELS | Role.FIXED_WITHIN_EPOCH,
         help="use every n-th frame only")
     train_crop: str = flag("clips", "random", ("random", "corner", "center"),
-        roles=Role.DECIDES_BATCHES, help="spatial crop in training")
-    train_crop_min_scale: float = flag("clips", 0.25, FRACTION, roles=Role.DECIDES_BATCHES,
+        roles=Role.FIXED_WITHIN_EPOCH, help="spatial crop in training")
+    train_crop_min_scale: float = flag("clips", 0.25, FRACTION, roles=Role.FIXED_WITHIN_EPOCH,
         help="smallest area of a random crop, as a fraction of the frame")
-    train_crop_min_ratio: float = flag("clips", 0.75, FRACTION, roles=Role.DECIDES_BATCHES,
+    train_crop_min_ratio: float = flag("clips", 0.75, FRACTION, roles=Role.FIXED_WITHIN_EPOCH,
         help="smallest aspect ratio of a random crop; the largest is its inverse")
-    no_hflip: bool = flag("clips", False, roles=Role.DECIDES_BATCHES,
+    no_hflip: bool = flag("clips", False, roles=Role.FIXED_WITHIN_EPOCH,
         help="no random horizontal flip")
-    colorjitter: bool = flag("clips", False, roles=Role.DECIDES_BATCHES,
+    colorjitter: bool = flag("clips", False, roles=Role.FIXED_WITHIN_EPOCH,
         help="jitter brightness, contrast, saturation and hue")
-    train_t_crop: str = flag("clips", "random", ("random", "center"), roles=Role.DECIDES_BATCHES,
+    train_t_crop: str = flag("clips", "random", ("random", "center"), roles=Role.FIXED_WITHIN_EPOCH,
         help="temporal crop in training")
     n_val_samples: int = flag("clips", 3, COUNT, roles=Role.NONE,
         help="evenly spaced clips per validation video")
@@ -204,9 +202,9 @@ class Options:
     ft_begin_module: str = flag("training", "", roles=Role.NONE,
         help="first module to train, such as layer4 or fc; earlier ones are frozen; if omitted, "
         "all are trained")
-    batch_size: int = flag("training", 128, COUNT, roles=Role.INFERENCE | Role.DECIDES_BATCHES,
+    batch_size: int = flag("training", 128, COUNT, roles=Role.INFERENCE | Role.FIXED_WITHIN_EPOCH,
         help="clips per batch on each node, divided among its processes")
-    accumulate: int = flag("training", 1, COUNT, roles=Role.DECIDES_BATCHES,
+    accumulate: int = flag("training", 1, COUNT, roles=Role.FIXED_WITHIN_EPOCH,
         help="batches per optimiser step (gradient accumulation)")
     n_epochs: int = flag("training", 200, COUNT, roles=Role.NONE,
         help="number of the last epoch; the first is 1")
@@ -225,7 +223,8 @@ class Options:
         state_name="weight_decay", help="weight decay")
     nesterov: bool = flag("training", False, roles=Role.NONE, state_name="nesterov",
         help="Nesterov momentum; sets --dampening to 0")
-    class_weights: str = flag("training", "none", ("none", "balanced"), roles=Role.DECIDES_BATCHES,
+    class_weights: str = flag("training", "none", ("none", "balanced"),
+        roles=Role.FIXED_WITHIN_EPOCH,
         help="balanced: weight the loss by inverse class frequency")
     lr_scheduler: str = flag("training", "multistep", ("multistep", "plateau"), roles=Role.NONE,
         help="learning rate schedule")
@@ -237,10 +236,10 @@ class Options:
     plateau_patience: int = flag("training", 10, COUNT_OR_NONE, roles=Role.NONE,
         state_name="patience",
         help="epochs without improvement before the learning rate is divided by 10")
-    freeze_bn: bool = flag("training", False, roles=Role.DECIDES_BATCHES,
+    freeze_bn: bool = flag("training", False, roles=Role.FIXED_WITHIN_EPOCH,
         help="freeze the batch norm statistics of the layers before --ft_begin_module, or of all "
         "layers without it")
-    cache_features: int = flag("training", 0, COUNT_OR_NONE, roles=Role.DECIDES_BATCHES,
+    cache_features: int = flag("training", 0, COUNT_OR_NONE, roles=Role.FIXED_WITHIN_EPOCH,
         help="pass n views of each clip through the frozen trunk once, and train the head on "
         "their features; 0: off")
     keep_head: bool = flag("training", False, roles=Role.NONE,
@@ -249,7 +248,7 @@ class Options:
         help="write last.pth every n minutes, also inside epochs; 0: never")
     keep_checkpoints: int = flag("training", 0, COUNT_OR_NONE, roles=Role.NONE,
         help="keep the newest n of save_{epoch}.pth; 0: all")
-    manual_seed: int = flag("training", 1, Range(0, 2**63 - 1), roles=Role.DECIDES_BATCHES,
+    manual_seed: int = flag("training", 1, Range(0, 2**63 - 1), roles=Role.FIXED_WITHIN_EPOCH,
         help="random seed")
 
     no_train: bool = flag("phases", False, roles=Role.NONE,

@@ -67,7 +67,7 @@ def evaluate(
     bar = Bar(title, loader.n_videos, "video", is_silent=not world.is_first)
 
     def scored() -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
-        for batch in prefetch(loader, device.device):
+        for batch in prefetch(loader, device.torch_device):
             if before_batch is not None:
                 before_batch()
             if len(batch.labels):
@@ -79,7 +79,7 @@ def evaluate(
             bar.update(batch.n_videos)
 
     with bar:
-        for (labels, videos), columns in fetched(scored(), device.device):
+        for (labels, videos), columns in fetched(scored(), device.torch_device):
             for video, row in zip(videos.tolist(), columns.numpy(), strict=True):
                 check_finite(row, f"{title}: {loader.video_id(video)}")
             losses, scores = columns[:, 0].numpy(), columns[:, 1:].numpy()

@@ -62,7 +62,10 @@ def of_model(
     """Compare training steps of one model, the whole of it and only its head, and inference."""
     name = f"{FAMILIES[family]}-{depth}, batch {batch_size}"
     clips = torch.randint(0, 256, (batch_size, 3, 16, side, side), dtype=torch.uint8)
-    clips, labels = clips.to(device.device), torch.arange(batch_size, device=device.device)
+    clips, labels = (
+        clips.to(device.torch_device),
+        torch.arange(batch_size, device=device.torch_device),
+    )
     limit = _limit(family, depth, clips, device)
     for begin, part in (("", "all of it"), ("fc", "head only")):
         theirs = _plain_steps(family, depth, begin, clips, labels)
@@ -77,7 +80,7 @@ def of_model(
 
 
 def _limit(family: str, depth: int, clips: Tensor, device: Device) -> float:
-    model = build(family, depth, n_classes=CLASSES).eval().to(device.device)
+    model = build(family, depth, n_classes=CLASSES).eval().to(device.torch_device)
     return clips_per_second(model, clips[0].float(), device.inference_dtype)
 
 
@@ -121,7 +124,7 @@ def _our_steps(
     batch = ClipBatch(clips, labels, labels, [], [])
 
     def work() -> float:
-        sums = [trainer.step(batch, n_clips=len(clips)) for _ in range(STEPS)]
+        sums = [trainer.run_batch(batch, n_clips=len(clips)) for _ in range(STEPS)]
         sums[-1].loss.item()  # synchronises
         return STEPS * len(clips)
 
@@ -131,7 +134,7 @@ def _our_steps(
 def _scoring(
     family: str, depth: int, clips: Tensor, device: Device, name: str, limit: float
 ) -> Comparison:
-    model = build(family, depth, n_classes=CLASSES).eval().to(device.device)
+    model = build(family, depth, n_classes=CLASSES).eval().to(device.torch_device)
     score = make_scorer(model, device)
 
     def ours() -> float:
@@ -150,7 +153,7 @@ def _scoring(
 
 def _busy(name: str, device: Device, ours: Work, theirs: Work) -> Iterator[Comparison]:
     """Compare the GPU utilisation that nvidia-smi reports; yield nothing on a CPU."""
-    if device.device.type == "cuda":
+    if device.torch_device.type == "cuda":
         a, b = _utilisation(ours), _utilisation(theirs)
         yield Comparison(name, "%", a, b, a / max(b, 1.0))
 

@@ -84,7 +84,7 @@ def _our_step(
     batch = ClipBatch(clips, labels, torch.arange(len(clips)), [], [])
 
     def work() -> float:
-        trainer.step(batch, n_clips=len(clips))
+        trainer.run_batch(batch, n_clips=len(clips))
         return len(clips)
 
     return work

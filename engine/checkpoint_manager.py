@@ -47,7 +47,9 @@ class CheckpointManager:
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
 
-    def at_end_of_epoch(self, state: State, epoch: int, *, is_last: bool, is_best: bool) -> None:
+    def save_at_end_of_epoch(
+        self, state: State, epoch: int, *, is_last: bool, is_best: bool
+    ) -> None:
         """Save what is due; end the run after a signal. Raises UserError and Interrupted."""
         content = state() | self.metadata | {"epoch": epoch}
         if is_last or epoch % self.every == 0:
@@ -79,13 +81,13 @@ class CheckpointManager:
         if not is_written:
             save_checkpoint(self.folder / BEST, read_content(resumed.path))
 
-    def inside_epoch(self, state: State, position: Mapping[str, Any]) -> None:
+    def save_inside_epoch(self, state: State, position: Mapping[str, Any]) -> None:
         """Save last.pth between two batches if it is due; end the run after a signal.
 
         `position` has plain values, among them the unfinished "epoch" and its finished "batches".
         Raises Interrupted, and UserError if the disk is full.
         """
-        if self.world.size == 1 and not self.wants_pause():
+        if self.world.size == 1 and not self.is_save_due():
             return
         asked = self._asked()
         # For programs that do not know positions: the last epoch that is complete.
@@ -96,7 +98,7 @@ class CheckpointManager:
             where = f"in epoch {position['epoch']}, batch {position['batches']}"
             raise self._interrupted(asked, where)
 
-    def wants_pause(self) -> bool:
+    def is_save_due(self) -> bool:
         """Return whether this process has a reason to pause; then all must call inside_epoch."""
         return self.interruption.asked is not None or self._is_due()
 

@@ -1,4 +1,4 @@
-"""The device, the precision computed with, and the model input made from uint8 clips."""
+"""The device, its precision, and the normalisation of uint8 clips to model input."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Normalization:
 class Device:
     """Where and in which precision a model runs."""
 
-    device: torch.device
+    torch_device: torch.device
     precision: str  # fp32, bf16 or fp16
     normalization: Normalization
 
@@ -55,22 +55,25 @@ class Device:
     def memory_format(self) -> torch.memory_format:
         """Channels last: convolutions run 1.3 to 3 times as fast on a CPU, and tensor cores want it
         for bf16 and fp16. GPUs compute fp32 contiguously, as the original does."""
-        if self.device.type == "cuda" and self.precision == "fp32":
+        if self.torch_device.type == "cuda" and self.precision == "fp32":
             return torch.contiguous_format
         return torch.channels_last_3d
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the memory format that suits it, and on a CPU switch it to
         models.cpu_kernels. Changes the model and returns it."""
-        model.to(self.device).to(memory_format=self.memory_format)
-        return cpu_kernels.apply(model) if self.device.type == "cpu" else model
+        model.to(self.torch_device).to(memory_format=self.memory_format)
+        return cpu_kernels.apply(model) if self.torch_device.type == "cpu" else model
 
     def model_input(self, clips: Tensor) -> Tensor:
         """Normalise uint8 clips (B, C, T, H, W) from any device to float32 on this one."""
         norm = self.normalization
-        pixels = clips.to(self.device, non_blocking=True)
+        pixels = clips.to(self.torch_device, non_blocking=True)
         pixels = pixels.to(torch.float32, memory_format=self.memory_format)
-        mean, std = _per_channel(norm.mean, self.device), _per_channel(norm.std, self.device)
+        mean, std = (
+            _per_channel(norm.mean, self.torch_device),
+            _per_channel(norm.std, self.torch_device),
+        )
         return pixels.mul_(norm.value_scale / 255).sub_(mean).div_(std)
 
     @property
@@ -82,45 +85,45 @@ class Device:
         """Return the context in which forward passes run."""
         if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, AUTOCAST_DTYPES[self.precision])
+        return torch.autocast(self.torch_device.type, AUTOCAST_DTYPES[self.precision])
 
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Return the loss scaling that fp16 needs; other precisions get one that does nothing."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        return torch.amp.GradScaler(self.torch_device.type, enabled=self.precision == "fp16")
 
     def __str__(self) -> str:
-        if self.device.type == "cuda":
-            return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
+        if self.torch_device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.torch_device)}, {self.precision}"
         return f"CPU with {torch.get_num_threads()} threads, {self.precision}"
 
 
 @lru_cache
 def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Cached per device: each transfer would wait for all pending work of a GPU."""
+    """Return (C, 1, 1, 1) values on a device; cached, since transfers wait for the GPU."""
     return torch.tensor(values, device=device).view(-1, 1, 1, 1)
 
 
 def choose_device(
-    *, no_cuda: bool, precision: str, normalization: Normalization, number: int = 0
+    *, no_cuda: bool, precision: str, normalization: Normalization, gpu_index: int = 0
 ) -> Device:
-    """Pick CUDA if there is any, GPU `number` of it, and resolve --precision auto.
+    """Pick CUDA if there is any, GPU `gpu_index`, and resolve --precision auto.
 
     Raises UserError if the device cannot compute the requested precision.
     """
     use_cuda = not no_cuda and torch.cuda.is_available()
-    device = torch.device("cuda", number) if use_cuda else torch.device("cpu")
+    device = torch.device("cuda", gpu_index) if use_cuda else torch.device("cpu")
     native_bf16 = _cuda_has_bf16() if use_cuda else cpu_has_bf16()
     if precision == "auto":
         precision = "bf16" if native_bf16 else "fp32"
     if precision == "bf16" and use_cuda and not native_bf16:
-        name = torch.cuda.get_device_name()
+        name = torch.cuda.get_device_name(device)
         raise UserError(f"--precision bf16: {name} does not support it; choose fp16 or fp32")
     return Device(device, precision, normalization)
 
 
 def tune_process(device: Device) -> None:
-    """Set up this process's allocator for a CPU. Programs call this; libraries must not."""
-    if device.device.type == "cpu":
+    """On a CPU, keep freed memory in this process. For programs only, as it is process-wide."""
+    if device.torch_device.type == "cpu":
         keep_freed_memory()
 
 
@@ -135,7 +138,7 @@ def _cuda_has_bf16() -> bool:
 def cpu_has_bf16() -> bool:
     """Return whether convolutions on this CPU multiply bf16 natively (AVX-512 BF16, AMX, ARM bf16).
 
-    False where torch cannot say: emulated bf16 is slower than fp32.
+    False if torch cannot say, because emulated bf16 is slower than fp32.
     """
     if not hasattr(torch.cpu, "get_capabilities") or not onednn_has_bf16():
         return False

@@ -68,7 +68,7 @@ class BatchMetrics(NamedTuple):
 class PendingMetrics:
     """The sums of recent batches, left on the device and fetched many at a time.
 
-    `after_batch` gets the metrics of every batch that had clips, in order. `video_ids` names the
+    `on_metrics` gets the metrics of every batch that had clips, in order. `video_ids` names the
     videos of a batch whose loss is not finite.
     """
 
@@ -78,10 +78,10 @@ class PendingMetrics:
         *,
         limit: int,
         video_ids: Callable[[Tensor], list[str]],
-        after_batch: Callable[[BatchMetrics], None] | None = None,
+        on_metrics: Callable[[BatchMetrics], None] | None = None,
     ) -> None:
         self.world, self.limit = world, limit
-        self.video_ids, self.after_batch = video_ids, after_batch
+        self.video_ids, self.on_metrics = video_ids, on_metrics
         self._pending: list[tuple[BatchSums | None, Tensor, int]] = []
 
     @property
@@ -106,8 +106,8 @@ class PendingMetrics:
             if not math.isfinite(loss):
                 raise UserError(self._divergence(loss, position, videos))
             position = position.after(loss, int(n_hits), n_clips)
-            if self.after_batch is not None and n_clips:
-                self.after_batch(BatchMetrics(position, loss / n_clips, n_hits / n_clips))
+            if self.on_metrics is not None and n_clips:
+                self.on_metrics(BatchMetrics(position, loss / n_clips, n_hits / n_clips))
         self._pending.clear()
         return position
 

@@ -68,7 +68,7 @@ def set_up(options: Options, world: World) -> Run:
     torch.manual_seed(options.manual_seed)
     # As the original; but whole frames differ in shape, and cuDNN would time each shape anew.
     torch.backends.cudnn.benchmark = options.inference_crop != "nocrop"
-    device = build_device(options, number=world.local_rank)
+    device = build_device(options, gpu_index=world.local_rank)
     tune_process(device)
     log.info("%s on %s", options.arch, device)
     model = device.place(_build_model(options, index, resumed, pretrained))

@@ -50,8 +50,8 @@ log = logging.getLogger("main")
 def run(options: Options, interruption: Interruption, world: World) -> None:
     """Read and check everything first, then run the phases. Raises UserError and Interrupted."""
     this_run = set_up(options, world)
-    trains = world.is_first and not options.no_train
-    with locked(options.result_path) if trains else nullcontext():
+    owns_folder = world.is_first and not options.no_train
+    with locked(options.result_path) if owns_folder else nullcontext():
         try:
             run_phases(this_run, interruption)
         finally:
@@ -83,34 +83,37 @@ def run_phases(run: Run, interruption: Interruption) -> None:
 
 def _train(
     run: Run,
-    clips: ClipLoader[ShuffledBatches],
-    val_clips: ClipLoader[OrderedBatches] | None,
+    train_loader: ClipLoader[ShuffledBatches],
+    val_loader: ClipLoader[OrderedBatches] | None,
     interruption: Interruption,
     after_batch: Callable[[], None] | None,
 ) -> Mapping[str, float] | None:
     """Train to the last epoch; return the best epoch and its accuracy, if there was validation."""
     options = run.options
-    _warn_before_training(run, clips, val_clips)
-    with _closing(clips, val_clips):
-        start = _checked_start(run, clips)
-        trainer = _build_trainer(run, clips)
-        checkpoints = _checkpoint_manager(run, interruption, digest_of(clips.dataset.records))
+    _warn_before_training(run, train_loader, val_loader)
+    with _closing(train_loader, val_loader):
+        start = _checked_start(run, train_loader)
+        trainer = _build_trainer(run, train_loader)
+        checkpoints = _checkpoint_manager(
+            run, interruption, digest_of(train_loader.dataset.records)
+        )
         if run.resumed is not None:
-            run.run_log.begin()  # which moves what the resumed run would overwrite
+            run.run_log.begin()  # moves aside what this run would overwrite
             checkpoints.repair(run.resumed)
-        train_loader: TrainLoader = clips
-        val_loader: ValLoader | None = val_clips
+        batches: TrainLoader = train_loader
+        val_batches: ValLoader | None = val_loader
         if options.cache_features and start.epoch <= options.n_epochs:
             with resume_hint("stopped before training; the same command starts again"):
-                train_loader, val_loader = _cache_features(run, clips, val_clips)
+                batches, val_batches = _cache_features(run, train_loader, val_loader)
         if options.tensorboard and start == Position(1):
-            _show_clips(run, clips)
+            _show_clips(run, train_loader)
+        # A first signal saves and ends in fit; this is for a second Ctrl-C.
         hint = "stopped at once; --resume_path auto continues from what was saved before"
         with resume_hint(hint), interruption.deferred():
             fit(
                 trainer,
-                train_loader,
-                val_loader,
+                batches,
+                val_batches,
                 start=start,
                 n_epochs=options.n_epochs,
                 run_log=run.run_log,
@@ -124,15 +127,15 @@ def _train(
     return best
 
 
-def _build_trainer(run: Run, clips: ClipLoader[ShuffledBatches]) -> Trainer:
-    """Build what trains the run's model, resumed if the run is."""
+def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Trainer:
+    """Build the trainer, with its saved state if the run is resumed."""
     options, model, device, world = run.options, run.model, run.device, run.world
-    counts = class_counts(clips.dataset.records, options.n_classes)
+    counts = class_counts(train_loader.dataset.records, options.n_classes)
     log.info("training videos: %s", describe_counts(counts, run.index.labels))
     class_weights = None
     if options.class_weights == "balanced":
         weights = balanced_weights(counts)
-        class_weights = torch.tensor(weights, dtype=torch.float32, device=device.device)
+        class_weights = torch.tensor(weights, dtype=torch.float32, device=device.torch_device)
     optim = build_optimization(options, model, device.grad_scaler(), run.resumed)
     if options.compile:
         model.compile()
@@ -158,7 +161,7 @@ def _build_trainer(run: Run, clips: ClipLoader[ShuffledBatches]) -> Trainer:
         best=None if run.resumed is None else run.resumed.best,
     )
     if not (options.cache_features or options.batchnorm_sync):
-        _check_single_clips(options, clips.batches, trainer)
+        _check_single_clips(options, train_loader.batches, trainer)
     return trainer
 
 
@@ -166,11 +169,11 @@ def _check_single_clips(options: Options, batches: ShuffledBatches, trainer: Tra
     """Raise UserError if training would come to a batch too small for batch norm."""
     if not batches.has_single_clip:
         return
-    trainer.begin_epoch()
+    trainer.begin_epoch()  # for its training mode
     assert trainer.padding_clips is not None
     if takes_single_clips(trainer.model, trainer.padding_clips.shape[1:]):
         return
-    per_process = f" for one of {batches.size} processes" if batches.size > 1 else ""
+    per_process = f" for at least one of {batches.size} processes" if batches.size > 1 else ""
     raise UserError(
         f"--batch_size {options.batch_size}: of {batches.n_videos} training videos it makes a "
         f"batch of one clip{per_process}, which at --sample_size {options.sample_size} and "
@@ -179,8 +182,11 @@ def _check_single_clips(options: Options, batches: ShuffledBatches, trainer: Tra
     )
 
 
-def _checked_start(run: Run, clips: ClipLoader[ShuffledBatches]) -> Position:
-    """Return where training starts. Raise UserError if a resumed run differs inside an epoch."""
+def _checked_start(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Position:
+    """Return where training starts.
+
+    Raise UserError if a run that is resumed inside an epoch has other options.
+    """
     options, resumed, start = run.options, run.resumed, run.start
     if resumed is not None and start.epoch > options.n_epochs + 1:
         raise UserError(
@@ -193,10 +199,10 @@ def _checked_start(run: Run, clips: ClipLoader[ShuffledBatches]) -> Position:
         extras = resumed.extras
         saved: dict[str, Any] = {f"--{name}": value for name, value in extras.options.items()}
         saved |= {"number of nodes": extras.n_nodes, "training videos": extras.training_videos}
-        names = names_with(Role.DECIDES_BATCHES)
+        names = names_with(Role.FIXED_WITHIN_EPOCH)
         here: dict[str, Any] = {f"--{name}": getattr(options, name) for name in names}
         here["number of nodes"] = run.world.n_nodes
-        here["training videos"] = digest_of(clips.dataset.records)
+        here["training videos"] = digest_of(train_loader.dataset.records)
         check_same_run(resumed.path, saved, here, is_inside_epoch=start.batches > 0)
     if start.batches:
         log.info("continuing in epoch %d after batch %d", start.epoch, start.batches)
@@ -224,26 +230,28 @@ def _checkpoint_manager(run: Run, interruption: Interruption, videos: str) -> Ch
 
 
 def _cache_features(
-    run: Run, clips: ClipLoader[ShuffledBatches], val_clips: ClipLoader[OrderedBatches] | None
+    run: Run,
+    train_loader: ClipLoader[ShuffledBatches],
+    val_loader: ClipLoader[OrderedBatches] | None,
 ) -> tuple[CachedTraining, CachedValidation | None]:
-    """Run all clips through the frozen trunk once; return its features in place of the clips."""
+    """Run all clips through the frozen trunk once; return loaders of its output."""
     trunk = make_scorer(without_head(run.model, run.options.model), run.device)
-    with _closing(clips, val_clips):  # their workers are not needed any more
-        cached = CachedTraining(clips, trunk, run.options.cache_features)
-        return cached, None if val_clips is None else CachedValidation(val_clips, trunk)
+    with _closing(train_loader, val_loader):  # their workers are not needed any more
+        cached = CachedTraining(train_loader, trunk, run.options.cache_features)
+        return cached, None if val_loader is None else CachedValidation(val_loader, trunk)
 
 
-def _show_clips(run: Run, clips: ClipLoader[ShuffledBatches]) -> None:
+def _show_clips(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> None:
     """Put the first training clips, cropped and flipped as the model gets them, on TensorBoard."""
     run.run_log.begin()
     if run.run_log.board is None:
         return
-    clips.batches.begin(1)
-    keys = next(iter(clips.batches))[:N_SHOWN_CLIPS]
-    samples = [s for key in keys if isinstance(s := clips.dataset[key], Sample)]
+    train_loader.batches.begin(1)
+    keys = next(iter(train_loader.batches))[:N_SHOWN_CLIPS]
+    samples = [s for key in keys if isinstance(s := train_loader.dataset[key], Sample)]
     if samples:
         names = [
-            f"{clips.video_id(s.video)} ({run.index.labels[s.label]}), frames "
+            f"{train_loader.video_id(s.video)} ({run.index.labels[s.label]}), frames "
             + ", ".join(f"{first} to {end - 1}" for first, end in s.segments)
             for s in samples
         ]
@@ -252,24 +260,24 @@ def _show_clips(run: Run, clips: ClipLoader[ShuffledBatches]) -> None:
 
 def _warn_before_training(
     run: Run,
-    clips: ClipLoader[ShuffledBatches],
-    val_clips: ClipLoader[OrderedBatches] | None,
+    train_loader: ClipLoader[ShuffledBatches],
+    val_loader: ClipLoader[OrderedBatches] | None,
 ) -> None:
     """Log what looks wrong in the index, and what few videos or no pretrained weights mean."""
     for kind, texts in by_kind(check_index(run.index)).items():
         log.warning("index: %d %s: %s", len(texts), kind, "; ".join(first_few(texts)))
-    if val_clips is not None and (n := len(val_clips.dataset)) < FEW:
+    if val_loader is not None and (n := len(val_loader.dataset)) < FEW:
         text = describe_interval((n + 1) // 2, n)
         log.warning("only %d validation videos: %s", n, text)
     if run.resumed is None and run.options.pretrain_path is None:
-        n_videos, n_nodes = len(clips.dataset), run.world.n_nodes
+        n_videos, n_nodes = len(train_loader.dataset), run.world.n_nodes
         advice = from_scratch(run.options, n_videos=n_videos, n_nodes=n_nodes)
         if advice is not None:
             log.warning("%s", advice)
 
 
 def _validate(run: Run, loader: ClipLoader[OrderedBatches]) -> None:
-    """Validate the resumed checkpoint once."""
+    """Validate the model once."""
     epoch = 0 if run.resumed is None else run.resumed.epoch or 0
     score = make_scorer(run.model, run.device)
     hint = "stopped in validation; the same command starts it again"

@@ -40,7 +40,7 @@ def head_network(head: nn.Module, device: Device) -> Network:
     """Return the network of a head alone, on cached features (B, D)."""
 
     def to_input(features: Tensor) -> Tensor:
-        return features.to(device.device, non_blocking=True)
+        return features.to(device.torch_device, non_blocking=True)
 
     def score(features: Tensor) -> Tensor:
         with torch.inference_mode(), device.autocast():
@@ -62,7 +62,7 @@ def make_scorer(model: nn.Module, device: Device) -> Scorer:
     def score(clips: Tensor) -> Tensor:
         with torch.inference_mode():
             scores = ready(device.model_input(clips).to(dtype)).float()
-        if device.device.type == "cpu":
+        if device.torch_device.type == "cpu":
             memory.after_batch()
         return scores
 

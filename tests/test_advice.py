@@ -25,6 +25,17 @@ def commands(text):
     return [shlex.split(line) for line in text.splitlines() if line.startswith("    ")]
 
 
+def test_a_resumed_run_without_validation_names_no_best_epoch(data, tmp_path, capsys):
+    result = str(tmp_path / "res")
+    assert small_run(data, "--n_epochs", "1", result=result) == 0
+    resumed = ("--n_epochs", "2", "--no_val", "--resume_path", "auto")
+    capsys.readouterr()
+    assert small_run(data, *resumed, result=result) == 0
+    assert (
+        f"trained for 2 epochs without validation: {result}/save_2.pth" in capsys.readouterr().out
+    )
+
+
 def test_training_ends_with_the_best_epoch_and_an_inference_command(data, tmp_path, capsys):
     result = tmp_path / "$my result"
     assert small_run(data, "--n_epochs", "3", result=str(result)) == 0

@@ -61,7 +61,7 @@ def test_loss_is_weighted_by_class(accumulate):
     for number in range(accumulate):
         part = labels[number * size : (number + 1) * size]
         batch = ClipBatch(torch.zeros(size, 3, 2, 4, 4, dtype=torch.uint8), part, part, [], [])
-        trainer.step(batch, n_clips=4, is_last=number == accumulate - 1)
+        trainer.run_batch(batch, n_clips=4, updates=number == accumulate - 1)
     torch.testing.assert_close(
         model.logits.data, expected.data - expected.grad, check_dtype=False, atol=1e-6, rtol=0
     )

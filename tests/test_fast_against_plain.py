@@ -72,7 +72,7 @@ def test_loss_and_gradients_of_a_training_step_match():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     trainer = make_trainer(device.place(model), optimizer, device)
     trainer.begin_epoch()
-    sums = trainer.step(ClipBatch(pixels, labels, labels, [], []), n_clips=4)
+    sums = trainer.run_batch(ClipBatch(pixels, labels, labels, [], []), n_clips=4)
     loss = plain.train_step(
         other.train(), torch.optim.SGD(other.parameters(), lr=0.0), pixels, labels
     )
@@ -197,10 +197,10 @@ def test_a_step_on_a_gpu_does_not_synchronise(precision):
     trainer.begin_epoch()
     labels = torch.tensor([0, 1, 2, 3]).pin_memory()
     batch = ClipBatch(clips(4).pin_memory(), labels, labels, [], [])
-    trainer.step(batch, n_clips=4)  # the first one prepares
+    trainer.run_batch(batch, n_clips=4)  # the first one prepares
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for ready in prefetch([batch] * 5, gpu.device):
-            trainer.step(ready, n_clips=4)
+        for ready in prefetch([batch] * 5, gpu.torch_device):
+            trainer.run_batch(ready, n_clips=4)
     finally:
         torch.cuda.set_sync_debug_mode("default")

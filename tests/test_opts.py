@@ -81,7 +81,7 @@ def test_what_training_reads_for_its_clips_decides_its_batches(tmp_path):
     same_clips = {"video_path", "file_type", "accimage", "scaled_decode", "n_threads", "no_cuda",
                   "on_bad_video"}  # fmt: skip
     elsewhere = {"accumulate", "class_weights", "freeze_bn", "cache_features"}
-    assert reads - same_clips == set(names_with(Role.DECIDES_BATCHES)) - elsewhere
+    assert reads - same_clips == set(names_with(Role.FIXED_WITHIN_EPOCH)) - elsewhere
 
 
 def test_options_are_frozen():

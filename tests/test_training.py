@@ -199,6 +199,6 @@ def test_out_of_memory_is_advice():
     ):
         with pytest.raises(UserError) as raised, explain_torch_errors():
             raise error
-        assert str(raised.value).startswith("out of memory: half the --batch_size")
+        assert str(raised.value).startswith("out of memory: halve --batch_size")
     with pytest.raises(RuntimeError, match="other"), explain_torch_errors():
         raise RuntimeError("other")
