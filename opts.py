@@ -61,6 +61,7 @@ COUNT = Range(1, 10**6, "from 1 to a million")
 COUNT_OR_NONE = Range(0, 10**6, "from 0 to a million")
 FRACTION = Range(1e-6, 1, "above 0 and at most 1")
 FACTOR = Range(0, 1e30, "from 0 to 1e30")
+SHARE_BELOW_1 = Range(0, 0.999999, "from 0 to less than 1")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ class Options:
     """
 
     # fmt: off
+    recipe: str = flag("files", "", roles=Role.NONE,
+        help="recipe of flags: one of recipes/, a file, or the opts.json of a run; flags on the "
+        "command line win")
     root_path: Path | None = flag("files", None, roles=Role.NONE,
         help="folder that the five paths below are relative to")
     video_path: Path = flag("files", Path(), roles=Role.REQUIRED | Role.ROOTED | Role.DATA_PATH,
@@ -165,6 +169,12 @@ class Options:
         help="no random horizontal flip")
     colorjitter: bool = flag("clips", False, roles=Role.FIXED_WITHIN_EPOCH,
         help="jitter brightness, contrast, saturation and hue")
+    rand_augment: tuple[int, ...] = flag("clips", (0, 0), COUNT_OR_NONE,
+        roles=Role.FIXED_WITHIN_EPOCH,
+        help="RandAugment: number of operations and their magnitude, 0 to 30; 0 0: off")
+    random_erasing: float = flag("clips", 0.0, Range(0, 1, "from 0 to 1"),
+        roles=Role.FIXED_WITHIN_EPOCH,
+        help="probability of erasing a random box, the same in all frames of a clip")
     train_t_crop: str = flag("clips", "random", ("random", "center"), roles=Role.FIXED_WITHIN_EPOCH,
         help="temporal crop in training")
     n_val_samples: int = flag("clips", 3, COUNT, roles=Role.NONE,
@@ -210,7 +220,7 @@ class Options:
         help="number of the last epoch; the first is 1")
     checkpoint: int = flag("training", 10, COUNT, roles=Role.NONE,
         help="write save_{epoch}.pth every n epochs and after the last")
-    optimizer: str = flag("training", "sgd", ("sgd",), roles=Role.NONE, help="optimiser")
+    optimizer: str = flag("training", "sgd", ("sgd", "adamw"), roles=Role.NONE, help="optimiser")
     learning_rate: float = flag("training", 0.1, Range(1e-30, 1e30), roles=Role.NONE,
         state_name="initial_lr", help="initial learning rate")
     momentum: float = flag("training", 0.9, FACTOR, roles=Role.NONE, state_name="momentum",
@@ -226,8 +236,32 @@ class Options:
     class_weights: str = flag("training", "none", ("none", "balanced"),
         roles=Role.FIXED_WITHIN_EPOCH,
         help="balanced: weight the loss by inverse class frequency")
-    lr_scheduler: str = flag("training", "multistep", ("multistep", "plateau"), roles=Role.NONE,
-        help="learning rate schedule")
+    lr_scheduler: str = flag("training", "multistep", ("multistep", "plateau", "cosine"),
+        roles=Role.NONE, help="learning rate schedule")
+    warmup_epochs: float = flag("training", 0.0, FACTOR, roles=Role.NONE,
+        help="with cosine, raise the learning rate from 0 over this many epochs")
+    head_lr_factor: float = flag("training", 1.0, Range(1e-6, 1e6), roles=Role.NONE,
+        help="learning rate of the head, as a multiple of --learning_rate")
+    layer_decay: float = flag("training", 1.0, FRACTION, roles=Role.NONE,
+        help="learning rate of each module, as a fraction of that of the module after it")
+    no_norm_decay: bool = flag("training", False, roles=Role.NONE,
+        help="no weight decay for batch norm and biases")
+    early_stopping: int = flag("training", 0, COUNT_OR_NONE, roles=Role.NONE,
+        help="stop after n epochs without a better video accuracy; 0: off")
+    sampler: str = flag("training", "shuffled", ("shuffled", "balanced"),
+        roles=Role.FIXED_WITHIN_EPOCH,
+        help="videos of an epoch; balanced: as many of each class, drawn with repetition")
+    label_smoothing: float = flag("training", 0.0, SHARE_BELOW_1, roles=Role.FIXED_WITHIN_EPOCH,
+        help="share of the target that is spread evenly over all classes")
+    dropout: float = flag("training", 0.0, SHARE_BELOW_1, roles=Role.FIXED_WITHIN_EPOCH,
+        help="probability of dropping each input of the head")
+    mixup: float = flag("training", 0.0, FACTOR, roles=Role.FIXED_WITHIN_EPOCH,
+        help="mix pairs of clips, with a share from Beta(a, a); 0: off")
+    cutmix: float = flag("training", 0.0, FACTOR, roles=Role.FIXED_WITHIN_EPOCH,
+        help="paste a box of one clip into another, with a share from Beta(a, a); 0: off")
+    ema: float = flag("training", 0.0, SHARE_BELOW_1, roles=Role.FIXED_WITHIN_EPOCH,
+        help="decay of an exponential moving average of the weights, which is validated and "
+        "saved; 0: off")
     multistep_milestones: tuple[int, ...] = flag("training", (50, 100, 150), COUNT,
         roles=Role.NONE, state_name="milestones",
         help="epochs after which the learning rate is divided by 10")
@@ -263,6 +297,13 @@ class Options:
         help="frames from the start of one window to the next; 0: --sample_duration")
     inference_crop: str = flag("phases", "center", ("center", "nocrop"),
         roles=Role.INFERENCE | Role.PIXELS, help="central square or whole frame")
+    inference_clips: int = flag("phases", 0, COUNT_OR_NONE,
+        roles=Role.WINDOWS | Role.INFERENCE | Role.PIXELS,
+        help="evenly spaced clips per video instead of sliding windows; 0: sliding windows")
+    inference_crops: int = flag("phases", 1, (1, 3), roles=Role.INFERENCE | Role.PIXELS,
+        help="3: score the left, central and right (or upper and lower) square of each clip")
+    inference_flip: bool = flag("phases", False, roles=Role.INFERENCE | Role.PIXELS,
+        help="score each clip mirrored, too")
     inference_no_average: bool = flag("phases", False, roles=Role.INFERENCE,
         help="write one entry per window instead of one per video")
     inference_batch_size: int = flag("phases", 0, COUNT_OR_NONE,
