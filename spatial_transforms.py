@@ -96,7 +96,7 @@ class TrainView:
 
 
 def _random_crop(transform: TrainView, height: int, width: int, rng: Random) -> View:
-    with _torch_seeded(rng):
+    with torch_seeded(rng):
         box = RandomResizedCrop.get_params(
             torch.empty(0, height, width),
             scale=[transform.min_scale, 1.0],
@@ -127,7 +127,7 @@ CROPS = {"random": _random_crop, "corner": _corner_crop, "center": _center_crop}
 
 def _draw_jitter(rng: Random) -> Jitter:
     ranges = ColorJitter(**JITTER)
-    with _torch_seeded(rng):
+    with torch_seeded(rng):
         order, *strengths = ColorJitter.get_params(
             ranges.brightness, ranges.contrast, ranges.saturation, ranges.hue
         )
@@ -135,7 +135,7 @@ def _draw_jitter(rng: Random) -> Jitter:
 
 
 @contextmanager
-def _torch_seeded(rng: Random) -> Iterator[None]:
+def torch_seeded(rng: Random) -> Iterator[None]:
     """Seed torch's global generator, the only one torchvision draws from, and restore it after."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(rng.getrandbits(63))
