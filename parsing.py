@@ -194,6 +194,15 @@ def _contradictions(options: Options) -> Iterator[str]:
         yield "--no_train --no_val without --inference leaves nothing to do"
     if options.lr_scheduler == "plateau" and options.no_val and not options.no_train:
         yield "--lr_scheduler plateau needs the validation loss: leave out --no_val"
+    if options.early_stopping and options.no_val and not options.no_train:
+        yield "--early_stopping needs the validation accuracy: leave out --no_val"
+    if options.warmup_epochs and options.lr_scheduler != "cosine":
+        yield "--warmup_epochs needs --lr_scheduler cosine"
+    if options.warmup_epochs > options.n_epochs:
+        yield f"--warmup_epochs {options.warmup_epochs:g} exceeds --n_epochs {options.n_epochs}"
+    for name in ("momentum", "dampening", "nesterov"):
+        if options.optimizer != "sgd" and name in options.given:
+            yield f"--{name} needs --optimizer sgd"
     if options.no_train and options.resume_path is None:
         yield "--no_train needs --resume_path: without it the weights would be random"
     if options.keep_head and not options.starts_from_file:

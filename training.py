@@ -1,5 +1,6 @@
 """All of training: the state, one step, one epoch, and `fit`."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from datasets.video_dataset import ClipBatch, TrainLoader, ValLoader
+from engine.checkpoint import TRAINED
 from engine.checkpoint_fields import Best
 from engine.checkpoint_manager import CheckpointManager
 from engine.device import Device, is_out_of_memory
 from engine.distributed import SINGLE_PROCESS, World, explain_lost_process
+from engine.ema import WeightAverage
 from engine.epoch_log import log_batch, log_epoch, warn_of_divergence, warn_of_skipped
 from engine.optim import Optimization
 from engine.prefetch import MAX_PENDING, prefetch
@@ -37,6 +40,9 @@ from validation import Evaluation, validate
 IGNORE_INDEX = -100  # cross entropy's default: the target of padding clips
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(kw_only=True)
 class Trainer:
     """A model and everything that changes while it is trained.
@@ -56,6 +62,8 @@ class Trainer:
     class_weights: Tensor | None = None
     frozen_norms: Sequence[nn.Module] = ()
     padding_clips: Tensor | None = None  # (2, C, T, H, W), for processes without clips in a batch
+    average: WeightAverage | None = None  # validated and saved in place of the model
+    early_stopping: int = 0  # epochs without a better one; 0: never
     best: Best | None = None
     has_gradients: bool = field(default=False, init=False)  # accumulated, not yet applied
 
@@ -109,9 +117,12 @@ class Trainer:
         scale = scaler.get_scale() if is_first_update else 0.0
         scaler.step(optimizer)
         scaler.update()
+        self.optim.end_update()
         if is_first_update and scaler.get_scale() < scale:
             # It was skipped, but fused SGD has allocated momenta without initialising them.
             optimizer.state.clear()
+        if self.average is not None:
+            self.average.update(self.model)
 
     def _clips_and_targets(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Return the batch, or padding if this process has no clips: DDP needs its gradients."""
@@ -132,8 +143,15 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds: tensors, named without DDP's prefix, and plain values."""
-        weights = {"state_dict": self.model.state_dict()}
+        weights = {"state_dict": self.scored_model.state_dict()}
+        if self.average is not None:
+            weights[TRAINED] = self.model.state_dict()
         return weights | self.optim.state() | {"best": self.best}
+
+    @property
+    def scored_model(self) -> nn.Module:
+        """The model that is validated, saved and used for inference."""
+        return self.model if self.average is None else self.average.model
 
 
 @contextmanager
@@ -226,11 +244,14 @@ def fit(
     run_log: RunLog,
     checkpoints: CheckpointManager,
     after_batch: Callable[[], None] | None = None,
-) -> None:
+) -> int:
     """Train from `start` to the end of epoch `n_epochs`; validate, log and save each epoch.
 
+    Returns the last epoch, which early stopping may have brought forward.
     Raises Interrupted between two updates after a signal, with everything saved.
     """
+    if start.batches == 0 and _is_finished(trainer, start.epoch - 1):
+        return start.epoch - 1
     time_left = TimeLeft(start.epoch, n_epochs)
     for epoch in range(start.epoch, n_epochs + 1):
         rate, stopwatch = trainer.optim.learning_rate, Stopwatch()
@@ -255,7 +276,7 @@ def fit(
         if val_loader is not None:
             save_if_due = partial(checkpoints.save_inside_epoch, trainer.state, position._asdict())
             evaluation = validate(
-                trainer.network.make_scorer(),
+                trainer.network.make_scorer(trainer.scored_model),
                 val_loader,
                 trainer.device,
                 epoch,
@@ -270,10 +291,24 @@ def fit(
         trainer.optim.end_epoch(None if evaluation is None else evaluation.loss)
         is_best = _note_best(trainer, epoch, evaluation)
         time_left.end_epoch(epoch)
-        is_last_epoch = epoch == n_epochs
+        is_last_epoch = epoch == n_epochs or _is_finished(trainer, epoch)
         checkpoints.save_at_end_of_epoch(
             trainer.state, epoch, is_last=is_last_epoch, is_best=is_best
         )
+        if is_last_epoch:
+            return epoch
+    return start.epoch - 1  # all epochs were trained before
+
+
+def _is_finished(trainer: Trainer, epoch: int) -> bool:
+    """Return whether the best epoch is so far back that early stopping ends training."""
+    if not trainer.early_stopping or trainer.best is None:
+        return False
+    best = trainer.best["epoch"]
+    if epoch - best < trainer.early_stopping:
+        return False
+    log.info("early stopping after epoch %d: no better epoch since %d", epoch, best)
+    return True
 
 
 def _note_best(trainer: Trainer, epoch: int, evaluation: Evaluation | None) -> bool:

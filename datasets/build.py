@@ -66,6 +66,7 @@ def build_train_loader(
         options.manual_seed,
         rank=world.rank,
         size=world.size,
+        labels=[r.label for r in records] if options.sampler == "balanced" else None,
     )
     return _loader(options, _dataset(options, records, temporal, spatial), batches, world)
 

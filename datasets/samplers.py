@@ -1,6 +1,6 @@
 """Batches of sample keys, and their order. Free of torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,20 +17,30 @@ class SampleKey(NamedTuple):
     epoch: int
     video: int
     windows: tuple[int, int] | None = None
+    repeat: int = 0  # of a video that is in the same epoch several times
 
 
 class ShuffledBatches:
     """Batches of keys in an order that depends only on (seed, epoch).
 
     Process `rank` of `size` gets every `size`-th video of each batch, starting at `rank`; it may
-    get none of the last batch.
+    get none of the last batch. With the videos' `labels`, an epoch has as many videos of each
+    class, and as many in all as without: some several times, and others not at all.
     """
 
     def __init__(
-        self, n_videos: int, batch_size: int, seed: int, *, rank: int = 0, size: int = 1
+        self,
+        n_videos: int,
+        batch_size: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        size: int = 1,
+        labels: Sequence[int] | None = None,
     ) -> None:
         self.n_videos, self.batch_size, self.seed = n_videos, batch_size, seed
         self.rank, self.size = rank, size
+        self.labels = None if labels is None else np.asarray(labels)
         self.begin(1)
 
     def begin(self, epoch: int, *, after: int = 0) -> None:
@@ -41,10 +51,15 @@ class ShuffledBatches:
         return -(-self.n_videos // self.batch_size)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_videos)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if self.labels is None:
+            order, repeats = rng.permutation(self.n_videos), np.zeros(self.n_videos, np.int64)
+        else:
+            order, repeats = _balanced_order(self.labels, rng)
         for start in range(self.after * self.batch_size, self.n_videos, self.batch_size):
-            batch = order[start : start + self.batch_size][self.rank :: self.size]
-            yield [SampleKey(self.epoch, int(i)) for i in batch]
+            part = slice(start + self.rank, min(start + self.batch_size, self.n_videos), self.size)
+            pairs = zip(order[part].tolist(), repeats[part].tolist(), strict=True)
+            yield [SampleKey(self.epoch, video, repeat=repeat) for video, repeat in pairs]
 
     @property
     def has_single_clip(self) -> bool:
@@ -58,6 +73,26 @@ class ShuffledBatches:
         `number`."""
         start = number // group * group
         return min(self.n_videos, (start + group) * self.batch_size) - start * self.batch_size
+
+
+def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw len(labels) videos, the same number of each class up to rounding, in random order.
+
+    Returns their numbers, and how often each was drawn before. A class repeats a video only after
+    all of its videos.
+    """
+    classes = np.unique(labels)
+    n_each = -(-len(labels) // len(classes))
+    drawn = []
+    for label in classes:
+        videos = np.flatnonzero(labels == label)
+        n_rounds = -(-n_each // len(videos))
+        rounds = [rng.permutation(videos) for _ in range(n_rounds)]
+        repeats = np.repeat(np.arange(n_rounds), len(videos))
+        drawn.append(np.stack([np.concatenate(rounds), repeats])[:, :n_each])
+    together = np.concatenate(drawn, axis=1)
+    order = rng.permutation(together.shape[1])[: len(labels)]
+    return together[0, order], together[1, order]
 
 
 class OrderedBatches:

@@ -102,7 +102,8 @@ class VideoDataset(Dataset[Sample | BadSample]):
         return range(record.first, record.last + 1, self.t_stride)
 
     def __getitem__(self, key: SampleKey) -> Sample | BadSample:
-        rng = Random(f"{self.seed}/{key.epoch}/{key.video}")
+        repeat = f"/{key.repeat}" if key.repeat else ""
+        rng = Random(f"{self.seed}/{key.epoch}/{key.video}{repeat}")
         kept = self.kept_frames(key.video)
         if key.windows is None:
             windows = self.temporal(len(kept), rng)

@@ -32,6 +32,8 @@ SAFETENSORS = ".safetensors"
 # Torch's errors for a file that names a class or function beyond those that tensors need.
 REFUSED = re.compile(r"GLOBAL (\S+)|unrecognized function (.+)|but got (<class .+>)", re.IGNORECASE)
 PICKLE = b"\x80"  # then the protocol; torch.save writes 2
+# With --ema, "state_dict" is the average, and this the weights that training continues from.
+TRAINED = "trained_state_dict"
 WRAPPER_PREFIX = "module."  # that DataParallel puts before every name
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Checkpoint:
     optimizer: dict[str, Any] | None
     scheduler: dict[str, Any] | None
     extras: Extras
+    trained_state_dict: dict[str, Tensor] | None = None  # of a run with --ema
 
     @property
     def class_names(self) -> list[str] | None:
@@ -125,7 +128,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
         optimizer if _holds(optimizer, "state", "param_groups") else None,
         scheduler if isinstance(scheduler, dict) else None,
         read_extras(beside, str(path)),
+        _trained_weights(beside, stripped, path),
     )
+
+
+def _trained_weights(
+    beside: Mapping[str, Any], averaged: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor] | None:
+    """Return the checked weights under TRAINED, if there are any."""
+    weights = beside.get(TRAINED)
+    if weights is None:
+        return None
+    if not isinstance(weights, dict) or not _all_tensors(weights):
+        raise UserError(f"{path}: {TRAINED} contains no weights")
+    check_tensors(weights, path)
+    shapes = {name: tensor.shape for name, tensor in averaged.items()}
+    if {name: tensor.shape for name, tensor in weights.items()} != shapes:
+        raise UserError(f"{path}: {TRAINED} differs from state_dict in names or shapes")
+    return weights
 
 
 def _holds(state: Any, *keys: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoint import Checkpoint, load_checkpoint, read_content, save_checkpoint
+from engine.checkpoint import TRAINED, Checkpoint, load_checkpoint, read_content, save_checkpoint
 from engine.distributed import SINGLE_PROCESS, World
 from engine.results_folder import SAVED
 from engine.weights_check import first_not_finite
@@ -109,7 +109,8 @@ class CheckpointManager:
     def _save(self, name: str, content: dict[str, Any]) -> None:
         if not self.world.is_first:
             return
-        if (weight := first_not_finite(content["state_dict"])) is not None:
+        weights = content.get(TRAINED, content["state_dict"])
+        if (weight := first_not_finite(weights)) is not None:
             raise UserError(
                 f"{self.folder / name}: not saved: {weight} contains NaN or infinity; try a lower "
                 "--learning_rate"

@@ -142,6 +142,8 @@ def _build_model(
 ) -> nn.Module:
     if resumed is not None:
         model = build_loaded_model(options, resumed)
+        if resumed.trained_state_dict is not None and not options.no_train:
+            model.load_state_dict(resumed.trained_state_dict)
         progress = "weights only" if resumed.epoch is None else f"epoch {resumed.epoch}"
         log.info("%s: loaded, %s", resumed.path, progress)
     elif pretrained is not None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from datasets.video_dataset import (
 from engine.advice import describe_best, from_scratch, inference_command
 from engine.checkpoint_manager import CheckpointManager
 from engine.distributed import World
+from engine.ema import WeightAverage
 from engine.optim import build_optimization
 from engine.profiler import tracing
 from engine.progress import Position
@@ -71,7 +73,8 @@ def run_phases(run: Run, interruption: Interruption) -> None:
     summary: dict[str, float] = {}
     with _tracing(options, world) as after_batch:
         if train_loader is not None:
-            best = _train(run, train_loader, val_loader, interruption, after_batch)
+            best, last = _train(run, train_loader, val_loader, interruption, after_batch)
+            run = replace(run, options=replace(options, n_epochs=last))
             summary |= {f"best_{name}": value for name, value in (best or {}).items()}
         elif val_loader is not None:
             _validate(run, val_loader)
@@ -87,8 +90,8 @@ def _train(
     val_loader: ClipLoader[OrderedBatches] | None,
     interruption: Interruption,
     after_batch: Callable[[], None] | None,
-) -> Mapping[str, float] | None:
-    """Train to the last epoch; return the best epoch and its accuracy, if there was validation."""
+) -> tuple[Mapping[str, Any] | None, int]:
+    """Train; return the best epoch with its accuracy, if there was validation, and the last."""
     options = run.options
     _warn_before_training(run, train_loader, val_loader)
     with _closing(train_loader, val_loader):
@@ -110,7 +113,7 @@ def _train(
         # A first signal saves and ends in fit; this is for a second Ctrl-C.
         hint = "stopped at once; --resume_path auto continues from what was saved before"
         with resume_hint(hint), interruption.deferred():
-            fit(
+            last_epoch = fit(
                 trainer,
                 batches,
                 val_batches,
@@ -120,11 +123,14 @@ def _train(
                 checkpoints=checkpoints,
                 after_batch=after_batch,
             )
+    if trainer.average is not None:
+        run.model.load_state_dict(trainer.average.model.state_dict())
     best: Mapping[str, Any] | None = trainer.best
+    options = replace(options, n_epochs=last_epoch)
     log.info("%s", describe_best(options, best))
     if not options.inference:
         log.info("to score whole videos:\n    %s", inference_command(options))
-    return best
+    return best, last_epoch
 
 
 def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Trainer:
@@ -136,11 +142,19 @@ def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Train
     if options.class_weights == "balanced":
         weights = balanced_weights(counts)
         class_weights = torch.tensor(weights, dtype=torch.float32, device=device.torch_device)
-    optim = build_optimization(options, model, device.grad_scaler(), run.resumed)
+    n_updates = -(-len(train_loader) // options.accumulate)
+    optim = build_optimization(
+        options, model, device.grad_scaler(), n_updates=n_updates, checkpoint=run.resumed
+    )
+    average = None
+    if options.ema:
+        is_continued = run.resumed is not None and run.resumed.trained_state_dict is not None
+        saved = run.resumed.state_dict if run.resumed is not None and is_continued else None
+        average = WeightAverage(model, options.ema, saved)
     if options.compile:
         model.compile()
     if options.cache_features:
-        network = head_network(model.get_submodule(FAMILIES[options.model].head), device)
+        network = head_network(model, FAMILIES[options.model].head, device)
     else:
         module = wrap_for_distributed(model, device, world, sync_bn=options.batchnorm_sync)
         network = clip_network(model, device, module=module)
@@ -158,6 +172,8 @@ def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Train
         class_weights=class_weights,
         frozen_norms=frozen_norms,
         padding_clips=torch.zeros((2, *shape), dtype=torch.uint8),
+        average=average,
+        early_stopping=options.early_stopping,
         best=None if run.resumed is None else run.resumed.best,
     )
     if not (options.cache_features or options.batchnorm_sync):

@@ -22,31 +22,36 @@ log = logging.getLogger(__name__)
 class Network:
     """What training and validation run batches through: a model on clips, or its head on features.
 
-    `module` is called in training steps with what `to_input` makes of a batch; `make_scorer` takes
-    the weights as they are now.
+    Training calls `module(to_input(batch))`; `make_scorer(model)` scores batches with the weights
+    that a model of the same architecture has at the call.
     """
 
     module: nn.Module
     to_input: Callable[[Tensor], Tensor]
-    make_scorer: Callable[[], Scorer]
+    make_scorer: Callable[[nn.Module], Scorer]
 
 
 def clip_network(model: nn.Module, device: Device, *, module: nn.Module | None = None) -> Network:
     """Return the network of a whole model; `module` is its distributed wrapper, if it has one."""
-    return Network(module or model, device.model_input, lambda: make_scorer(model, device))
+    return Network(module or model, device.model_input, lambda scored: make_scorer(scored, device))
 
 
-def head_network(head: nn.Module, device: Device) -> Network:
-    """Return the network of a head alone, on cached features (B, D)."""
+def head_network(model: nn.Module, head: str, device: Device) -> Network:
+    """Return the network of a model's head alone, on cached features (B, D)."""
 
     def to_input(features: Tensor) -> Tensor:
         return features.to(device.torch_device, non_blocking=True)
 
-    def score(features: Tensor) -> Tensor:
-        with torch.inference_mode(), device.autocast():
-            return head(to_input(features)).float()
+    def make_head_scorer(scored: nn.Module) -> Scorer:
+        module = scored.get_submodule(head)
 
-    return Network(head, to_input, lambda: score)
+        def score(features: Tensor) -> Tensor:
+            with torch.inference_mode(), device.autocast():
+                return module(to_input(features)).float()
+
+        return score
+
+    return Network(model.get_submodule(head), to_input, make_head_scorer)
 
 
 def make_scorer(model: nn.Module, device: Device) -> Scorer:
