@@ -109,9 +109,6 @@ class Options:
     """
 
     # fmt: off
-    recipe: str = flag("files", "", roles=Role.NONE,
-        help="recipe of flags: one of recipes/, a file, or the opts.json of a run; flags on the "
-        "command line win")
     root_path: Path | None = flag("files", None, roles=Role.NONE,
         help="folder that the five paths below are relative to")
     video_path: Path = flag("files", Path(), roles=Role.REQUIRED | Role.ROOTED | Role.DATA_PATH,
@@ -126,6 +123,9 @@ class Options:
     resume_path: Path | None = flag("files", None, roles=Role.ROOTED,
         help="checkpoint to resume or, with --no_train, to evaluate; auto: the newest one in "
         "--result_path, or a fresh start if there is none")
+    recipe: str = flag("files", "", roles=Role.NONE,
+        help="recipe of flags: one of recipes/, a file, or the opts.json of a run; flags on the "
+        "command line win")
 
     dataset: str = flag("data", "kinetics",
         ("activitynet", "kinetics", "ucf101", "hmdb51", "mit", "folder"), roles=Role.INFERENCE,

@@ -212,13 +212,13 @@ def train_one_epoch(
             n_clips, n_saving = world.sums([len(batch.labels), is_save_due])
             ends_epoch = number + 1 == len(loader)
             updates = (number + 1) % trainer.accumulate == 0 or ends_epoch
-            sums = None
+            sums, rate = None, trainer.optim.learning_rate
             if n_clips or (updates and trainer.has_gradients):
                 n_in_update = n_clips
                 if trainer.accumulate > 1:  # later batches are not read yet: unreadable clips count
                     n_in_update = batches.clips_around(number, trainer.accumulate)
                 sums = trainer.run_batch(batch, n_clips=n_in_update, updates=updates)
-            pending.add(sums, batch.videos, int(n_clips))
+            pending.add(sums, batch.videos, int(n_clips), rate)
             if pending.is_full or ends_epoch:
                 position = pending.flush(position)
                 bar.show(loss=f"{position.loss:.3f}", acc=f"{position.accuracy:.3f}")
@@ -263,7 +263,7 @@ def fit(
             title=f"epoch {epoch} of {n_epochs}{time_left}",
             stopwatch=stopwatch,
             after_batch=after_batch,
-            on_metrics=partial(log_batch, run_log, trainer.optim, len(train_loader)),
+            on_metrics=partial(log_batch, run_log, len(train_loader)),
             checkpoints=checkpoints,
         )
         log_epoch(position, f"of {n_epochs}", rate, run_log, f"{stopwatch}{time_left}")

@@ -11,7 +11,7 @@ class WeightAverage:
     """The average w <- decay * w + (1 - decay) * model's, from the model's weights at the start."""
 
     def __init__(
-        self, model: nn.Module, decay: float, average: Mapping[str, Tensor] | None
+        self, model: nn.Module, decay: float, average: Mapping[str, Tensor] | None = None
     ) -> None:
         """Start from `average`, the state dict of a checkpoint, or from the model as it is."""
         function = get_ema_multi_avg_fn(decay)

@@ -4,18 +4,17 @@ import logging
 import math
 from collections.abc import Sequence
 
-from engine.optim import Optimization
 from engine.progress import BatchMetrics, Position
 from engine.run_log import RunLog
 
 log = logging.getLogger(__name__)
 
 
-def log_batch(run_log: RunLog, optim: Optimization, n_batches: int, metrics: BatchMetrics) -> None:
+def log_batch(run_log: RunLog, n_batches: int, metrics: BatchMetrics) -> None:
     epoch, batch = metrics.position.epoch, metrics.position.batches
     iteration = (epoch - 1) * n_batches + batch
     row = {"epoch": epoch, "batch": batch, "iter": iteration, "loss": metrics.loss}
-    run_log.write("train_batch", row | {"acc": metrics.accuracy, "lr": optim.learning_rate})
+    run_log.write("train_batch", row | {"acc": metrics.accuracy, "lr": metrics.learning_rate})
 
 
 def log_epoch(position: Position, of: str, rate: float, run_log: RunLog, time: str) -> None:

@@ -108,8 +108,8 @@ def _checked_state(
             raise UserError(f"{place}{key} of {name} {fault}")
         like = parameter if key in buffers else torch.zeros((), device=parameter.device)
         checked[key] = torch.empty_like(like).copy_(value.detach())
-        if not is_finite(checked[key]) or (key in counters and value < 0):
-            raise UserError(f"{place}{key} of {name} contains NaN, infinity or a negative number")
+        if not is_finite(checked[key]):
+            raise UserError(f"{place}{key} of {name} contains NaN or infinity")
     return checked
 
 

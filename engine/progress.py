@@ -63,6 +63,7 @@ class BatchMetrics(NamedTuple):
     position: Position  # after the batch
     loss: float
     accuracy: float
+    learning_rate: float  # of the update that the batch is part of
 
 
 class PendingMetrics:
@@ -82,32 +83,32 @@ class PendingMetrics:
     ) -> None:
         self.world, self.limit = world, limit
         self.video_ids, self.on_metrics = video_ids, on_metrics
-        self._pending: list[tuple[BatchSums | None, Tensor, int]] = []
+        self._pending: list[tuple[BatchSums | None, Tensor, int, float]] = []
 
     @property
     def is_full(self) -> bool:
         return len(self._pending) >= self.limit
 
-    def add(self, sums: BatchSums | None, videos: Tensor, n_clips: int) -> None:
-        """Keep a batch: `videos` of this process, `n_clips` of all processes."""
-        self._pending.append((sums, videos, n_clips))
+    def add(self, sums: BatchSums | None, videos: Tensor, n_clips: int, rate: float) -> None:
+        """Keep a batch: `videos` of this process, `n_clips` of all processes, its learning rate."""
+        self._pending.append((sums, videos, n_clips, rate))
 
     def flush(self, position: Position) -> Position:
         """Sum the pending batches over all processes, report each, return the new position.
 
         Raises UserError for a loss that is not finite.
         """
-        known = [sums for sums, _, _ in self._pending if sums is not None]
+        known = [sums for sums, *_ in self._pending if sums is not None]
         own = [torch.stack(list(column)).double() for column in zip(*known, strict=True)]
         flat = self.world.sums(torch.cat(own).tolist() if own else [])
         totals = iter(zip(flat[: len(known)], flat[len(known) :], strict=True))
-        for sums, videos, n_clips in self._pending:
+        for sums, videos, n_clips, rate in self._pending:
             loss, n_hits = (0.0, 0.0) if sums is None else next(totals)
             if not math.isfinite(loss):
                 raise UserError(self._divergence(loss, position, videos))
             position = position.after(loss, int(n_hits), n_clips)
             if self.on_metrics is not None and n_clips:
-                self.on_metrics(BatchMetrics(position, loss / n_clips, n_hits / n_clips))
+                self.on_metrics(BatchMetrics(position, loss / n_clips, n_hits / n_clips, rate))
         self._pending.clear()
         return position
 

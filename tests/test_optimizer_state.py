@@ -45,7 +45,9 @@ def state_with(momentum, model):
 
 def load(optimizer, state, n=1):
     names = [f"layer{number}.weight" for number in range(n)]
-    load_optimizer(optimizer, state, names=names, place="c.pth: optimizer")
+    load_optimizer(
+        optimizer, state, buffers=("momentum_buffer",), names=names, place="c.pth: optimizer"
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -69,7 +71,7 @@ def test_a_step_does_not_depend_on_how_the_saved_momentum_lies_in_memory(layout)
 
 
 WRONG = {
-    "shape": (lambda t: t[:2].clone(), r"has shape \(2, 3, 2, 2, 2\), the tensor"),
+    "shape": (lambda t: t[:2].clone(), r"has shape \(2, 3, 2, 2, 2\), but"),
     "rank": (lambda t: t.flatten(), r"has shape \(96,\)"),
     "no values": (lambda t: t.to("meta"), "has no values"),
     "expanded": (lambda t: t[:1].expand(SHAPE), "repeats a few values"),
@@ -95,7 +97,7 @@ def test_a_momentum_that_the_parameter_can_not_have_is_refused(kind):
     spoil, message = WRONG[kind]
     model = channels_last_convolution()
     optimizer = sgd(model, fused=True)
-    message = f"^c.pth: optimizer: the momentum of layer0.weight .*{message}"
+    message = f"^c.pth: optimizer: momentum_buffer of layer0.weight .*{message}"
     with pytest.raises(UserError, match=message):
         load(optimizer, state_with(spoil(torch.randn(SHAPE)), model))
     assert not optimizer.state
@@ -107,7 +109,10 @@ def test_a_momentum_that_the_parameter_can_not_have_is_refused(kind):
         ({"state": []}, "state: expected object, got array"),
         ({"state": {0: 5}}, r"state\[\.\.\.\]: expected object, got int"),
         ({"state": {3: {}}}, "its states and its parameter groups do not match"),
-        ({"state": {0: {"exp_avg": torch.ones(SHAPE)}}}, "is not SGD's, which has no 'exp_avg'"),
+        (
+            {"state": {0: {"exp_avg": torch.ones(SHAPE)}}},
+            "has 'exp_avg', which this --optimizer does not keep",
+        ),
         ({"param_groups": [{"params": "all"}]}, r"param_groups\[0\]\.params: expected array"),
         ({"param_groups": [{"params": [0], "lr": "fast"}]}, r"\.lr: expected float, got str"),
         ({"param_groups": [{"params": [0], "lr": torch.ones(())}]}, r"\.lr: expected float"),
@@ -125,7 +130,7 @@ def test_a_state_of_another_form_is_refused(changed, message):
 def test_the_momentum_of_some_parameters_alone_is_refused():
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     state = sgd(model).state_dict() | {"state": {1: {"momentum_buffer": torch.zeros(3)}}}
-    with pytest.raises(UserError, match="has the momentum of only 1 of 4 trained tensors"):
+    with pytest.raises(UserError, match="has the state of only 1 of 4 trained tensors"):
         load(sgd(model, fused=True), state, n=4)
 
 
@@ -204,7 +209,7 @@ def test_resuming_with_a_wrong_momentum_is_one_line(trained, tmp_path, capsys, k
     resume = ("--resume_path", str(tmp_path / "c.pth"))
     assert small_run(trained, *resume, result=str(tmp_path / "on")) == 2
     error = capsys.readouterr().err
-    assert "c.pth: optimizer: the momentum of conv1.weight" in error
+    assert "c.pth: optimizer: momentum_buffer of conv1.weight" in error
     assert len(error.splitlines()) == 1
 
 
