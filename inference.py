@@ -1,4 +1,4 @@
-"""Score whole videos by sliding windows."""
+"""Score whole videos by sliding windows, or by evenly spaced clips in several views."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -24,7 +24,7 @@ Windows = tuple[list[int], list[tuple[int, int]]]  # their videos and segments
 
 
 class WindowValues(NamedTuple):
-    """The output for one window, (K,), and its place in the video."""
+    """The output for one view of a window, (K,), and the place of the window in the video."""
 
     video: int
     segment: tuple[int, int]  # first frame number, last + 1
@@ -40,12 +40,12 @@ def over_windows(
     is_silent: bool = False,
     task: str = "inference",
 ) -> Iterator[WindowValues]:
-    """Yield the output of `compute` for every window, in the loader's order.
+    """Yield the output of `compute` for every view of every window, in the loader's order.
 
     Where the loader allows it, batches of WINDOWS mix windows of several videos. Raises UserError
     on NaN or infinity.
     """
-    bar = Bar(task, loader.batches.n_windows, "clip", is_silent=is_silent)
+    bar = Bar(task, loader.batches.n_clips, "clip", is_silent=is_silent)
 
     def computed() -> Iterator[tuple[Windows, Tensor]]:
         batches = copied(loader, device.torch_device)
@@ -78,13 +78,25 @@ def check_finite(values: np.ndarray, video: str) -> None:
 
 def by_video(windows: Iterable[WindowValues]) -> Iterator[WindowValues]:
     """Average the windows of each video in float64, (K,); the segment spans all of them."""
-    for video, group in groupby(windows, key=lambda window: window.video):
+    return _averaged(windows, lambda window: window.video)
+
+
+def by_window(views: Iterable[WindowValues]) -> Iterator[WindowValues]:
+    """Average the views of each window in float64, (K,)."""
+    return _averaged(views, lambda view: (view.video, view.segment))
+
+
+def _averaged(
+    windows: Iterable[WindowValues], key: Callable[[WindowValues], Any]
+) -> Iterator[WindowValues]:
+    """Average consecutive windows of the same key."""
+    for _, group in groupby(windows, key=key):
         total, segments = np.zeros(()), []
         for window in group:
             total = total + window.values.astype(np.float64)
             segments.append(window.segment)
         covered = segments[0][0], segments[-1][1]
-        yield WindowValues(video, covered, total / len(segments))
+        yield WindowValues(window.video, covered, total / len(segments))
 
 
 def infer(
@@ -100,9 +112,9 @@ def infer(
 ) -> dict[str, list[dict[str, Any]]]:
     """Score whole videos; return {video id: entries for evaluation.results.write_results}.
 
-    With `average` a video's scores are the mean over its windows, otherwise every window gets an
-    entry. Each process scores its share of the videos, and all return all results, in index order.
-    Raises UserError if no video could be read.
+    With `average` a video's scores are the mean over all views of its windows, otherwise every
+    window gets an entry. Each process scores its share of the videos, and all return all results,
+    in index order. Raises UserError if no video could be read.
     """
     results: dict[int, list[dict[str, Any]]] = {}
     logits = make_scorer(model, device)
@@ -117,7 +129,7 @@ def infer(
         for mean in by_video(windows):
             results[mean.video] = ranked(mean.values, labels, topk)
     else:
-        for window in windows:
+        for window in by_window(windows):
             entry = {
                 "segment": list(window.segment),
                 "result": ranked(window.values, labels, topk),

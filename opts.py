@@ -299,13 +299,13 @@ class Options:
         roles=Role.INFERENCE | Role.PIXELS, help="central square or whole frame")
     inference_clips: int = flag("phases", 0, COUNT_OR_NONE,
         roles=Role.WINDOWS | Role.INFERENCE | Role.PIXELS,
-        help="evenly spaced clips per video instead of sliding windows; 0: sliding windows")
+        help="evenly spaced clips per video; 0: sliding windows at --inference_stride")
     inference_crops: int = flag("phases", 1, (1, 3), roles=Role.INFERENCE | Role.PIXELS,
-        help="3: score the left, central and right (or upper and lower) square of each clip")
+        help="squares per clip; 3: at the centre and at both ends of the longer side")
     inference_flip: bool = flag("phases", False, roles=Role.INFERENCE | Role.PIXELS,
-        help="score each clip mirrored, too")
+        help="score each clip mirrored, too, and average")
     inference_no_average: bool = flag("phases", False, roles=Role.INFERENCE,
-        help="write one entry per window instead of one per video")
+        help="write one entry per window or clip instead of one per video")
     inference_batch_size: int = flag("phases", 0, COUNT_OR_NONE,
         roles=Role.WINDOWS | Role.INFERENCE, help="videos processed at a time; 0: --batch_size")
     output_topk: int = flag("phases", 5, Range(-(10**9), 10**9), roles=Role.INFERENCE,

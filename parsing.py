@@ -190,6 +190,11 @@ def _contradictions(options: Options) -> Iterator[str]:
         yield f"--scaled_decode cannot be combined with {other}"
     if options.input_type == "flow" and options.colorjitter:
         yield "--colorjitter cannot be combined with --input_type flow: flow has no colours"
+    if options.inference_crops > 1 and options.inference_crop == "nocrop":
+        yield (
+            f"--inference_crops {options.inference_crops} cannot be combined with "
+            "--inference_crop nocrop: whole frames have no squares"
+        )
     if options.no_train and options.no_val and not options.inference:
         yield "--no_train --no_val without --inference leaves nothing to do"
     if options.lr_scheduler == "plateau" and options.no_val and not options.no_train:

@@ -31,6 +31,7 @@ FLIP_PROBABILITY = 0.5
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 CORNER_SCALES = tuple(2 ** (-i / 4) for i in range(5))
 CORNERS = ("center", "top_left", "top_right", "bottom_left", "bottom_right")
+PLACES = ("center", "start", "end")  # of a square along the longer side
 
 
 class Box(NamedTuple):
@@ -53,13 +54,14 @@ class Jitter(NamedTuple):
 class View:
     """The drawn parameters for one clip, in the order of their application.
 
-    `resize` is (height, width), or one number for the shorter side; `crop` is the side of the
-    centre crop, or None.
+    `resize` is (height, width), or one number for the shorter side; `crop` is the side of a square
+    at `place`, one of PLACES, or None.
     """
 
     box: Box
     resize: tuple[int, ...]
     crop: int | None = None
+    place: str = "center"
     flip: bool = False
     jitter: Jitter | None = None
     is_flow: bool = False  # channel 0 is horizontal motion around 128, which a flip inverts
@@ -67,13 +69,33 @@ class View:
 
 @dataclass(frozen=True)
 class EvalView:
-    """Resize the shorter side to `size`; with `crop` take the centre square."""
+    """Resize the shorter side to `size`; with `crop` take the centre square.
+
+    With 3 `crops`, clips have two more views, the squares at both ends of the longer side; with
+    `flip`, each view is followed by its mirror image.
+    """
 
     size: int
     crop: bool = True
+    crops: int = 1
+    flip: bool = False
+    is_flow: bool = False
+
+    @property
+    def n_views(self) -> int:
+        return self.crops * (1 + self.flip)
 
     def draw(self, height: int, width: int, rng: Random) -> View:
-        return View(Box(0, 0, height, width), (self.size,), self.size if self.crop else None)
+        return self.views(height, width, rng)[0]
+
+    def views(self, height: int, width: int, rng: Random) -> list[View]:
+        """Return the views of a clip, first that of the centre; `rng` is unused."""
+        box, side = Box(0, 0, height, width), self.size if self.crop else None
+        return [
+            View(box, (self.size,), side, place=place, flip=flip, is_flow=self.is_flow)
+            for place in PLACES[: self.crops]
+            for flip in (False, True)[: 1 + self.flip]
+        ]
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,9 @@ class TrainView:
         flip = self.hflip and rng.random() < FLIP_PROBABILITY
         jitter = _draw_jitter(rng) if self.jitter else None
         return replace(view, flip=flip, jitter=jitter, is_flow=self.is_flow)
+
+    def views(self, height: int, width: int, rng: Random) -> list[View]:
+        return [self.draw(height, width, rng)]
 
 
 def _random_crop(transform: TrainView, height: int, width: int, rng: Random) -> View:
@@ -144,7 +169,17 @@ def torch_seeded(rng: Random) -> Iterator[None]:
 
 def apply_view(frames: Sequence[Tensor], view: View) -> Tensor:
     """Transform frames of one size, each uint8 (C, H, W), -> uint8 (T, C, h, w)."""
-    box = view.box
+    return apply_views(frames, [view])[0]
+
+
+def apply_views(frames: Sequence[Tensor], views: Sequence[View]) -> list[Tensor]:
+    """Transform frames like apply_view, once for each view. The views have the same box and
+    `resize`, so that frames are resized once."""
+    pixels = _resized(frames, views[0].box, views[0].resize)
+    return [_finished(pixels, view) for view in views]
+
+
+def _resized(frames: Sequence[Tensor], box: Box, size: Sequence[int]) -> Tensor:
     # Decoded JPEGs are (H, W, C) in memory; keeping that layout makes resizing several
     # times faster.
     clip = torch.empty((len(frames), box.height, box.width, frames[0].shape[0]), dtype=torch.uint8)
@@ -152,14 +187,26 @@ def apply_view(frames: Sequence[Tensor], view: View) -> Tensor:
         cropped = frame[:, box.top : box.top + box.height, box.left : box.left + box.width]
         target.copy_(cropped.permute(1, 2, 0))
     pixels = clip.permute(0, 3, 1, 2)  # (T, h, w, C) -> (T, C, h, w)
-    pixels = F.resize(pixels, list(view.resize), antialias=True)
+    return F.resize(pixels, list(size), antialias=True)
+
+
+def _finished(pixels: Tensor, view: View) -> Tensor:
+    """Crop, flip and jitter resized frames (T, C, H, W)."""
     if view.crop is not None:
-        pixels = F.center_crop(pixels, [view.crop])
+        pixels = _square(pixels, view.crop, view.place)
     if view.flip:
         pixels = F.horizontal_flip(pixels)
         if view.is_flow:
             pixels = torch.cat([255 - pixels[:, :1], pixels[:, 1:]], dim=1)
     return pixels if view.jitter is None else _jittered(pixels, view.jitter)
+
+
+def _square(pixels: Tensor, side: int, place: str) -> Tensor:
+    if place == "center":
+        return F.center_crop(pixels, [side])
+    height, width = pixels.shape[-2:]
+    top, left = (0, 0) if place == "start" else (height - side, width - side)
+    return F.crop(pixels, top, left, side, side)
 
 
 JITTER_STEPS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)

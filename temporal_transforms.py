@@ -6,6 +6,7 @@ extends past the end of the video repeats from its own start. The rules are thos
 """
 
 import math
+from collections.abc import Sequence
 from itertools import cycle, islice
 from random import Random
 
@@ -22,21 +23,23 @@ def random_window(n_frames: int, rng: Random, *, size: int) -> list[list[int]]:
 
 def center_window(n_frames: int, rng: Random | None = None, *, size: int) -> list[list[int]]:
     """Return the clip in the middle; `rng` is unused."""
-    return [window(n_frames, size, max(0, n_frames // 2 - size // 2))]
+    return [window(n_frames, size, start) for start in even_starts(n_frames, size, 1)]
 
 
 def even_windows(
     n_frames: int, rng: Random | None = None, *, size: int, n_samples: int
 ) -> list[list[int]]:
-    """Return at most `n_samples` evenly spaced clips, up to the first that extends past the end.
+    """Return the clips of `even_starts`; `rng` is unused."""
+    return [window(n_frames, size, start) for start in even_starts(n_frames, size, n_samples)]
 
-    A single sample is the clip in the middle. `rng` is unused.
-    """
-    if n_samples == 1:
-        return center_window(n_frames, size=size)
-    stride = max(1, math.ceil((n_frames - 1 - size) / (n_samples - 1)))
-    starts = sliding_starts(n_frames, size, stride)[:n_samples]
-    return [window(n_frames, size, start) for start in starts]
+
+def even_starts(n_frames: int, size: int, n_clips: int) -> Sequence[int]:
+    """Return the starts of at most `n_clips` evenly spaced clips, up to the first that extends past
+    the end. A single clip is the one in the middle."""
+    if n_clips == 1:
+        return [max(0, n_frames // 2 - size // 2)]
+    stride = max(1, math.ceil((n_frames - 1 - size) / (n_clips - 1)))
+    return sliding_starts(n_frames, size, stride)[:n_clips]
 
 
 def sliding_starts(n_frames: int, size: int, stride: int) -> range:

@@ -12,7 +12,13 @@ from benchmarks.frames import frame_folders
 from benchmarks.timing import Comparison, compare, rate
 from datasets.frame_readers import JpgFolder, default_decoder
 from datasets.records import CompactList, VideoRecord, compact_records
-from datasets.video_dataset import Sample, SampleKey, SlidingWindows, SpatialTransform, VideoDataset
+from datasets.video_dataset import (
+    InferenceWindows,
+    Sample,
+    SampleKey,
+    SpatialTransform,
+    VideoDataset,
+)
 from media.frame_names import count_frames
 from spatial_transforms import EvalView, TrainView
 from temporal_transforms import even_windows, random_window
@@ -84,7 +90,7 @@ def _phases(records: CompactList[VideoRecord]) -> Iterator[Comparison]:
         theirs(even, plain.eval_clip),
         limit=limit,
     )
-    sliding = SlidingWindows(DURATION, STRIDE)
+    sliding = InferenceWindows(DURATION, STRIDE)
     yield compare(
         "loading of inference clips, one thread",
         "clips/s",

@@ -24,9 +24,9 @@ from datasets.selection import select_videos
 from datasets.video_dataset import (
     Batches,
     ClipLoader,
+    InferenceWindows,
     OrderedBatches,
     ShuffledBatches,
-    SlidingWindows,
     SpatialTransform,
     TemporalTransform,
     VideoDataset,
@@ -90,8 +90,8 @@ def build_inference_loader(
 ) -> ClipLoader[WindowBatches]:
     """Build a loader with every window of each video of --inference_subset, in order."""
     dataset = build_window_dataset(options, index, canonical_subset(options.inference_subset))
-    windows = dataset.temporal
-    assert isinstance(windows, SlidingWindows)
+    windows, views = dataset.temporal, dataset.spatial
+    assert isinstance(windows, InferenceWindows) and isinstance(views, EvalView)
     counts = {
         video: windows.count(len(dataset.kept_frames(video)))
         for video in world.share(len(dataset.records))
@@ -99,15 +99,25 @@ def build_inference_loader(
     # Whole frames differ in width between videos, so they can't share a batch.
     is_whole = options.inference_crop == "nocrop"
     videos_per_batch = 1 if is_whole else options.inference_batch_size
-    batches = WindowBatches(counts, videos_per_batch, may_mix=not is_whole)
+    batches = WindowBatches(
+        counts, videos_per_batch, clips_per_window=views.n_views, may_mix=not is_whole
+    )
     return _loader(options, dataset, batches, world)
 
 
 def build_window_dataset(options: Options, index: Index, subset: str) -> VideoDataset:
     """Build a dataset of the windows of inference."""
     records = _usable_records(options, index, subset, whole_videos=True)
-    windows = SlidingWindows(options.sample_duration, options.window_stride)
-    spatial = EvalView(options.sample_size, crop=options.inference_crop != "nocrop")
+    windows = InferenceWindows(
+        options.sample_duration, options.window_stride, options.inference_clips
+    )
+    spatial = EvalView(
+        options.sample_size,
+        crop=options.inference_crop != "nocrop",
+        crops=options.inference_crops,
+        flip=options.inference_flip,
+        is_flow=options.input_type == "flow",
+    )
     return _dataset(options, records, windows, spatial)
 
 
@@ -121,7 +131,7 @@ def _dataset(
     source = _source(
         options,
         whole_frames=isinstance(spatial, EvalView),
-        is_sequential=isinstance(temporal, SlidingWindows),
+        is_sequential=isinstance(temporal, InferenceWindows),
     )
     return VideoDataset(records, source, temporal, spatial, stride, seed)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_WINDOWS = 32  # in a batch of inference: bounds the memory of a loader process
+MAX_WINDOWS = 32  # clips in a batch of inference: bounds the memory of a loader process
 
 
 class SampleKey(NamedTuple):
@@ -115,13 +115,19 @@ class OrderedBatches:
 
 class WindowBatches:
     """Batches of windows in order, for inference: at most `per_batch` videos and MAX_WINDOWS
-    windows each, so that a long video is spread over several. `may_mix`: a forward pass may take
-    clips of several batches."""
+    clips each, so that a long video is spread over several. A window makes `clips_per_window`
+    clips. `may_mix`: a forward pass may take clips of several batches."""
 
     def __init__(
-        self, window_counts: Mapping[int, int], per_batch: int, *, may_mix: bool = True
+        self,
+        window_counts: Mapping[int, int],
+        per_batch: int,
+        *,
+        clips_per_window: int = 1,
+        may_mix: bool = True,
     ) -> None:
         self.window_counts, self.per_batch, self.may_mix = window_counts, per_batch, may_mix
+        self.clips_per_window = clips_per_window
 
     @property
     def n_videos(self) -> int:
@@ -131,9 +137,13 @@ class WindowBatches:
     def n_windows(self) -> int:
         return sum(self.window_counts.values())
 
+    @property
+    def n_clips(self) -> int:
+        return self.n_windows * self.clips_per_window
+
     def __iter__(self) -> Iterator[list[SampleKey]]:
         batch: list[SampleKey] = []
-        room = MAX_WINDOWS
+        room = most = max(1, MAX_WINDOWS // self.clips_per_window)
         for video, count in self.window_counts.items():
             start = 0
             while start < count:
@@ -143,7 +153,7 @@ class WindowBatches:
                 start = stop
                 if room == 0 or len(batch) == self.per_batch:
                     yield batch
-                    batch, room = [], MAX_WINDOWS
+                    batch, room = [], most
         if batch:
             yield batch
 

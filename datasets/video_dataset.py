@@ -17,8 +17,8 @@ from datasets.samplers import OrderedBatches, SampleKey, ShuffledBatches, Window
 from datasets.shared_memory import CAN_SHARE, Parcel
 from datasets.workers import Workers
 from errors import UserError
-from spatial_transforms import View, apply_view
-from temporal_transforms import sliding_starts, window
+from spatial_transforms import View, apply_views
+from temporal_transforms import even_starts, sliding_starts, window
 
 N_PROBED = 16  # videos of which two frames are read before a run
 
@@ -57,26 +57,33 @@ class ClipBatch(NamedTuple):
 
 
 class SpatialTransform(Protocol):
-    def draw(self, height: int, width: int, rng: Random) -> View: ...
+    def views(self, height: int, width: int, rng: Random) -> list[View]: ...
 
 
 class TemporalTransform(Protocol):
     def __call__(self, n_frames: int, rng: Random) -> list[list[int]]: ...
 
 
-class SlidingWindows:
-    """The windows of inference; a SampleKey may select some of them."""
+@dataclass(frozen=True)
+class InferenceWindows:
+    """The windows of inference: `n_clips` evenly spaced ones, or sliding windows if it is 0. A
+    SampleKey may select some of them."""
 
-    def __init__(self, size: int, stride: int) -> None:
-        self.size = size
-        self.stride = stride
+    size: int
+    stride: int
+    n_clips: int = 0
 
     def count(self, n_frames: int) -> int:
-        return len(sliding_starts(n_frames, self.size, self.stride))
+        return len(self._starts(n_frames))
 
     def part(self, n_frames: int, start: int, stop: int) -> list[list[int]]:
-        starts = sliding_starts(n_frames, self.size, self.stride)[start:stop]
+        starts = self._starts(n_frames)[start:stop]
         return [window(n_frames, self.size, first) for first in starts]
+
+    def _starts(self, n_frames: int) -> Sequence[int]:
+        if self.n_clips:
+            return even_starts(n_frames, self.size, self.n_clips)
+        return sliding_starts(n_frames, self.size, self.stride)
 
     def __call__(self, n_frames: int, rng: Random) -> list[list[int]]:
         return self.part(n_frames, 0, self.count(n_frames))
@@ -108,17 +115,22 @@ class VideoDataset(Dataset[Sample | BadSample]):
         if key.windows is None:
             windows = self.temporal(len(kept), rng)
         else:
-            assert isinstance(self.temporal, SlidingWindows)
+            assert isinstance(self.temporal, InferenceWindows)
             windows = self.temporal.part(len(kept), *key.windows)
         try:
             clips = self._read_clips(key.video, kept, windows, rng)
         except FrameError as error:
             return BadSample(key.video, str(error))
         segments = [(kept[min(w)], kept[max(w)] + 1) for w in windows]
+        n_views = len(clips) // len(windows)
+        segments = [segment for segment in segments for _ in range(n_views)]
         return Sample(clips, key.video, self.records[key.video].label, segments)
 
     def _read_clips(self, video: int, kept: range, windows: list[list[int]], rng: Random) -> Tensor:
-        """Read clips (N, C, T, H, W); a frame is decoded once even if windows share it."""
+        """Read the clips of all views of the windows, window by window: (N * views, C, T, H, W).
+
+        A frame is decoded once even if several clips share it.
+        """
         folder = self.records[video].path
         positions = sorted(set(itertools.chain.from_iterable(windows)))
         frames = self.source.read(folder, [kept[position] for position in positions])
@@ -129,10 +141,12 @@ class VideoDataset(Dataset[Sample | BadSample]):
                     f"{folder}: frame {kept[position]} is {frame.shape[2]}x{frame.shape[1]}, "
                     f"frame {kept[positions[0]]} {width}x{height}"
                 )
-        pixels = apply_view(frames, self.spatial.draw(height, width, rng))  # (T', C, H, W)
         place = {position: i for i, position in enumerate(positions)}
         rows = torch.tensor([[place[position] for position in w] for w in windows])  # (N, T)
-        return pixels[rows].transpose(1, 2)  # (N, T, C, H, W) -> (N, C, T, H, W)
+        views = apply_views(frames, self.spatial.views(height, width, rng))  # (T', C, H, W) each
+        clips = [pixels[rows] for pixels in views]  # (N, T, C, H, W) each
+        joined = clips[0] if len(clips) == 1 else torch.stack(clips, dim=1).flatten(0, 1)
+        return joined.transpose(1, 2)  # (N * views, T, C, H, W) -> (N * views, C, T, H, W)
 
 
 def collate(samples: Sequence[Sample | BadSample]) -> ClipBatch:

@@ -258,9 +258,13 @@ def _input(options: Mapping[str, Any]) -> str:
 def _windows(options: Mapping[str, Any]) -> str:
     if "inference_stride" not in options:
         return "not known"
-    crop = "centre crop" if options.get("inference_crop") == "center" else "no crop"
     stride = options["inference_stride"] or options.get("sample_duration", 0)
-    return f"every {stride} kept frames, {crop}"
+    n_clips = options.get("inference_clips", 0)
+    windows = f"{n_clips} clips per video" if n_clips else f"every {stride} kept frames"
+    crop = "centre crop" if options.get("inference_crop") == "center" else "no crop"
+    views = " x 3 crops" if options.get("inference_crops") == 3 else f", {crop}"
+    flip = ", each mirrored, too" if options.get("inference_flip") else ""
+    return f"{windows}{views}{flip}"
 
 
 def _listed(values: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from datasets.video_dataset import Sample, SampleKey, SlidingWindows, VideoDataset
+from datasets.video_dataset import InferenceWindows, Sample, SampleKey, VideoDataset
 from engine.device import Device
 from models.gradcam import finest_useful_layer, grad_cam, in_float32
 from reporting.facts import UNKNOWN, Facts
@@ -139,7 +139,7 @@ class _Album:
         return self._pictured(bare, place, int(videos.predictions[number]))
 
     def _pictured(self, bare: Strip, place: int, prediction: int) -> Strip:
-        assert self.dataset is not None and isinstance(self.dataset.temporal, SlidingWindows)
+        assert self.dataset is not None and isinstance(self.dataset.temporal, InferenceWindows)
         n_windows = self.dataset.temporal.count(len(self.dataset.kept_frames(place)))
         tried = np.unique(np.linspace(0, n_windows - 1, N_TRIED).round().astype(int)).tolist()
         samples = []
@@ -147,10 +147,10 @@ class _Album:
             sample = self.dataset[SampleKey(0, place, (window, window + 1))]
             if not isinstance(sample, Sample):
                 return bare._replace(caption=f"{sample.reason}.")
-            samples.append(sample)
+            samples.append(sample)  # of its views, the first: the centre
         best, heat = len(tried) // 2, None
         if self.viewer is not None and prediction != UNKNOWN:
-            best, heat = self.viewer.explain(torch.cat([s.clips for s in samples]), prediction)
+            best, heat = self.viewer.explain(torch.cat([s.clips[:1] for s in samples]), prediction)
         first, end = samples[best].segments[0]
         caption = f"Frames {first} to {end - 1}, window {tried[best] + 1} of {n_windows}" + (
             "" if heat is None or len(tried) == 1 else f", the highest score of {len(tried)} tried"

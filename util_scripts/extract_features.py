@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 SUFFIXES = (".npz", *HDF5_SUFFIXES)
-CLIP_FACTS = (*names_with(Role.CLIP_SHAPE), "inference_stride")
+CLIP_FACTS = (*names_with(Role.CLIP_SHAPE), "inference_stride", "inference_clips")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def _extract(classifier: "Classifier", options: argparse.Namespace) -> tuple[int
     with closing(loader):
         compute = feature_scorer(classifier, options.layer)
         rows = over_windows(compute, loader, device=classifier.device, task="features")
-        max_rows = sum(loader.batches.window_counts.values())
+        max_rows = loader.batches.n_windows
         if options.per == "video":
             rows, max_rows = by_video(rows), len(loader.dataset)
         about = json.dumps(_about(classifier, options), allow_nan=False)
