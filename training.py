@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from datasets.video_dataset import ClipBatch, TrainLoader, ValLoader
+from engine.batch_augment import BatchAugment
 from engine.checkpoint import TRAINED
 from engine.checkpoint_fields import Best
 from engine.checkpoint_manager import CheckpointManager
@@ -20,6 +21,7 @@ from engine.device import Device, is_out_of_memory
 from engine.distributed import SINGLE_PROCESS, World, explain_lost_process
 from engine.ema import WeightAverage
 from engine.epoch_log import log_batch, log_epoch, warn_of_divergence, warn_of_skipped
+from engine.losses import IGNORE_INDEX, classification_loss
 from engine.optim import Optimization
 from engine.prefetch import MAX_PENDING, prefetch
 from engine.progress import (
@@ -36,9 +38,6 @@ from errors import UserError
 from model import ONE_VALUE_PER_CHANNEL
 from utils.progress_bar import Bar
 from validation import Evaluation, validate
-
-IGNORE_INDEX = -100  # cross entropy's default: the target of padding clips
-
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +59,9 @@ class Trainer:
     world: World = SINGLE_PROCESS
     accumulate: int = 1  # batches per update
     class_weights: Tensor | None = None
+    label_smoothing: float = 0.0
+    augment: BatchAugment | None = None  # mixes the clips of a batch
+    dropout_seed: int | None = None  # given if the network draws at random
     frozen_norms: Sequence[nn.Module] = ()
     padding_clips: Tensor | None = None  # (2, C, T, H, W), for processes without clips in a batch
     average: WeightAverage | None = None  # validated and saved in place of the model
@@ -74,11 +76,20 @@ class Trainer:
         for module in self.frozen_norms:
             module.eval()
 
-    def run_batch(self, batch: ClipBatch, *, n_clips: float, updates: bool = True) -> BatchSums:
+    def run_batch(
+        self,
+        batch: ClipBatch,
+        *,
+        n_clips: float,
+        updates: bool = True,
+        epoch: int = 0,
+        number: int = 0,
+    ) -> BatchSums:
         """Run one batch forward and backward; if it `updates`, then step the optimiser.
 
         The loss is the mean over `n_clips`: those of all processes, in all batches of the update.
-        An empty batch of a single process only updates.
+        An empty batch of a single process only updates. Random draws follow `epoch` and `number`,
+        that of the batch.
         """
         if not self.has_gradients:
             self.optim.optimizer.zero_grad(set_to_none=True)
@@ -88,14 +99,18 @@ class Trainer:
             return BatchSums(*torch.zeros(2))
         clips, targets = self._clips_and_targets(batch)
         with explain_torch_errors(), explain_lost_process(), self._gradient_sync(updates):
+            inputs, mixed = self.network.to_input(clips), targets
+            if self.augment is not None:
+                inputs, mixed = self.augment.mix(inputs, targets, epoch=epoch, number=number)
+            if self.dropout_seed is not None:
+                torch.manual_seed(_seed_of(self.dropout_seed, epoch, number, self.world.rank))
             with self.device.autocast():
-                logits = self.network.module(self.network.to_input(clips))  # (B, K)
-            loss = F.cross_entropy(
+                logits = self.network.module(inputs)  # (B, K)
+            loss = classification_loss(
                 logits.float(),
-                targets,
+                mixed,
                 weight=self.class_weights,
-                reduction="sum",
-                ignore_index=IGNORE_INDEX,
+                label_smoothing=self.label_smoothing,
             )
             # DDP averages gradients over processes: multiplying by their number makes it a sum.
             # Other processes may have all clips: max() is for the padding of this one.
@@ -152,6 +167,11 @@ class Trainer:
     def scored_model(self) -> nn.Module:
         """The model that is validated, saved and used for inference."""
         return self.model if self.average is None else self.average.model
+
+
+def _seed_of(*numbers: int) -> int:
+    """Hash some numbers to a seed of torch's generators."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 @contextmanager
@@ -217,7 +237,9 @@ def train_one_epoch(
                 n_in_update = n_clips
                 if trainer.accumulate > 1:  # later batches are not read yet: unreadable clips count
                     n_in_update = batches.clips_around(number, trainer.accumulate)
-                sums = trainer.run_batch(batch, n_clips=n_in_update, updates=updates)
+                sums = trainer.run_batch(
+                    batch, n_clips=n_in_update, updates=updates, epoch=epoch, number=number
+                )
             pending.add(sums, batch.videos, int(n_clips), rate)
             if pending.is_full or ends_epoch:
                 position = pending.flush(position)

@@ -22,6 +22,7 @@ from datasets.video_dataset import (
     ValLoader,
 )
 from engine.advice import describe_best, from_scratch, inference_command
+from engine.batch_augment import BatchAugment
 from engine.checkpoint_manager import CheckpointManager
 from engine.distributed import World
 from engine.ema import WeightAverage
@@ -170,6 +171,9 @@ def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Train
         world=world,
         accumulate=options.accumulate,
         class_weights=class_weights,
+        label_smoothing=options.label_smoothing,
+        augment=_batch_augment(options),
+        dropout_seed=options.manual_seed if options.dropout else None,
         frozen_norms=frozen_norms,
         padding_clips=torch.zeros((2, *shape), dtype=torch.uint8),
         average=average,
@@ -179,6 +183,14 @@ def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Train
     if not (options.cache_features or options.batchnorm_sync):
         _check_single_clips(options, train_loader.batches, trainer)
     return trainer
+
+
+def _batch_augment(options: Options) -> BatchAugment | None:
+    if not (options.mixup or options.cutmix):
+        return None
+    return BatchAugment(
+        options.n_classes, seed=options.manual_seed, mixup=options.mixup, cutmix=options.cutmix
+    )
 
 
 def _check_single_clips(options: Options, batches: ShuffledBatches, trainer: Trainer) -> None:

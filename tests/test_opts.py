@@ -80,7 +80,8 @@ def test_what_training_reads_for_its_clips_decides_its_batches(tmp_path):
     reads = reads_of(build_train_loader, tmp_path)
     same_clips = {"video_path", "file_type", "accimage", "scaled_decode", "n_threads", "no_cuda",
                   "on_bad_video"}  # fmt: skip
-    elsewhere = {"accumulate", "class_weights", "freeze_bn", "cache_features"}
+    elsewhere = {"accumulate", "class_weights", "freeze_bn", "cache_features", "label_smoothing",
+                 "dropout", "mixup", "cutmix", "ema"}  # fmt: skip
     assert reads - same_clips == set(names_with(Role.FIXED_WITHIN_EPOCH)) - elsewhere
 
 
@@ -118,6 +119,7 @@ def test_a_resumed_value_is_in_the_saved_state_of_its_optimiser_or_schedule():
     states = {}
     for name in SCHEDULES:
         options = options_of({"lr_scheduler": name})
-        built = build_optimization(options, torch.nn.Linear(1, 1), torch.amp.GradScaler("cpu"))
+        scaler = torch.amp.GradScaler("cpu")
+        built = build_optimization(options, torch.nn.Linear(1, 1), scaler, n_updates=1)
         states |= built.schedule.state_dict() | built.optimizer.param_groups[0]
     assert set(names) <= set(states)

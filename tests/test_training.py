@@ -202,3 +202,16 @@ def test_out_of_memory_is_advice():
         assert str(raised.value).startswith("out of memory: halve --batch_size")
     with pytest.raises(RuntimeError, match="other"), explain_torch_errors():
         raise RuntimeError("other")
+
+
+@pytest.mark.parametrize(
+    "flags", [("--mixup", "0.8"), ("--cutmix", "1"), ("--label_smoothing", "0.2")]
+)
+def test_regularisation_changes_training_and_resumes_to_the_bit(tmp_path, flags):
+    make_dataset(tmp_path, train=3, val=1)
+    flags = (*flags, "--sample_size", "16", "--no_val")
+    assert small_run(tmp_path, *flags, "--checkpoint", "1", result="whole") == 0
+    assert small_run(tmp_path, "--sample_size", "16", "--no_val", result="plain") == 0
+    assert small_run(tmp_path, *flags, "--resume_path", "whole/save_1.pth", result="on") == 0
+    assert_near(weights(tmp_path / "whole"), weights(tmp_path / "on"), 0)
+    assert (tmp_path / "whole/train.log").read_text() != (tmp_path / "plain/train.log").read_text()
