@@ -83,13 +83,15 @@ def make_parser(name: str, description: str | None) -> Parser:
     above_0 = partial(_above_0, float)
     parser.add_argument("video_dir", type=INPUT, help="folder of folders of videos")
     parser.add_argument("jpg_dir", type=OUTPUT_FOLDER, help="where the frames go; made if missing")
-    parser.add_argument("dataset", help="name of the dataset; all are treated alike")
+    parser.add_argument("dataset", help="name of the dataset; has no effect")
     parser.add_argument(
         "--n_jobs", type=int, default=-1, help="videos at a time; -1: one per CPU core"
     )
     parser.add_argument("--fps", type=above_0, help="frames per second; -1: every frame")
     parser.add_argument(
-        "--interpolate", action="store_true", help="with --fps: blend frames instead of repeating"
+        "--interpolate",
+        action="store_true",
+        help="with --fps: blend frames, do not repeat them",
     )
     parser.add_argument(
         "--size", type=partial(_above_0, int), default=240, help="shorter side in pixels (240)"
@@ -109,7 +111,7 @@ def make_parser(name: str, description: str | None) -> Parser:
     parser.add_argument(
         "--keep_gone",
         action="store_true",
-        help="keep the frames of videos that no longer exist in indexes, for videos that were "
+        help="keep frames in indexes although their video no longer exists, for videos that were "
         "deleted to save space",
     )
     parser.add_argument(

@@ -138,8 +138,8 @@ def test_flip_negates_horizontal_flow():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--input_type", "flow"), "flow is read from --file_type hdf5"),
-        (("--input_type", "flow", "--file_type", "hdf5", "--colorjitter"), "changes colours"),
+        (("--input_type", "flow"), "--input_type flow needs --file_type hdf5"),
+        (("--input_type", "flow", "--file_type", "hdf5", "--colorjitter"), "flow has no colours"),
     ],
 )
 def test_flags_of_flow(tmp_path, capsys, flags, message):
