@@ -145,7 +145,7 @@ def _check_folders(video_dir: Path, jpg_dir: Path) -> None:
     if not video_dir.is_dir():
         raise UserError(f"{video_dir}: no such folder of videos")
     videos, frames = video_dir.resolve(), jpg_dir.resolve()
-    if videos == frames or jpg_dir.exists() and video_dir.samefile(jpg_dir):
+    if videos == frames or (jpg_dir.exists() and video_dir.samefile(jpg_dir)):
         raise UserError(
             f"{jpg_dir}: JPG_DIR is the same folder as VIDEO_DIR; give the frames their own, such "
             f"as {videos.parent / f'{videos.name}_jpg'}"

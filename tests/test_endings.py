@@ -86,13 +86,15 @@ def test_predict_video(root):
 def test_a_run_that_diverges(root):
     flags = (*TRAIN, "--n_epochs", "9", "--learning_rate", "1e30")
     done = finished(root, main_py(root, "res_nan", *flags), 2)
-    assert "the loss is" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "the loss is" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_run_with_unreadable_frames(root):
     flags = (*TRAIN, "--sample_duration", "20")
     done = finished(root, main_py(root / "damaged", "res", *flags), 2)
-    assert "image_00010.jpg: not a JPEG" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "image_00010.jpg: not a JPEG" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def has_rows(root, result, n_rows=3):
@@ -116,7 +118,8 @@ def test_signal_to_all_processes_saves(root, number):
         os.killpg(command.process.pid, number)
         done = command.finish()
     assert done.status == 128 + number and "Traceback" not in done.text, done.text
-    assert "and saved in" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "and saved in" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert (root / result / "last.pth").exists()
 
 
@@ -128,7 +131,8 @@ def test_ctrl_c_twice(root):
             time.sleep(0.05)  # two at once would count as one
         done = command.finish()
     assert done.status == 130 and "Traceback" not in done.text, done.text
-    assert "--resume_path auto" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "--resume_path auto" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_nohup(root):

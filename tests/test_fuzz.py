@@ -152,7 +152,7 @@ def files_beside_results(folder):
 
 
 def logs_on_resume(folder):
-    rows = {name: {column: 1 for column in columns} for name, columns in COLUMNS.items()}
+    rows = {name: dict.fromkeys(columns, 1) for name, columns in COLUMNS.items()}
     for epoch in (1, 2):
         log = RunLog(folder, options={}, keep_before=epoch, resumed=folder / "last.pth")
         for name, row in rows.items():
