@@ -160,6 +160,11 @@ def test_shards_cover_every_video_once(tmp_path):
     [
         ({"RANK": "2", "WORLD_SIZE": "4"}, Shard(2, 4)),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "3"}, Shard(1, 3)),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "3"}, Shard(1, 3)),
+        (  # torchrun inside a SLURM job
+            {"RANK": "5", "WORLD_SIZE": "8", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"},
+            Shard(5, 8),
+        ),
         (
             {
                 "SLURM_ARRAY_TASK_ID": "5",
