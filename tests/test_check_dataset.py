@@ -167,7 +167,8 @@ def test_main_accepts_exactly_what_is_not_wrong(tmp_path, capsys, form):
         is_right = main(words) == 0
         assert trains_on_all(tmp_path, form) == is_right, segment
         main([*words, "--fix"])
-        assert main(words) == 0 and trains_on_all(tmp_path, form), segment
+        assert main(words) == 0, segment
+        assert trains_on_all(tmp_path, form), segment
     assert "the index has no frame numbers" in capsys.readouterr().out
 
 
@@ -229,7 +230,8 @@ def test_misnamed_pictures_come_with_a_rename_command(tmp_path, capsys, pattern,
     for folder in folder_names:
         words_there = [word.replace("'", "") for word in words]
         ran = run_command(*words_there, program=find_ffmpeg(), cwd=folder)
-        assert binary == "ffmpeg" and ran.status == 0, ran.text
+        assert binary == "ffmpeg", ran.text
+        assert ran.status == 0, ran.text
     assert check(tmp_path) == 0, capsys.readouterr().out
 
 

@@ -411,9 +411,9 @@ def test_damage_gives_one_line(tmp_path, target, capsys):
         except (UserError, FrameError) as error:
             text = str(error)
             lines = text.splitlines() or [""]
-            assert text and len(text) < LONGEST_LINE and len(lines) == text.count("\nno") + 1, (
-                f"seed {seed}: {text[:300]!r}"
-            )
+            assert text, f"seed {seed}"
+            assert len(text) < LONGEST_LINE, f"seed {seed}: {text[:300]!r}"
+            assert len(lines) == text.count("\nno") + 1, f"seed {seed}: {text[:300]!r}"
         except BaseException as error:
             raise AssertionError(f"FUZZ_SEED={seed} for {target.__name__}") from error
     assert not list(Path(tmp_path).glob(".*.tmp"))

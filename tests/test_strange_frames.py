@@ -134,7 +134,8 @@ def check_refused(path, *numbers):
         with pytest.raises(UserError) as caught:
             read(path)
         message = str(caught.value)
-        assert message.startswith(str(path)) and message.isprintable(), message
+        assert message.startswith(str(path)), message
+        assert message.isprintable(), message
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -255,7 +256,8 @@ def test_full_file_system(tmp_path):
     ended = run_command("-m", "sh", "-c", mount + command, program="unshare", cwd=ROOT)
     if ended.status in (1, 77) and "can't be written" not in ended.text:
         pytest.skip(f"no file system may be mounted here: {ended.stderr.strip()}")
-    assert ended.status == 2 and "No space left on device" in ended.stderr, ended.text
+    assert ended.status == 2, ended.text
+    assert "No space left on device" in ended.stderr, ended.text
 
 
 def test_full_disk_raises_oserror(tmp_path):
@@ -347,7 +349,8 @@ def test_damaged_pictures_give_one_line(tmp_path, decode):
         try:
             [frame] = source.read(tmp_path, [1])
         except FrameError as error:
-            assert str(error).startswith(str(path)) and str(error).isprintable(), seed
+            assert str(error).startswith(str(path)), seed
+            assert str(error).isprintable(), seed
         else:
             assert frame.shape[0] == 3
 
