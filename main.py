@@ -11,7 +11,7 @@ from errors import UserError
 from opts import Options
 from parsing import parse_opts
 from utils.interruption import SIGPIPE, Interrupted, Interruption
-from utils.program import losing_output, run_program
+from utils.program import on_output_lost, run_program
 
 if TYPE_CHECKING:
     from engine.distributed import World
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     interruption = Interruption()
     try:
-        with interruption.watching(), losing_output(lambda: interruption.ask(SIGPIPE)):
+        with interruption.handling_signals(), on_output_lost(lambda: interruption.request(SIGPIPE)):
             options = parse_opts(argv)
             _check_outputs(options)
             n_processes, node = _processes_to_start(options)

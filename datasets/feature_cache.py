@@ -9,13 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from datasets.video_dataset import (
-    ClipBatch,
-    ClipLoader,
-    OrderedBatches,
-    SampleKey,
-    ShuffledBatches,
-)
+from datasets.video_dataset import ClipBatch, ClipLoader, OrderedBatches, SampleKey, ShuffledBatches
 from utils.progress_bar import Bar
 
 Trunk = Callable[[Tensor], Tensor]  # uint8 clips (B, C, T, H, W) -> features (B, D)

@@ -3,7 +3,7 @@ pictures in two subsets."""
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -26,9 +26,8 @@ from datasets.index import Index
 from datasets.index_checks import SAME_RECORDING, UNEVEN, Finding, on_both_sides
 from datasets.records import Entry
 from datasets.segments import FIRST_NUMBER, segment_fault
-from datasets.survey import NO_FRAMES, count_files
+from datasets.survey import count_files, count_folders
 from errors import UserError
-from media.frame_names import FrameCount, count_frames, why_no_frames
 from media.orphans import find_orphans
 from utils.files import back_up, write_json
 from utils.reading import read_json
@@ -79,11 +78,13 @@ def check_frames(
         )
         for entry in index.entries
     }
-    counts, missing = (_count_folders if file_type == "jpg" else count_files)(paths)
+    is_jpg = file_type == "jpg"
+    counts, missing = (count_folders if is_jpg else count_files)(paths)
     for entry in index.entries:
         name, count = entry.video_id, counts.get(entry.video_id)
         if count is None:
-            findings.append(Finding(MISSING, f"{name}: {missing[name]}"))
+            place = f"{name}: {paths[name]}" if is_jpg else name
+            findings.append(Finding(MISSING, f"{place}: {missing[name]}"))
             continue
         if count.missing is not None:
             findings.append(Finding(GAPS, f"{name}: frame {count.missing} is missing"))
@@ -97,23 +98,6 @@ def check_frames(
             else:
                 findings += _check_segment(video, file_type)
     return videos, findings
-
-
-def _count_folders(folders: Mapping[str, Path]) -> tuple[dict[str, FrameCount], dict[str, str]]:
-    """Count the frames of each folder by video id; return the counts, and why the rest has none."""
-    counts, missing = {}, {}
-    for video_id, folder in tqdm(folders.items(), desc="counting", unit="video", disable=None):
-        try:
-            names = os.listdir(folder)
-        except OSError as error:
-            missing[video_id] = f"{folder}: {error.strerror}"
-            continue
-        count = count_frames(names)
-        if count == NO_FRAMES:
-            missing[video_id] = f"{folder}: {why_no_frames(names)}"
-        else:
-            counts[video_id] = count
-    return counts, missing
 
 
 def _check_segment(video: FoundVideo, file_type: str) -> Iterator[Finding]:

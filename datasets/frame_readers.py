@@ -41,11 +41,9 @@ class FrameSource(Protocol):
     @property
     def remedy(self) -> str:
         """Advice for a video whose frames can't be read; {} stands for its id."""
-        ...
 
     def read(self, path: Path, numbers: Sequence[int]) -> list[Tensor]:
         """Read frames by number, in the order given. Raises FrameError."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,8 @@ def _decode_fast(raw: bytes) -> _File | None:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
     n_videos = len(content.database)
-    limits = {key: n_videos for key in (*_Video.__struct_fields__, *_Annotation.__struct_fields__)}
-    limits |= {key: 1 for key in _File.__struct_fields__}
+    limits = dict.fromkeys((*_Video.__struct_fields__, *_Annotation.__struct_fields__), n_videos)
+    limits |= dict.fromkeys(_File.__struct_fields__, 1)
     # A duplicate video brings a second "subset". A label called "subset" is a false alarm.
     may_repeat = any(raw.count(f'"{key}"'.encode()) > limit for key, limit in limits.items())
     return None if may_repeat or ESCAPED_ASCII.search(raw) else content

@@ -27,7 +27,7 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 def _find_size(data: bytes) -> tuple[int, int]:
     """Follow the markers to the frame header (ITU T.81, B.2.2)."""
     place = 2
-    while 0 <= (place := data.find(b"\xff", place)) and place + 9 <= len(data):
+    while (place := data.find(b"\xff", place)) >= 0 and place + 9 <= len(data):
         marker = data[place + 1]
         if marker in FRAME_HEADERS:
             height, width = data[place + 5 : place + 7], data[place + 7 : place + 9]

@@ -58,28 +58,33 @@ def survey_frames(jpg_dir: Path, paths: Iterable[str]) -> Survey:
     """
     if not jpg_dir.is_dir():
         raise UserError(f"{jpg_dir}: no such folder of frames")
-    counts: dict[str, FrameCount] = {}
-    missing: dict[str, str] = {}
-    files: dict[str, Path] = {}
+    counts, missing = count_folders({path: jpg_dir / path for path in paths})
     locators = [FrameLocator(file_type) for file_type in FIRST_NUMBER if file_type != "jpg"]
-    for path in tqdm(dict.fromkeys(paths), desc="counting frames", unit="video", disable=None):
+    files: dict[str, Path] = {}
+    for path in missing:
+        folder, name = os.path.split(jpg_dir / path)
+        found = next(filter(None, (locator.find(folder, name) for locator in locators)), None)
+        if found is not None:
+            files[path] = Path(found)
+    missing = {path: reason for path, reason in missing.items() if path not in files}
+    return _complete(jpg_dir, counts, missing, files)
+
+
+def count_folders(folders: Mapping[str, Path]) -> tuple[dict[str, FrameCount], dict[str, str]]:
+    """Count the frames of folders; return the counts, and why the rest has none."""
+    counts, missing = {}, {}
+    for name, folder in tqdm(folders.items(), "counting frames", unit="video", disable=None):
         try:
-            names = os.listdir(jpg_dir / path)
+            names = os.listdir(folder)
         except OSError as error:
-            folder, name = os.path.split(jpg_dir / path)
-            found = (locator.find(folder, name) for locator in locators)
-            file = next(filter(None, found), None)
-            if file is None:
-                missing[path] = NO_FOLDER.get(type(error), str(error))
-            else:
-                files[path] = Path(file)
+            missing[name] = NO_FOLDER.get(type(error), error.strerror or str(error))
             continue
         count = count_frames(names)
         if count == NO_FRAMES:
-            missing[path] = why_no_frames(names)
+            missing[name] = why_no_frames(names)
         else:
-            counts[path] = count
-    return _complete(jpg_dir, counts, missing, files)
+            counts[name] = count
+    return counts, missing
 
 
 def survey_folder(jpg_dir: Path) -> Survey:

@@ -100,11 +100,11 @@ class CheckpointManager:
 
     def is_save_due(self) -> bool:
         """Return whether this process has a reason to pause; then all must call inside_epoch."""
-        return self.interruption.asked is not None or self._is_due()
+        return self.interruption.signal_number is not None or self._is_due()
 
     def _asked(self) -> int:
         """Return the signal that asked any process to end, or 0."""
-        return max(self.world.gather(self.interruption.asked or 0))
+        return max(self.world.gather(self.interruption.signal_number or 0))
 
     def _save(self, name: str, content: dict[str, Any]) -> None:
         if not self.world.is_first:

@@ -36,7 +36,7 @@ def infer_and_report(
     trained = "" if options.no_train else " with --resume_path auto"
     hint = f"stopped in inference; the same command{trained} starts it again"
     with resume_hint(hint), closing(loader):
-        interruption.end_if_asked()
+        interruption.raise_if_requested()
         stopwatch = Stopwatch()
         results = infer(
             run.model,

@@ -13,16 +13,7 @@ from media.ffmpeg_inputs import input_of
 from media.ffmpeg_log import FfmpegRun
 from media.frame_folders import LostRace
 from media.frame_formats import FrameFormat
-from media.manifest import (
-    DONE,
-    FAILED,
-    LEFT_OUT,
-    WITH_FRAMES,
-    Arguments,
-    Owner,
-    Previous,
-    Row,
-)
+from media.manifest import DONE, FAILED, LEFT_OUT, WITH_FRAMES, Arguments, Owner, Previous, Row
 from media.verdicts import Verdict, judge, why_no_video
 
 THERE, NOT_TRIED = "already there", "not tried"
@@ -67,14 +58,8 @@ class Extraction:
             stat = job.source.stat()
         except OSError as error:
             return Outcome(job.name, Verdict(FAILED, error.strerror or str(error)))
-        row = Row(
-            job.name,
-            stat.st_size,
-            stat.st_mtime_ns,
-            self.arguments,
-            DONE,
-            video_dir=str(self.video_dir),
-        )
+        size, mtime, place = stat.st_size, stat.st_mtime_ns, str(self.video_dir)
+        row = Row(job.name, size, mtime, self.arguments, DONE, video_dir=place)
         verdict = self._previous_verdict(job, previous, row.key)
         verdict = verdict or self._name_clash(job, previous, stat)
         if verdict is not None:

@@ -80,46 +80,26 @@ def _prune(
 
 def make_parser(name: str, description: str | None) -> Parser:
     parser = Parser(prog=f"util_scripts.{name}", description=description)
-    above_0 = partial(_above_0, float)
-    parser.add_argument("video_dir", type=INPUT, help="folder of folders of videos")
-    parser.add_argument("jpg_dir", type=OUTPUT_FOLDER, help="where the frames go; made if missing")
-    parser.add_argument("dataset", help="name of the dataset; all are treated alike")
-    parser.add_argument(
-        "--n_jobs", type=int, default=-1, help="videos at a time; -1: one per CPU core"
+    add, above_0 = parser.add_argument, partial(_above_0, float)
+    add("video_dir", type=INPUT, help="folder of folders of videos")
+    add("jpg_dir", type=OUTPUT_FOLDER, help="where the frames go; made if missing")
+    add("dataset", help="name of the dataset; has no effect")
+    add("--n_jobs", type=int, default=-1, help="videos at a time; -1: one per CPU core")
+    add("--fps", type=above_0, help="frames per second; -1: every frame")
+    text = "with --fps: interpolate frames instead of repeating them"
+    add("--interpolate", action="store_true", help=text)
+    add("--size", type=partial(_above_0, int), default=240, help="shorter side in pixels (240)")
+    text = "of the JPGs; 2 is best"
+    add("--quality", type=int, choices=range(2, 32), metavar="2-31", help=text)
+    add("--timeout", type=above_0, default=0, help="seconds per video; -1: no limit")
+    add("--retry_failed", action="store_true", help="extract only the videos that failed before")
+    add("--prune", action="store_true", help="remove the frames of videos that no longer exist")
+    text = "keep frames in indexes although their video was deleted, for example to save space"
+    add("--keep_gone", action="store_true", help=text)
+    text = (
+        "extract part I of N of the videos, counted from 0; auto: as set by SLURM, torchrun, mpirun"
     )
-    parser.add_argument("--fps", type=above_0, help="frames per second; -1: every frame")
-    parser.add_argument(
-        "--interpolate", action="store_true", help="with --fps: blend frames instead of repeating"
-    )
-    parser.add_argument(
-        "--size", type=partial(_above_0, int), default=240, help="shorter side in pixels (240)"
-    )
-    parser.add_argument(
-        "--quality", type=int, choices=range(2, 32), metavar="2-31", help="of the JPGs; 2 is best"
-    )
-    parser.add_argument(
-        "--timeout", type=above_0, default=0, help="seconds per video; -1: no limit"
-    )
-    parser.add_argument(
-        "--retry_failed", action="store_true", help="extract only the videos that failed before"
-    )
-    parser.add_argument(
-        "--prune", action="store_true", help="remove the frames of videos that no longer exist"
-    )
-    parser.add_argument(
-        "--keep_gone",
-        action="store_true",
-        help="keep the frames of videos that no longer exist in indexes, for videos that were "
-        "deleted to save space",
-    )
-    parser.add_argument(
-        "--shard",
-        type=parse_shard,
-        default=WHOLE,
-        metavar="I/N",
-        help="extract part I of N of the videos, counted from 0; auto: part and number of parts "
-        "as set by SLURM, torchrun or mpirun",
-    )
+    add("--shard", type=parse_shard, default=WHOLE, metavar="I/N", help=text)
     return parser
 
 
@@ -143,7 +123,7 @@ def _check_folders(video_dir: Path, jpg_dir: Path) -> None:
     if not video_dir.is_dir():
         raise UserError(f"{video_dir}: no such folder of videos")
     videos, frames = video_dir.resolve(), jpg_dir.resolve()
-    if videos == frames or jpg_dir.exists() and video_dir.samefile(jpg_dir):
+    if videos == frames or (jpg_dir.exists() and video_dir.samefile(jpg_dir)):
         raise UserError(
             f"{jpg_dir}: JPG_DIR is the same folder as VIDEO_DIR; give the frames their own, such "
             f"as {videos.parent / f'{videos.name}_jpg'}"

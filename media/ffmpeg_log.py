@@ -62,9 +62,9 @@ class FfmpegLog:
         for name, pattern in FACTS.items():
             if name not in self._facts and (match := pattern.match(line)):
                 self._facts[name] = match[1]
-        if "stream" not in self._facts and (match := INPUT_STREAM.match(line)):
-            if rate := RATE.search(line):
-                self._rates[match[1]] = rate[1].replace("k", "000")
+        stream = None if "stream" in self._facts else INPUT_STREAM.match(line)
+        if stream and (rate := RATE.search(line)):
+            self._rates[stream[1]] = rate[1].replace("k", "000")
 
     def summary(self, returncode: int = 0) -> FfmpegRun:
         """Return what was logged so far."""

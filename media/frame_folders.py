@@ -60,7 +60,7 @@ def keep_other_files(old: Path, new: Path) -> None:
     for entry in entries:
         place = new / entry.name
         is_folder = entry.is_dir(follow_symlinks=False)
-        if os.path.lexists(place) or FRAME_NAME.fullmatch(entry.name) and not is_folder:
+        if os.path.lexists(place) or (FRAME_NAME.fullmatch(entry.name) and not is_folder):
             continue
         if is_folder:
             shutil.copytree(entry.path, place, symlinks=True, copy_function=_link)

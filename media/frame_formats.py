@@ -22,33 +22,27 @@ class FrameFormat(Protocol):
     @property
     def suffix(self) -> str:
         """The suffix of the folder or file with a video's frames."""
-        ...
 
     def extract(
         self, ffmpeg: Ffmpeg, arguments: Sequence[str], work: Path, timeout: float
     ) -> tuple[FfmpegRun, Path]:
         """Run ffmpeg with `arguments`, which name the input and the filters; return how it ended
         and the path of the frames, below `work`."""
-        ...
 
     def count(self, frames: Path) -> int:
         """Count the frames; 0 if there is nothing, or a gap."""
-        ...
 
     def size(self, frames: Path) -> tuple[int, int] | None:
         """Return width and height of the first frame."""
-        ...
 
     def move(self, frames: Path, target: Path) -> None:
         """Move new frames to `target`, replacing old frames but no other files.
 
         Raises OSError, or LostRace if another extraction has put its frames there meanwhile.
         """
-        ...
 
     def remove(self, frames: Path, n_frames: int) -> None:
         """Remove a video's frames and nothing else."""
-        ...
 
 
 class JpgFolders:

@@ -45,7 +45,7 @@ def _verdict_on(skipped: Skipped) -> Verdict:
 def _target_owners(visit: Visit) -> dict[str, str]:
     """Map each name without suffix to the file whose frames go there, "" for a subfolder. Videos
     win over subtitles, thumbnails and notes of the same name."""
-    owners = {name: "" for name in visit.folders}
+    owners = dict.fromkeys(visit.folders, "")
     for file in sorted(visit.files, key=is_video_name, reverse=True):
         owners.setdefault(target_of(file), file)
     return owners

@@ -51,9 +51,9 @@ def find_orphans(jpg_dir: Path) -> dict[str, Orphan]:
     owners: dict[str, Row] = {}
     for row in read_rows(jpg_dir) if dead else ():
         target = row.target
-        if row.status in WITH_FRAMES and target in dead and bad_name(target) is None:
-            if target not in owners or row.time >= owners[target].time:
-                owners[target] = row
+        is_dead = row.status in WITH_FRAMES and target in dead and bad_name(target) is None
+        if is_dead and (target not in owners or row.time >= owners[target].time):
+            owners[target] = row
     return {
         target: Orphan(
             row.source, latest[row.source].reason, row.frames, is_ours=row.ffmpeg is not None

@@ -129,7 +129,8 @@ def script_command_lines(folder):
             assert command.main(words) in (0, 1), words
         except UserError as error:
             lines = str(error).splitlines()
-            assert lines and all(line.strip() for line in lines), words
+            assert lines, words
+            assert all(line.strip() for line in lines), words
         except SystemExit as ended:
             assert ended.code == 0, words
         except Exception as error:

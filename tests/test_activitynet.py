@@ -91,7 +91,9 @@ def test_missing_fps_names_the_script_to_run(tmp_path):
     database = {"x": entry("training", part("Surfing", 0, 1), fps=None)}
     index = read_any_index(write_index(tmp_path / "a.json", database))
     make_frames(tmp_path / "jpg/v_x", 12)
-    with pytest.raises(UserError, match="run python -m util_scripts.add_fps_into_activitynet_json"):
+    with pytest.raises(
+        UserError, match=r"run python -m util_scripts.add_fps_into_activitynet_json"
+    ):
         select_parts(index, "training", tmp_path / "jpg")
 
 
@@ -129,7 +131,8 @@ def test_fps_of_videos(tmp_path, capsys):
     assert add_fps([*arguments, str(tmp_path / "new.json")]) == 0
     assert path.read_bytes() == before
     out = capsys.readouterr().out
-    assert "c: " in out and "d: no file" in out
+    assert "c: " in out
+    assert "d: no file" in out
     assert "2 videos have a frame rate, 2 have none" in out
     assert add_fps(arguments) == 0
     assert (tmp_path / "index.json.bak").read_bytes() == before

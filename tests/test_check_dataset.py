@@ -167,7 +167,8 @@ def test_main_accepts_exactly_what_is_not_wrong(tmp_path, capsys, form):
         is_right = main(words) == 0
         assert trains_on_all(tmp_path, form) == is_right, segment
         main([*words, "--fix"])
-        assert main(words) == 0 and trains_on_all(tmp_path, form), segment
+        assert main(words) == 0, segment
+        assert trains_on_all(tmp_path, form), segment
     assert "the index has no frame numbers" in capsys.readouterr().out
 
 
@@ -216,17 +217,21 @@ def test_misnamed_pictures_come_with_a_rename_command(tmp_path, capsys, pattern,
     message = f"20 pictures such as {pattern % 1}; frames are JPEG files named image_00001.jpg"
     assert small_run(tmp_path, "--n_epochs", "1") == 2
     err = capsys.readouterr().err
-    assert message in err and command in err
+    assert message in err
+    assert command in err
     assert check(tmp_path) == 1
-    assert message in (out := capsys.readouterr().out) and command in out
+    assert message in (out := capsys.readouterr().out)
+    assert command in out
     with pytest.raises(UserError) as raised:
         folder_json([str(tmp_path / "jpg"), str(tmp_path / "own.json")])
-    assert message in str(raised.value) and command in str(raised.value)
+    assert message in str(raised.value)
+    assert command in str(raised.value)
     binary, *words = shlex.split(command)
     for folder in folder_names:
         words_there = [word.replace("'", "") for word in words]
         ran = run_command(*words_there, program=find_ffmpeg(), cwd=folder)
-        assert binary == "ffmpeg" and ran.status == 0, ran.text
+        assert binary == "ffmpeg", ran.text
+        assert ran.status == 0, ran.text
     assert check(tmp_path) == 0, capsys.readouterr().out
 
 

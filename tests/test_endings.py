@@ -50,7 +50,8 @@ def util(name, *arguments):
 
 def finished(root, arguments, status=0, **how):
     done = run_command(*arguments, environ=environ_of(root), **how)
-    assert done.status == status and "Traceback" not in done.text, done.text
+    assert done.status == status, done.text
+    assert "Traceback" not in done.text, done.text
     return done
 
 
@@ -86,13 +87,15 @@ def test_predict_video(root):
 def test_a_run_that_diverges(root):
     flags = (*TRAIN, "--n_epochs", "9", "--learning_rate", "1e30")
     done = finished(root, main_py(root, "res_nan", *flags), 2)
-    assert "the loss is" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "the loss is" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_run_with_unreadable_frames(root):
     flags = (*TRAIN, "--sample_duration", "20")
     done = finished(root, main_py(root / "damaged", "res", *flags), 2)
-    assert "image_00010.jpg: not a JPEG" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "image_00010.jpg: not a JPEG" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def has_rows(root, result, n_rows=3):
@@ -115,8 +118,10 @@ def test_signal_to_all_processes_saves(root, number):
         command.wait_until(has_rows(root, result))
         os.killpg(command.process.pid, number)
         done = command.finish()
-    assert done.status == 128 + number and "Traceback" not in done.text, done.text
-    assert "and saved in" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.status == 128 + number, done.text
+    assert "Traceback" not in done.text, done.text
+    assert "and saved in" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert (root / result / "last.pth").exists()
 
 
@@ -127,8 +132,10 @@ def test_ctrl_c_twice(root):
             command.process.send_signal(signal.SIGINT)
             time.sleep(0.05)  # two at once would count as one
         done = command.finish()
-    assert done.status == 130 and "Traceback" not in done.text, done.text
-    assert "--resume_path auto" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.status == 130, done.text
+    assert "Traceback" not in done.text, done.text
+    assert "--resume_path auto" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_nohup(root):
@@ -149,7 +156,8 @@ def test_killed_worker_ends_the_run_with_one_line(root):
         command.wait_until(has_rows(root, "res_killed"))
         os.kill(command.processes()[0], signal.SIGKILL)
         done = command.finish()
-    assert done.status == 2 and "Traceback" not in done.text, done.text
+    assert done.status == 2, done.text
+    assert "Traceback" not in done.text, done.text
     assert "was killed by SIGKILL: probably out of memory" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 

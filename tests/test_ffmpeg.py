@@ -33,7 +33,8 @@ def test_errors_and_format(tmp_path):
     ran = Ffmpeg().run(["-i", str(path), "-f", "null", "-"])
     assert (ran.returncode, ran.input_format, ran.errors) == (0, "avi", [])
     ran = Ffmpeg().run(["-i", str(tmp_path / "none"), "-f", "null", "-"])
-    assert ran.returncode != 0 and "No such file" in ran.errors[0]
+    assert ran.returncode != 0
+    assert "No such file" in ran.errors[0]
 
 
 def test_run_after_stop_raises(tmp_path):
@@ -58,7 +59,8 @@ def test_timeout_kills_the_process(fresh, monkeypatch, tmp_path):
     slow.chmod(0o755)
     monkeypatch.setenv("FFMPEG", str(slow))
     ran = Ffmpeg().run([], timeout=0.2)
-    assert ran.timed_out and ran.returncode < 0
+    assert ran.timed_out
+    assert ran.returncode < 0
 
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=10")

@@ -105,7 +105,8 @@ def test_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("pathlib.Path.replace", replace)
         replace_frames(frames, target)
-    assert not target.exists() and names(work / OLD) == [
+    assert not target.exists()
+    assert names(work / OLD) == [
         "image_00001.jpg",
         "image_00002.jpg",
         "notes",
@@ -121,7 +122,8 @@ def test_restore_after_another_extraction_finished(tmp_path):
     target = make(tmp_path / "jpg/A/a", 5)
     (work / "place").write_bytes(os.fsencode(target))
     restore_frames(work)
-    assert len(names(target)) == 6 and (target / "notes").read_text() == "notes"
+    assert len(names(target)) == 6
+    assert (target / "notes").read_text() == "notes"
     assert (target / "image_00001.jpg").read_text() == "5"
 
 
@@ -137,7 +139,8 @@ def test_lost_race_keeps_the_other_files(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(LostRace):
         patch.setattr(os, "rename", overtake)
         replace_frames(frames, target)
-    assert len(names(target)) == 5 and (target / "notes").read_text() == "notes"
+    assert len(names(target)) == 5
+    assert (target / "notes").read_text() == "notes"
 
 
 def test_files_are_copied_without_hard_links(tmp_path, monkeypatch):
@@ -150,7 +153,8 @@ def test_files_are_copied_without_hard_links(tmp_path, monkeypatch):
     (old / "kept").write_text("older")
     keep_other_files(old, new)
     assert names(new) == ["image_00001.jpg", "image_00002.jpg", "kept", "notes"]
-    assert (new / "kept").read_text() == "kept" and (new / "notes").read_text() == "notes"
+    assert (new / "kept").read_text() == "kept"
+    assert (new / "notes").read_text() == "notes"
 
 
 def test_random_kills_lose_no_user_files(tmp_path):

@@ -85,9 +85,12 @@ def test_non_videos_are_listed(tmp_path, capsys):
     assert extract(tmp_path / "v", tmp_path / "jpg") == 1
     out = capsys.readouterr().out
     assert "1 done, 0 already there, 0 partial, 5 left out, 2 failed" in out
-    assert "A/picture.png: a picture" in out and "A/photo.jpg: a picture" in out
-    assert "A/notes.txt: text" in out and "A/list.m3u8: text" in out
-    assert "A/empty.avi: an empty file" in out and "A/sound.wav: not a video but audio" in out
+    assert "A/picture.png: a picture" in out
+    assert "A/photo.jpg: a picture" in out
+    assert "A/notes.txt: text" in out
+    assert "A/list.m3u8: text" in out
+    assert "A/empty.avi: an empty file" in out
+    assert "A/sound.wav: not a video but audio" in out
     assert names(tmp_path / "jpg/A") == ["good"]
 
 
@@ -102,12 +105,16 @@ def test_junk_and_other_files_are_not_failures(tmp_path, capsys):
         assert extract(tmp_path / "v", tmp_path / "jpg") == 0
         out = capsys.readouterr().out
         assert "0 partial, 3 left out, 0 failed" in out
-        assert "A/empty: not a video: an empty file" in out and "A/archive.zip: not a vid" in out
+        assert "A/empty: not a video: an empty file" in out
+        assert "A/archive.zip: not a vid" in out
         assert "A/README: text, not a video" in out
-        assert "Thumbs" not in out and "DS_Store" not in out and "desktop" not in out
+        assert "Thumbs" not in out
+        assert "DS_Store" not in out
+        assert "desktop" not in out
     assert "0 done, 1 already there" in out
     rows = (tmp_path / "jpg/manifest.jsonl").read_text()
-    assert "Thumbs" not in rows and rows.count("left_out") == 3
+    assert "Thumbs" not in rows
+    assert rows.count("left_out") == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no such video</html>", "a picture"])
@@ -161,7 +168,8 @@ def test_a_truncated_video_is_partial(tmp_path, capsys):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     assert extract(tmp_path / "v", tmp_path / "jpg") == 0
     out = capsys.readouterr().out
-    assert "1 partial" in out and "A/cut.mp4:" in out
+    assert "1 partial" in out
+    assert "A/cut.mp4:" in out
     assert 0 < len(names(tmp_path / "jpg/A/cut")) < 40
 
 

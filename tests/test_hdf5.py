@@ -119,7 +119,8 @@ def test_flow_channels_are_u_and_v(tmp_path):
     source = Hdf5Videos(default_decoder(), ("video_u", "video_v"), channels=1)
     (frame,) = source.read(tmp_path / "f.hdf5", [0])
     assert frame.shape == (2, 8, 8)
-    assert frame[0].unique().tolist() == [40] and frame[1].unique().tolist() == [200]
+    assert frame[0].unique().tolist() == [40]
+    assert frame[1].unique().tolist() == [200]
 
 
 def test_flip_negates_horizontal_flow():
@@ -154,7 +155,8 @@ def test_scripts_count_hdf5_from_0(tmp_path, capsys):
     (tmp_path / "hdf5/a/damaged.hdf5").write_bytes(b"nothing")
     assert folder_json([str(tmp_path / "hdf5"), str(tmp_path / "own.json")]) == 0
     out = capsys.readouterr().out
-    assert "  a/damaged: " in out and "damaged.hdf5: can't be read" in out
+    assert "  a/damaged: " in out
+    assert "damaged.hdf5: can't be read" in out
     entries = json.loads((tmp_path / "own.json").read_text())["database"]
     assert {tuple(e["annotations"]["segment"]) for e in entries.values()} == {(0, 20)}
     assert set(entries) == {f"{label}_{i}" for label in "ab" for i in range(5)}
@@ -173,5 +175,5 @@ def test_mixed_formats_are_refused(tmp_path):
     make_dataset(tmp_path, train=1, val=1)
     hdf5_twin(tmp_path)
     (tmp_path / "hdf5/a/a_0.hdf5").rename(tmp_path / "jpg/a/twin.hdf5")
-    with pytest.raises(UserError, match="in several formats: hdf5 .for example a/twin. and jpg"):
+    with pytest.raises(UserError, match=r"in several formats: hdf5 .for example a/twin. and jpg"):
         folder_json([str(tmp_path / "jpg"), str(tmp_path / "own.json")])

@@ -196,7 +196,8 @@ def test_urls_open_no_files(web, tmp_path, checkpoint, capsys):
             (folder / f"{number}{name}").write_text(content(target), "latin-1")
     urls = [f"{web.url}/{path.name}" for path in folder.iterdir() if path.name[0].isdigit()]
     status, results = predicted(checkpoint, tmp_path, f"{web.url}/own.m3u8", *urls)
-    assert status == 1 and len(results) == 10
+    assert status == 1
+    assert len(results) == 10
     assert [name for name, video in results.items() if video["windows"]] == ["own.m3u8"]
 
 
@@ -212,7 +213,8 @@ def test_urls_open_no_files(web, tmp_path, checkpoint, capsys):
 def test_non_network_urls_are_refused(url):
     with pytest.raises(UserError) as caught:
         find_inputs([url])
-    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
     assert "file" not in PROTOCOLS.split(",")
 
 
@@ -265,7 +267,9 @@ def test_passwords_do_not_leak(binary, checkpoint, tmp_path, scheme):
             command.process.terminate()
             ended = command.finish()
     for text in (ended.text, *(path.read_text() for path in tmp_path.glob("a.*"))):
-        assert password not in text and token not in text and "user47" not in text
+        assert password not in text
+        assert token not in text
+        assert "user47" not in text
 
 
 def test_server_errors_hide_secrets_of_the_url(checkpoint, tmp_path, capsys, web):
@@ -277,7 +281,8 @@ def test_server_errors_hide_secrets_of_the_url(checkpoint, tmp_path, capsys, web
     urls = [f"http://user47:password47@{place}/{name}?key=token4711" for name in names]
     urls.append("srt://127.0.0.1:1?passphrase=passphrase47&connect_timeout=50")
     status, results = predicted(checkpoint, tmp_path, *urls[:4])
-    assert status == 1 and results["a.ts?key=***"]["windows"]
+    assert status == 1
+    assert results["a.ts?key=***"]["windows"]
     assert "404" in results["none.mp4?key=***"]["problem"]
     assert predict(checkpoint, urls[4]) == 1
     said = "".join(capsys.readouterr()) + (tmp_path / "out.json").read_text()
@@ -337,7 +342,8 @@ def test_url_gives_the_same_frames_as_the_file(drawn, binary, tmp_path):
                 raw = tmp_path / f"{number}.rgb"
                 output = ["-map", "0:V:0", "-fps_mode", "passthrough", "-f", "rawvideo", str(raw)]
                 runs.append(Ffmpeg().run(["-y", *source, *output]))
-            assert runs[0].rate == runs[1].rate and runs[0].n_frames == runs[1].n_frames > 0
+            assert runs[0].rate == runs[1].rate
+            assert runs[0].n_frames == runs[1].n_frames > 0
             assert (tmp_path / "0.rgb").read_bytes() == (tmp_path / "1.rgb").read_bytes()
 
 

@@ -50,7 +50,7 @@ def test_failed_write_leaves_no_traces(tmp_path):
 @pytest.mark.parametrize("name", ["index.json", "folder"])
 def test_missing_index(tmp_path, name):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match="no such index|can't be read: Is a directory"):
+    with pytest.raises(UserError, match=r"no such index|can't be read: Is a directory"):
         read_index(tmp_path / name)
 
 
@@ -116,7 +116,7 @@ def test_bad_indexes(tmp_path, content, complaint):
 )
 def test_bad_segments(tmp_path, segment):
     entry = {"subset": "training", "annotations": {"label": "A", "segment": segment}}
-    with pytest.raises(UserError, match="v1: (annotations.)?segment"):
+    with pytest.raises(UserError, match=r"v1: (annotations.)?segment"):
         read_index(write(tmp_path / "index.json", index_of(**entry)))
 
 
@@ -147,7 +147,7 @@ def test_subset_names():
     assert [canonical_subset(name) for name in names] == [
         *["training"] * 2, *["validation"] * 2, *["testing"] * 2
     ]  # fmt: skip
-    with pytest.raises(UserError, match="'trial'.*train"):
+    with pytest.raises(UserError, match=r"'trial'.*train"):
         canonical_subset("trial")
 
 

@@ -68,7 +68,8 @@ def test_official_ucf101_lists(tmp_path, capsys):
         counts = Counter(entry["subset"] for entry in index["database"].values())
         assert counts == {"training": n_train, "validation": n_val}
         named = (lists / "classInd.txt").read_text().split()[1::2]
-        assert index["labels"] == named and len(named) == 101
+        assert index["labels"] == named
+        assert len(named) == 101
     assert "left out" not in capsys.readouterr().out
     chosen = select_videos(read_index(tmp_path / "out" / "ucf101_01.json"), "val", tmp_path / "jpg")
     assert (len(chosen.records), chosen.omitted) == (3783, [])
@@ -103,7 +104,8 @@ def test_fight_recipe_of_one_split(tmp_path, capsys):
     }
     out = capsys.readouterr().out
     assert "2 videos without frames are left out:" in out
-    assert "fight/fi003: no frames" in out and "noFight/nofi002: no folder" in out
+    assert "fight/fi003: no frames" in out
+    assert "noFight/nofi002: no folder" in out
 
 
 def test_ucf101_names_survive(tmp_path):
@@ -163,10 +165,10 @@ def test_missing_frames_and_gaps_write_nothing(tmp_path):
         ucf101_json.main([lists, str(jpg), str(out)])
     make_frames(jpg, "a/y", "a/z", n_frames=9)
     (jpg / "a/z/image_00004.jpg").unlink()
-    with pytest.raises(UserError, match="1 videos lack a frame .*: a/z: frame 4$"):
+    with pytest.raises(UserError, match=r"1 videos lack a frame .*: a/z: frame 4$"):
         ucf101_json.main([lists, str(jpg), str(out)])
     assert not out.exists()
-    with pytest.raises(UserError, match="trainlist02|testlist02"):
+    with pytest.raises(UserError, match=r"trainlist02|testlist02"):
         write_lists(tmp_path / "lists", trainlist02=["a/x.avi 1"])
         ucf101_json.main([lists, str(jpg), str(out)])
     with pytest.raises(UserError, match="classInd"):
@@ -194,7 +196,8 @@ def test_official_hmdb51_splits(tmp_path, capsys):
         index = read_index(path)
         counts = Counter(entry.subset for entry in index.entries)
         assert counts == {"training": 3570, "validation": 1530}
-        assert len(index.labels) == 51 and list(index.labels) == sorted(index.labels)
+        assert len(index.labels) == 51
+        assert list(index.labels) == sorted(index.labels)
         assert select_videos(index, "train", tmp_path / "jpg").omitted == []
     assert "left out" not in capsys.readouterr().out
 
@@ -225,10 +228,10 @@ def test_bad_hmdb51_splits(tmp_path):
     with pytest.raises(UserError, match="splits: no such folder"):
         hmdb51_json.main([str(tmp_path / "splits"), jpg, out])
     splits = write_lists(tmp_path / "splits", readme=["nothing"])
-    with pytest.raises(UserError, match="no files like LABEL_test_split1.txt"):
+    with pytest.raises(UserError, match=r"no files like LABEL_test_split1.txt"):
         hmdb51_json.main([splits, jpg, out])
     write_lists(tmp_path / "splits", a_test_split1=["x.avi 3"])
-    with pytest.raises(UserError, match="split1.txt: line 1: 'x.avi 3' is not"):
+    with pytest.raises(UserError, match=r"split1.txt: line 1: 'x.avi 3' is not"):
         hmdb51_json.main([splits, jpg, out])
 
 
@@ -302,9 +305,11 @@ def test_groups_are_not_split(tmp_path, capsys):
             sides.setdefault(video_id.partition("_")[0], set()).add(subset)
         assert all(len(side) == 1 for side in sides.values())
         counts = Counter((subset, label) for subset, label, *_ in videos.values())
-        assert 3 <= counts["validation", "a"] <= 7 and 3 <= counts["validation", "b"] <= 7
+        assert 3 <= counts["validation", "a"] <= 7
+        assert 3 <= counts["validation", "b"] <= 7
     out = capsys.readouterr().out
-    assert "13 sources of 49 videos" in out and "matches nothing in 1 videos" in out
+    assert "13 sources of 49 videos" in out
+    assert "matches nothing in 1 videos" in out
 
 
 def test_one_sided_classes_are_listed(tmp_path, capsys):
@@ -369,7 +374,7 @@ def test_folder_without_frames_or_with_gaps(tmp_path):
         folder_json.main([str(jpg), path])
     make_frames(jpg, "a/y", n_frames=5)
     (jpg / "a/y/image_00001.jpg").unlink()
-    with pytest.raises(UserError, match="a/y: frame 1$"):
+    with pytest.raises(UserError, match=r"a/y: frame 1$"):
         folder_json.main([str(jpg), path])
 
 

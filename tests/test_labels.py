@@ -54,7 +54,8 @@ def run(tmp_path_factory):
 def test_run_has_no_warnings(run):
     root, finished = run
     assert "report: " in finished.text
-    assert "Warning" not in finished.text and "left out" not in finished.text
+    assert "Warning" not in finished.text
+    assert "left out" not in finished.text
     assert not CONTROLS.search(finished.text)
     results = json.loads((root / "res/val.json").read_text(encoding="utf-8"))["results"]
     assert {entry["label"] for entries in results.values() for entry in entries} == set(NASTY)
@@ -95,8 +96,11 @@ def test_report_shows_names_literally(run):
     for label in NASTY:
         if label.isprintable():
             assert any(label.strip() in text for text in parser.texts), label
-    assert html.escape("<b>bold</b>") in page and "<b>bold</b>" not in page
-    assert r"two\nlines" in page and r"\x1b[31mred" in page and r"\u202eleft" in page
+    assert html.escape("<b>bold</b>") in page
+    assert "<b>bold</b>" not in page
+    assert r"two\nlines" in page
+    assert r"\x1b[31mred" in page
+    assert r"\u202eleft" in page
 
 
 @pytest.mark.parametrize("name", ["eval_accuracy", "compare", "check_dataset", "extract_features"])
@@ -153,7 +157,8 @@ def test_the_confusion_matrix_is_drawn_literally():
         pixels_of(figure)
     [axes] = figure.axes
     shown = [text.get_text() for text in axes.get_yticklabels()]
-    assert shown[:3] == ["win $$ now", "$x$", r"'a\nb'"] and len(shown[3]) <= 30
+    assert shown[:3] == ["win $$ now", "$x$", r"'a\nb'"]
+    assert len(shown[3]) <= 30
     assert not any(text.get_parse_math() for text in axes.get_xticklabels())
 
 

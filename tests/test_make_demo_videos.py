@@ -96,6 +96,7 @@ def test_lists_split_by_group(tmp_path, monkeypatch):
     assert lists.joinpath("classInd.txt").read_text() == "1 UpAndDown\n2 Pulse\n3 Jump\n4 Slide\n"
     test = lists.joinpath("testlist02.txt").read_text().splitlines()
     train = lists.joinpath("trainlist02.txt").read_text().splitlines()
-    assert len(test) == 4 * 2 and len(train) == 4 * 4
+    assert len(test) == 4 * 2
+    assert len(train) == 4 * 4
     assert all("_g02_" in line for line in test)
     assert not any("_g02_" in line for line in train)

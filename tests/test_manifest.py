@@ -55,10 +55,12 @@ def test_manifest_row(tmp_path):
     assert extract(tmp_path, "--size", "24", "--quality", "5") == 1
     found = rows(tmp_path)
     row = found["A/a.mp4"]
-    assert row["n_bytes"] == path.stat().st_size and row["mtime_ns"] == path.stat().st_mtime_ns
+    assert row["n_bytes"] == path.stat().st_size
+    assert row["mtime_ns"] == path.stat().st_mtime_ns
     assert row["arguments"] == {"size": 24, "fps": None, "quality": 5, "interpolate": False}
     assert (row["status"], row["frames"], row["width"], row["height"]) == ("done", 20, 32, 24)
-    assert (row["rate"], row["seconds"]) == (10, 2) and row["ffmpeg"]
+    assert (row["rate"], row["seconds"]) == (10, 2)
+    assert row["ffmpeg"]
     assert found["A/notes.txt"]["status"] == "left_out"
     assert found["A/b.avi"]["status"] == "failed"
     assert found["A/b.avi"]["reason"] == "an empty file"
@@ -108,7 +110,8 @@ def test_frames_older_than_the_manifest_are_adopted(tmp_path, capsys):
     assert extract(tmp_path) == 0
     assert "0 done, 1 already there" in capsys.readouterr().out
     row = rows(tmp_path)["A/a.avi"]
-    assert row["frames"] == 10 and row["ffmpeg"] is None
+    assert row["frames"] == 10
+    assert row["ffmpeg"] is None
 
 
 def test_failures_are_retried_only_on_request(tmp_path, capsys, broken_ffmpeg):
@@ -127,7 +130,8 @@ def test_failures_are_retried_only_on_request(tmp_path, capsys, broken_ffmpeg):
     capsys.readouterr()
     assert extract(tmp_path, "--retry_failed") == 0
     out = capsys.readouterr().out
-    assert "1 done, 1 already there" in out and "1 not tried" in out
+    assert "1 done, 1 already there" in out
+    assert "1 not tried" in out
     assert names(tmp_path / "jpg/A") == ["good", "new"]
 
 
@@ -156,6 +160,11 @@ def test_shards_cover_every_video_once(tmp_path):
     [
         ({"RANK": "2", "WORLD_SIZE": "4"}, Shard(2, 4)),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "3"}, Shard(1, 3)),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "3"}, Shard(1, 3)),
+        (  # torchrun inside a SLURM job
+            {"RANK": "5", "WORLD_SIZE": "8", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"},
+            Shard(5, 8),
+        ),
         (
             {
                 "SLURM_ARRAY_TASK_ID": "5",

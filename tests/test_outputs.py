@@ -121,14 +121,14 @@ def test_other_files_are_replaced_only_with_overwrite(command, output, tmp_path)
     other = tmp_path / "notes.txt"
     other.write_text("mine")
     argv = command_line(command, tmp_path, {output: str(other)})
-    with pytest.raises(UserError, match="exists, and is not .* written by this program; .*--over"):
+    with pytest.raises(UserError, match=r"exists, and is not .* written by this program; .*--over"):
         parse(argv)
     assert parse([*argv, "--overwrite"]).overwrite
     other.write_text("")  # empty, so it may be replaced
     parse(argv)
     with pytest.raises(UserError, match="is a folder; give the path of a file"):
         parse(command_line(command, tmp_path, {output: str(tmp_path)}))
-    with pytest.raises(UserError, match="notes.txt is not a folder"):
+    with pytest.raises(UserError, match=r"notes.txt is not a folder"):
         parse(command_line(command, tmp_path, {output: str(other / "a")}))
     parse(command_line(command, tmp_path, {output: "/dev/null"}))
 
@@ -209,7 +209,8 @@ def test_refused_outputs_end_to_end(dataset):
     ):
         done = run_util(name, *arguments)
         assert done.status == 2, (name, done.text)
-        assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("error: ")
     assert {path: path.read_bytes() for path in dataset.glob("*.json")} == before
 
 
@@ -240,7 +241,8 @@ def test_run_does_not_replace_its_index(tmp_path, name, capsys):
     before = index.read_bytes()
     assert small_run(tmp_path, "--inference", "--annotation_path", f"res/{name}", report=True) == 2
     error = capsys.readouterr().err
-    assert f"{name}: is the input --annotation_path" in error and len(error.splitlines()) == 1
+    assert f"{name}: is the input --annotation_path" in error
+    assert len(error.splitlines()) == 1
     assert index.read_bytes() == before
     write(tmp_path / "index.json", before.decode())
     assert small_run(tmp_path, "--inference", report=True) == 2
@@ -333,7 +335,7 @@ def test_file_in_an_input_folder_is_never_replaced(tmp_path):
     own = write(tmp_path / "index.json", '{"labels": [], "database": {}}')
     folder = [Input("", tmp_path)]
     check_outputs([Output("", own, INDEX)], folder)
-    with pytest.raises(UserError, match="clip.mp4: lies in the input .* and is not an index"):
+    with pytest.raises(UserError, match=r"clip.mp4: lies in the input .* and is not an index"):
         check_outputs([Output("", clip, INDEX)], folder, overwrite=True)
 
 
@@ -350,7 +352,8 @@ def test_fixing_twice_keeps_the_first_backup(dataset):
 
 def test_assumptions_about_argparse():
     assert any(isinstance(a, argparse._StoreAction) for a in PARSERS["compare"]._actions)
-    assert len(PAIRS) > 20 and len(OUTPUTS) > 10
+    assert len(PAIRS) > 20
+    assert len(OUTPUTS) > 10
 
 
 def test_a_second_double_dash_is_refused():

@@ -152,7 +152,7 @@ def test_non_videos_are_refused(tmp_path):
             count_video(tmp_path / name)
     draw(tmp_path / "good.mp4")
     for numbers in ([0], [11], [5, 400]):
-        with pytest.raises(FrameError, match="good.mp4: frame"):
+        with pytest.raises(FrameError, match=r"good.mp4: frame"):
             VideoFiles(default_decoder()).read(tmp_path / "good.mp4", numbers)
 
 
@@ -184,7 +184,9 @@ def test_scattered_numbers_become_few_runs():
     assert video_files._runs([3]) == [(3, 3)]
     assert video_files._runs([1, 2, 5, 10, 11]) == [(1, 5), (10, 11)]
     runs = video_files._runs(range(1, 10_000, 9))
-    assert len(runs) <= video_files.MAX_RUNS and runs[0][0] == 1 and runs[-1][1] == 9_991
+    assert len(runs) <= video_files.MAX_RUNS
+    assert runs[0][0] == 1
+    assert runs[-1][1] == 9_991
 
 
 def test_message_for_a_damaged_or_replaced_video(tmp_path, monkeypatch, capsys):

@@ -78,7 +78,8 @@ def test_links_without_new_content(tree, kind):
     (tree / link).symlink_to(target)
     files, skipped = walked(tree)
     assert files == ["cat/a", "dog/b"]
-    assert list(skipped) == [link] and message in skipped[link]
+    assert list(skipped) == [link]
+    assert message in skipped[link]
 
 
 def test_second_link_to_a_folder_is_skipped(tree, tmp_path):
@@ -214,7 +215,8 @@ def test_index_counts_every_folder_once(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "3 files and folders are skipped:" in out
     assert f"  a/loop: a link to {jpg}, which contains this folder\n" in out
-    assert "  b/again: the same folder as a\n" in out and "  gone: a broken link\n" in out
+    assert "  b/again: the same folder as a\n" in out
+    assert "  gone: a broken link\n" in out
 
 
 def test_index_of_an_unreadable_folder_is_refused(tmp_path, unreadable):

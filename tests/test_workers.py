@@ -190,7 +190,8 @@ def test_usable_workers(monkeypatch, caplog, n_files, n_cores, wanted, usable, r
     monkeypatch.setattr(os, "cpu_count", lambda: n_cores)
     assert [usable_workers(wanted), usable_workers(wanted)] == [usable, usable]
     usable_workers.cache_clear()
-    assert len(caplog.records) == bool(reason) and reason in caplog.text
+    assert len(caplog.records) == bool(reason)
+    assert reason in caplog.text
 
 
 def pack(parts):
@@ -212,7 +213,8 @@ def test_parcels_arrive_and_close_their_files():
     list(loader)
     before = os.listdir("/proc/self/fd")
     for keys, (tensor, rest) in zip(KEYS, loader, strict=True):
-        assert tensor[:, 0, 0].tolist() == keys and tensor.shape == (2, 3, 4)
+        assert tensor[:, 0, 0].tolist() == keys
+        assert tensor.shape == (2, 3, 4)
         assert rest == ("text", 7)
     assert len(os.listdir("/proc/self/fd")) == len(before)
     loader.close()
@@ -222,7 +224,8 @@ def test_parcels_arrive_and_close_their_files():
 def test_empty_parcel():
     unpack, arguments = pack([]).__reduce__()
     tensor, rest = unpack(*arguments)
-    assert tensor.shape == (0,) and rest == ("text", 7)
+    assert tensor.shape == (0,)
+    assert rest == ("text", 7)
 
 
 @pytest.mark.skipif(not CAN_SHARE, reason="memory of its own is Linux's")

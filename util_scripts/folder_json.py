@@ -1,4 +1,4 @@
-"""The index of your own frames: JPG_DIR/train/CLASS/VIDEO and JPG_DIR/val/CLASS/VIDEO, or
+"""Write the index of your own frames: JPG_DIR/train/CLASS/VIDEO and JPG_DIR/val/CLASS/VIDEO, or
 JPG_DIR/CLASS/VIDEO with a random split. There may be more folders between CLASS and VIDEO."""
 
 import sys
@@ -58,8 +58,8 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--group_by",
         metavar="REGEX",
-        help="what it matches in a video's path below CLASS (its groups, if it has any) "
-        "names the video's source; videos of one source are not split",
+        help="regular expression: its match in a video's path below CLASS (its groups, if it has "
+        "any) identifies the video's source; videos of the same source stay together",
     )
     return parser
 

@@ -16,7 +16,7 @@ from typing import Any
 from errors import UserError
 from utils.interruption import Interruption
 from utils.outputs import Input, Kind, Output, check_outputs
-from utils.program import losing_output, run_program
+from utils.program import on_output_lost, run_program
 from utils.reading import shown_name
 
 NEGATIVE_NUMBER = re.compile(r"-\.?\d")
@@ -214,7 +214,10 @@ def run(main: Callable[[Sequence[str] | None], int]) -> int:
         progress = logging.getLogger("progress")
         progress.addHandler(logging.StreamHandler(sys.stderr))
         progress.setLevel(logging.INFO)
-        with interruption.watching(), losing_output(lambda: interruption.ask(signal.SIGPIPE)):
+        with (
+            interruption.handling_signals(),
+            on_output_lost(lambda: interruption.request(signal.SIGPIPE)),
+        ):
             return main(None)
 
     return run_program(watched)

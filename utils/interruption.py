@@ -35,17 +35,17 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        self.asked: int | None = None
+        self.signal_number: int | None = None
         self._deferred = False
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def handling_signals(self) -> Iterator[None]:
         """Handle the signals inside the block; SIGHUP not if started by nohup(1)."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread can handle signals
             return
         handled = [number for number in SIGNALS if not (number == SIGHUP and is_under_nohup())]
-        before: dict[int, Any] = {number: signal.signal(number, self._note) for number in handled}
+        before: dict[int, Any] = {number: signal.signal(number, self._handle) for number in handled}
         try:
             yield
         finally:
@@ -54,28 +54,28 @@ class Interruption:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside the block, a signal is only recorded; the block checks `asked` at safe points."""
+        """Only record signals inside the block, which checks `signal_number` at safe points."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
 
-    def end_if_asked(self) -> None:
+    def raise_if_requested(self) -> None:
         """Raise Interrupted if a signal was recorded."""
-        if self.asked is not None:
-            raise Interrupted(self.asked)
+        if self.signal_number is not None:
+            raise Interrupted(self.signal_number)
 
-    def ask(self, number: int) -> None:
+    def request(self, number: int) -> None:
         """Act as if the signal `number` had arrived."""
-        is_first = self.asked is None
+        is_first = self.signal_number is None
         if is_first:
-            self.asked = number
+            self.signal_number = number
         if (is_first and not self._deferred) or (not is_first and number == signal.SIGINT):
             raise Interrupted(number)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.ask(number)
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.request(number)
 
 
 def is_under_nohup() -> bool:

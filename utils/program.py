@@ -47,7 +47,7 @@ def run_program(main: Callable[[], int]) -> int:
 
     2 after a UserError, whose lines go to standard error; 128 + signal number after an Interrupted
     (130 for Ctrl-C); 141 if the reader of standard output has gone, as for a program ended by
-    SIGPIPE. In that case `main` sees an OutputLost, see losing_output.
+    SIGPIPE. In that case `main` sees an OutputLost, see on_output_lost.
     """
     _decode_file_names_as_utf8()
     allow_more_open_files()
@@ -73,7 +73,7 @@ def run_program(main: Callable[[], int]) -> int:
 
 
 @contextmanager
-def losing_output(on_lost: Callable[[], None]) -> Iterator[None]:
+def on_output_lost(on_lost: Callable[[], None]) -> Iterator[None]:
     """Inside the block, call `on_lost` instead of raising OutputLost."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if not isinstance(raw, GuardedFile):
@@ -132,7 +132,7 @@ def _open_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             number = os.open(os.devnull, os.O_WRONLY)
-            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _guard(name: str, on_lost: Callable[[], None]) -> GuardedFile | None:
