@@ -171,7 +171,8 @@ class Options:
         help="jitter brightness, contrast, saturation and hue")
     rand_augment: tuple[int, ...] = flag("clips", (0, 0), COUNT_OR_NONE,
         roles=Role.FIXED_WITHIN_EPOCH,
-        help="RandAugment: number of operations and their magnitude, 0 to 30; 0 0: off")
+        help="RandAugment: number of random operations per clip, and their magnitude, 0 to 30; "
+        "0 0: off")
     random_erasing: float = flag("clips", 0.0, Range(0, 1, "from 0 to 1"),
         roles=Role.FIXED_WITHIN_EPOCH,
         help="probability of erasing a random box, the same in all frames of a clip")
@@ -252,13 +253,14 @@ class Options:
         roles=Role.FIXED_WITHIN_EPOCH,
         help="videos of an epoch; balanced: as many of each class, drawn with repetition")
     label_smoothing: float = flag("training", 0.0, SHARE_BELOW_1, roles=Role.FIXED_WITHIN_EPOCH,
-        help="share of the target that is spread evenly over all classes")
+        help="label smoothing: share of the target that is spread evenly over all classes")
     dropout: float = flag("training", 0.0, SHARE_BELOW_1, roles=Role.FIXED_WITHIN_EPOCH,
-        help="probability of dropping each input of the head")
+        help="dropout probability of the inputs of the head")
     mixup: float = flag("training", 0.0, FACTOR, roles=Role.FIXED_WITHIN_EPOCH,
-        help="mix pairs of clips, with a share from Beta(a, a); 0: off")
+        help="mixup: blend each clip with another, in a proportion from Beta(a, a); 0: off")
     cutmix: float = flag("training", 0.0, FACTOR, roles=Role.FIXED_WITHIN_EPOCH,
-        help="paste a box of one clip into another, with a share from Beta(a, a); 0: off")
+        help="CutMix: replace a box of each clip by another's, of an area from Beta(a, a); with "
+        "--mixup, each batch gets one of them; 0: off")
     ema: float = flag("training", 0.0, SHARE_BELOW_1, roles=Role.FIXED_WITHIN_EPOCH,
         help="decay of an exponential moving average of the weights, which is validated and "
         "saved; 0: off")

@@ -21,6 +21,7 @@ def parse_opts(argv: Sequence[str] | None = None) -> Options:
     values = vars(_build_parser().parse_args(argv))
     options = _resolve(Options(**values, given=frozenset(values)))
     problems = [*_missing(options), *_bad_values(options), *_contradictions(options)]
+    problems += _augmentation_contradictions(options)
     if "model" in options.given or not options.starts_from_file:
         problems += _model_contradictions(options)
     return _sound(options, problems)
@@ -116,10 +117,10 @@ def _text(value: Any) -> str:
 def _resolve(options: Options) -> Options:
     """Expand ~, join paths with the root, set the values that follow from others."""
     root = None if options.root_path is None else expand_user(options.root_path)
-    changes: dict[str, Any] = {
-        "root_path": root,
-        "multistep_milestones": tuple(options.multistep_milestones),
-    }
+    changes: dict[str, Any] = {"root_path": root}
+    for name, flag in FLAGS.items():
+        if isinstance(flag.default, tuple):
+            changes[name] = tuple(getattr(options, name))
     for name in names_with(Role.ROOTED):
         path = getattr(options, name)
         if path is not None and not (name == "resume_path" and path == AUTO):
@@ -188,8 +189,6 @@ def _contradictions(options: Options) -> Iterator[str]:
     if options.scaled_decode and (options.accimage or options.file_type == "video"):
         other = "--accimage" if options.accimage else "--file_type video"
         yield f"--scaled_decode cannot be combined with {other}"
-    if options.input_type == "flow" and options.colorjitter:
-        yield "--colorjitter cannot be combined with --input_type flow: flow has no colours"
     if options.inference_crops > 1 and options.inference_crop == "nocrop":
         yield (
             f"--inference_crops {options.inference_crops} cannot be combined with "
@@ -218,6 +217,23 @@ def _contradictions(options: Options) -> Iterator[str]:
             "the frozen layers would stay random; without a checkpoint leave it out, and train a "
             "small network at a low rate (--model_depth 10 --learning_rate 0.01)"
         )
+
+
+def _augmentation_contradictions(options: Options) -> Iterator[str]:
+    if len(options.rand_augment) != 2:
+        given = _text(options.rand_augment)
+        yield f"--rand_augment {given}: needs two numbers, of operations and their magnitude"
+    elif options.rand_augment[1] > 30:
+        yield f"--rand_augment {_text(options.rand_augment)}: the magnitude must be from 0 to 30"
+    if options.input_type == "flow" and options.colorjitter:
+        yield "--colorjitter cannot be combined with --input_type flow: flow has no colours"
+    if options.input_type == "flow" and options.rand_augment[0]:
+        yield (
+            "--rand_augment cannot be combined with --input_type flow: it would rotate the flow "
+            "field but not its vectors"
+        )
+    if options.cutmix and options.cache_features:
+        yield "--cutmix cannot be combined with --cache_features: features have no boxes"
 
 
 def _model_contradictions(options: Options) -> Iterator[str]:

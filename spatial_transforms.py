@@ -1,4 +1,4 @@
-"""Spatial transforms of whole clips: crop, resize, flip and colour jitter.
+"""Spatial transforms of whole clips: crop, resize, flip, colour jitter, RandAugment, erasing.
 
 Random parameters are drawn once per clip and apply to all its frames. Frames stay uint8; the
 arithmetic is torchvision's (bilinear and antialiased, as in Pillow).
@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms import ColorJitter, RandomResizedCrop
+from torchvision.transforms import ColorJitter, InterpolationMode, RandomErasing, RandomResizedCrop
+from torchvision.transforms.v2 import RandAugment
 from torchvision.transforms.v2 import functional as F
 
 # Per-channel pixel statistics of the training sets, in [0, 1].
@@ -29,6 +30,9 @@ STD = {
 
 FLIP_PROBABILITY = 0.5
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+ERASED_AREA = (0.02, 0.33)  # as fractions of the view
+ERASED_RATIO = (0.3, 3.3)  # height to width
+GREY = 128  # fills what is erased or uncovered; as optical flow it is no motion
 CORNER_SCALES = tuple(2 ** (-i / 4) for i in range(5))
 CORNERS = ("center", "top_left", "top_right", "bottom_left", "bottom_right")
 PLACES = ("center", "start", "end")  # of a square along the longer side
@@ -50,6 +54,14 @@ class Jitter(NamedTuple):
     strengths: tuple[float, ...]  # brightness, contrast, saturation, hue
 
 
+class RandAugmentDraw(NamedTuple):
+    """One drawn use of RandAugment; `seed` determines operations and signs."""
+
+    n_operations: int
+    magnitude: int
+    seed: int
+
+
 @dataclass(frozen=True)
 class View:
     """The drawn parameters for one clip, in the order of their application.
@@ -64,6 +76,8 @@ class View:
     place: str = "center"
     flip: bool = False
     jitter: Jitter | None = None
+    rand_augment: RandAugmentDraw | None = None
+    erase: Box | None = None  # of the transformed clip
     is_flow: bool = False  # channel 0 is horizontal motion around 128, which a flip inverts
 
 
@@ -100,7 +114,11 @@ class EvalView:
 
 @dataclass(frozen=True)
 class TrainView:
-    """Random crop, flip and colour jitter for training. `crop` is a key of CROPS."""
+    """Random crop, flip and further augmentation for training.
+
+    `crop` is a key of CROPS, `rand_augment` the number of operations and their magnitude, 0 to 30,
+    `erasing` the probability of erasing a box.
+    """
 
     size: int
     crop: str = "random"
@@ -108,20 +126,34 @@ class TrainView:
     min_ratio: float = 0.75
     hflip: bool = True
     jitter: bool = False
+    rand_augment: tuple[int, ...] = (0, 0)
+    erasing: float = 0.0
     is_flow: bool = False
 
     def draw(self, height: int, width: int, rng: Random) -> View:
         view = CROPS[self.crop](self, height, width, rng)
         flip = self.hflip and rng.random() < FLIP_PROBABILITY
         jitter = _draw_jitter(rng) if self.jitter else None
-        return replace(view, flip=flip, jitter=jitter, is_flow=self.is_flow)
+        n_operations, magnitude = self.rand_augment
+        rand_augment = None
+        if n_operations:
+            rand_augment = RandAugmentDraw(n_operations, magnitude, rng.getrandbits(63))
+        erases = self.erasing > 0 and rng.random() < self.erasing
+        return replace(
+            view,
+            flip=flip,
+            jitter=jitter,
+            rand_augment=rand_augment,
+            erase=_draw_erased_box(self.size, rng) if erases else None,
+            is_flow=self.is_flow,
+        )
 
     def views(self, height: int, width: int, rng: Random) -> list[View]:
         return [self.draw(height, width, rng)]
 
 
 def _random_crop(transform: TrainView, height: int, width: int, rng: Random) -> View:
-    with torch_seeded(rng):
+    with torch_seeded(rng.getrandbits(63)):
         box = RandomResizedCrop.get_params(
             torch.empty(0, height, width),
             scale=[transform.min_scale, 1.0],
@@ -152,18 +184,28 @@ CROPS = {"random": _random_crop, "corner": _corner_crop, "center": _center_crop}
 
 def _draw_jitter(rng: Random) -> Jitter:
     ranges = ColorJitter(**JITTER)
-    with torch_seeded(rng):
+    with torch_seeded(rng.getrandbits(63)):
         order, *strengths = ColorJitter.get_params(
             ranges.brightness, ranges.contrast, ranges.saturation, ranges.hue
         )
     return Jitter(tuple(order.tolist()), tuple(strengths))
 
 
+def _draw_erased_box(size: int, rng: Random) -> Box | None:
+    """Draw a box of a square view; None if no box of its area and ratio fits."""
+    with torch_seeded(rng.getrandbits(63)):
+        *box, _ = RandomErasing.get_params(
+            torch.empty(1, size, size), scale=ERASED_AREA, ratio=ERASED_RATIO, value=[0.0]
+        )
+    drawn = Box(*box)
+    return None if (drawn.height, drawn.width) == (size, size) else drawn
+
+
 @contextmanager
-def torch_seeded(rng: Random) -> Iterator[None]:
+def torch_seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generator, the only one torchvision draws from, and restore it after."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(rng.getrandbits(63))
+        torch.default_generator.manual_seed(seed)
         yield
 
 
@@ -198,7 +240,13 @@ def _finished(pixels: Tensor, view: View) -> Tensor:
         pixels = F.horizontal_flip(pixels)
         if view.is_flow:
             pixels = torch.cat([255 - pixels[:, :1], pixels[:, 1:]], dim=1)
-    return pixels if view.jitter is None else _jittered(pixels, view.jitter)
+    if view.jitter is not None:
+        pixels = _jittered(pixels, view.jitter)
+    if view.rand_augment is not None:
+        pixels = _rand_augmented(pixels, view.rand_augment)
+    if view.erase is not None:
+        pixels = F.erase(pixels, *view.erase, v=torch.tensor(GREY, dtype=torch.uint8))
+    return pixels
 
 
 def _square(pixels: Tensor, side: int, place: str) -> Tensor:
@@ -216,3 +264,15 @@ def _jittered(pixels: Tensor, jitter: Jitter) -> Tensor:
     for step in jitter.order:
         pixels = JITTER_STEPS[step](pixels, jitter.strengths[step])
     return pixels
+
+
+def _rand_augmented(pixels: Tensor, draw: RandAugmentDraw) -> Tensor:
+    """Apply RandAugment (Cubuk et al., arXiv:1909.13719), the same operations to all frames."""
+    augment = RandAugment(
+        draw.n_operations,
+        draw.magnitude,
+        interpolation=InterpolationMode.BILINEAR,
+        fill=GREY,
+    )
+    with torch_seeded(draw.seed):
+        return augment(pixels)

@@ -57,6 +57,8 @@ def build_train_loader(
         min_ratio=options.train_crop_min_ratio,
         hflip=not options.no_hflip,
         jitter=options.colorjitter,
+        rand_augment=options.rand_augment,
+        erasing=options.random_erasing,
         is_flow=options.input_type == "flow",
     )
     temporal = partial(TRAIN_WINDOWS[options.train_t_crop], size=options.sample_duration)

@@ -47,7 +47,7 @@ class BatchAugment:
             return clips, soft
         rng = Random(f"mix/{self.seed}/{epoch}/{number}")
         mix = rng.choice(self._mixes)
-        with torch_seeded(rng):
+        with torch_seeded(rng.getrandbits(63)):
             mixed, share = mix(clips)
         return mixed, soft.lerp(_previous(soft), 1 - share)
 

@@ -54,6 +54,11 @@ def test_resume_auto_is_not_a_path():
     assert options.resume_path == Path("auto")
 
 
+def test_several_values_are_a_tuple():
+    options = parse_opts([*PATHS, "--rand_augment", "2", "9", "--multistep_milestones", "3", "5"])
+    assert (options.rand_augment, options.multistep_milestones) == ((2, 9), (3, 5))
+
+
 def test_values_that_follow_from_others():
     options = parse_opts([*PATHS, "--nesterov", "--dampening", "0.5", "--inference_stride", "0"])
     assert options.dampening == 0.0
@@ -100,6 +105,14 @@ def test_all_problems_are_reported_together():
         ("--scaled_decode --accimage", "cannot be combined with --accimage"),
         ("--scaled_decode --file_type video", "cannot be combined with --file_type video"),
         ("--input_type flow --file_type hdf5 --colorjitter", "flow has no colours"),
+        ("--rand_augment 2", "--rand_augment 2: needs two numbers"),
+        ("--rand_augment 2 9 5", "--rand_augment 2 9 5: needs two numbers"),
+        ("--rand_augment 2 31", "the magnitude must be from 0 to 30"),
+        ("--input_type flow --file_type hdf5 --rand_augment 2 9", "not its vectors"),
+        ("--cutmix 1 --cache_features 2", "cannot be combined with --cache_features"),
+        ("--random_erasing 1.5", "must be from 0 to 1"),
+        ("--mixup -1", "--mixup -1"),
+        ("--dropout 1", "from 0 to less than 1"),
         ("--keep_head", "needs --pretrain_path"),
         ("--no_such_flag", "unrecognized"),
     ],

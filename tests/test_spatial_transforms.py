@@ -1,11 +1,23 @@
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import RandAugment
 
-from spatial_transforms import CORNER_SCALES, EvalView, TrainView, apply_view
+from spatial_transforms import (
+    CORNER_SCALES,
+    GREY,
+    Box,
+    EvalView,
+    RandAugmentDraw,
+    TrainView,
+    View,
+    apply_view,
+)
 
 pytestmark = pytest.mark.numeric
 
@@ -113,3 +125,91 @@ def test_jitter_is_the_same_in_all_frames():
     one, two = apply_view([frame, frame], view)
     assert torch.equal(one, two)
     assert (one.int() - frame.int()).abs().float().mean() > 5
+
+
+def operations_of(transform, n_clips=60):
+    """The RandAugment draws of some clips."""
+    return [transform.draw(64, 64, Random(seed)).rand_augment for seed in range(n_clips)]
+
+
+def test_rand_augment_is_the_same_in_all_frames():
+    frame = noise(64, 64)
+    transform = TrainView(64, "center", hflip=False, rand_augment=(2, 9))
+    n_changed = 0
+    for seed in range(40):
+        view = transform.draw(64, 64, Random(seed))
+        one, two, three = apply_view([frame] * 3, view)
+        assert torch.equal(one, two) and torch.equal(one, three) and one.dtype == torch.uint8
+        assert torch.equal(apply_view([frame], view)[0], one)  # also in another process, later
+        n_changed += not torch.equal(one, frame)
+    assert n_changed > 30
+    assert len(set(operations_of(transform))) == 60
+    assert {(draw.n_operations, draw.magnitude) for draw in operations_of(transform)} == {(2, 9)}
+
+
+def test_rand_augment_matches_torchvision():
+    frames = [noise(64, 64, seed) for seed in (0, 1)]
+    for seed in range(20):
+        draw = RandAugmentDraw(2, 15, seed)
+        view = View(Box(0, 0, 64, 64), (64,), rand_augment=draw)
+        reference = RandAugment(2, 15, interpolation=InterpolationMode.BILINEAR, fill=GREY)
+        torch.manual_seed(seed)
+        assert torch.equal(apply_view(frames, view), reference(torch.stack(frames)))
+
+
+def test_a_higher_magnitude_changes_more():
+    frame = noise(64, 64)
+
+    def change(magnitude):
+        views = [
+            View(Box(0, 0, 64, 64), (64,), rand_augment=RandAugmentDraw(1, magnitude, seed))
+            for seed in range(40)
+        ]
+        return sum((apply_view([frame], v)[0].int() - frame.int()).abs().sum() for v in views)
+
+    assert change(2) < change(10) < change(30)
+
+
+def test_erased_box_is_grey_and_the_same_in_all_frames():
+    frames = [noise(64, 64, seed) for seed in range(3)]
+    transform = TrainView(64, "center", hflip=False, erasing=1.0)
+    areas = []
+    for seed in range(40):
+        view = transform.draw(64, 64, Random(seed))
+        expected = torch.stack(frames)
+        top, left, height, width = view.erase
+        expected[..., top : top + height, left : left + width] = 128
+        assert torch.equal(apply_view(frames, view), expected)
+        areas.append(height * width / 64**2)
+    assert 0.01 < min(areas) < 0.06 < 0.25 < max(areas) < 0.35
+
+
+def test_erasing_happens_with_its_probability():
+    transform = TrainView(64, erasing=0.25)
+    assert 60 < sum(transform.draw(64, 64, Random(s)).erase is not None for s in range(400)) < 140
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_tiny_view_is_not_erased_as_a_whole(size):
+    white = torch.full((3, size, size), 255, dtype=torch.uint8)
+    for seed in range(100):
+        view = TrainView(size, "center", erasing=1.0).draw(size, size, Random(seed))
+        assert apply_view([white], view).any()
+
+
+def test_further_augmentation_leaves_the_other_draws_as_they_are():
+    for seed in range(20):
+        plain = TrainView(64, jitter=True).draw(120, 160, Random(seed))
+        view = TrainView(64, jitter=True, rand_augment=(2, 9), erasing=0.5)
+        view = view.draw(120, 160, Random(seed))
+        assert replace(view, rand_augment=None, erase=None) == plain
+
+
+def test_erased_flow_does_not_move():
+    """128 is no motion; a flip, which inverts channel 0, comes before."""
+    flow = torch.full((2, 64, 64), 200, dtype=torch.uint8)
+    transform = TrainView(64, "center", erasing=1.0, is_flow=True)
+    view = next(v for s in range(9) if (v := transform.draw(64, 64, Random(s))).flip)
+    pixels = apply_view([flow], view)[0]
+    assert pixels[0].unique().tolist() == [55, 128]
+    assert pixels[1].unique().tolist() == [128, 200]

@@ -118,6 +118,18 @@ def test_clipped_gradients_move_the_weights_less(tmp_path):
     assert distance <= 0.01 * 1e-3 * n_steps * 1.01
 
 
+def test_augmented_clips_do_not_depend_on_workers(tmp_path):
+    make_dataset(tmp_path)
+    flags = ("--n_epochs", "1", "--no_val", "--rand_augment", "2", "9", "--random_erasing", "0.5")
+    for n_threads in ("0", "2"):
+        assert small_run(tmp_path, *flags, "--n_threads", n_threads, result=n_threads) == 0
+    assert_near(weights(tmp_path / "0", 1), weights(tmp_path / "2", 1), 0)
+    for left_out in (3, 6):
+        assert small_run(tmp_path, *flags[:left_out], result="other") == 0
+        one, other = weights(tmp_path / "0", 1), weights(tmp_path / "other", 1)
+        assert not torch.equal(one["fc.weight"], other["fc.weight"])
+
+
 def pretrained(root):
     make_dataset(root, train=6, val=3)
     assert small_run(root, "--n_epochs", "1", result="pre") == 0
