@@ -247,10 +247,11 @@ def train_one_epoch(
             bar.update(batches.clips_around(number, 1))
             if after_batch is not None:
                 after_batch()
-            if checkpoints is not None and updates:
-                if n_saving or (world.size == 1 and checkpoints.is_save_due()):
-                    position = pending.flush(position)
-                    checkpoints.save_inside_epoch(trainer.state, position._asdict())
+            if checkpoints is None or not updates:
+                continue
+            if n_saving or (world.size == 1 and checkpoints.is_save_due()):
+                position = pending.flush(position)
+                checkpoints.save_inside_epoch(trainer.state, position._asdict())
     if position.n_clips == 0:
         raise UserError(f"epoch {epoch}: no training video could be read")
     return position

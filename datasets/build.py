@@ -93,7 +93,8 @@ def build_inference_loader(
     """Build a loader with every window of each video of --inference_subset, in order."""
     dataset = build_window_dataset(options, index, canonical_subset(options.inference_subset))
     windows, views = dataset.temporal, dataset.spatial
-    assert isinstance(windows, InferenceWindows) and isinstance(views, EvalView)
+    assert isinstance(windows, InferenceWindows)
+    assert isinstance(views, EvalView)
     counts = {
         video: windows.count(len(dataset.kept_frames(video)))
         for video in world.share(len(dataset.records))

@@ -121,7 +121,7 @@ class Convolution(NamedTuple):
         longer than one frame."""
         t_size, pad = self.weight.shape[2], self.padding[0]
         first, last = pad - (self.n_frames - 1) * self.stride[0], pad + self.x.shape[2] - 1
-        return self.groups == 1 and t_size > 1 and 0 <= first and last < t_size
+        return self.groups == 1 and t_size > 1 and first >= 0 and last < t_size
 
 
 class Rounded(NamedTuple):

@@ -2,6 +2,7 @@
 activation."""
 
 import copy
+import itertools
 from collections.abc import Iterable
 
 from torch import nn
@@ -28,6 +29,6 @@ def _pairs(module: nn.Module) -> Iterable[tuple[str, str]]:
     children = list(module.named_children())
     return [
         (name, next_name)
-        for (name, child), (next_name, following) in zip(children, children[1:], strict=False)
+        for (name, child), (next_name, following) in itertools.pairwise(children)
         if isinstance(child, nn.Conv3d) and isinstance(following, nn.BatchNorm3d)
     ]

@@ -141,7 +141,8 @@ def load_font(size: int, path: Path | None = None) -> ImageFont.FreeTypeFont:
     Cyrillic letters, but no Chinese. Raises UserError."""
     if path is None:
         spec = find_spec("matplotlib")
-        assert spec is not None and spec.submodule_search_locations
+        assert spec is not None
+        assert spec.submodule_search_locations
         path = Path(spec.submodule_search_locations[0], "mpl-data/fonts/ttf/DejaVuSans.ttf")
     try:
         return ImageFont.truetype(str(path), size)

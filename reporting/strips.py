@@ -139,7 +139,8 @@ class _Album:
         return self._pictured(bare, place, int(videos.predictions[number]))
 
     def _pictured(self, bare: Strip, place: int, prediction: int) -> Strip:
-        assert self.dataset is not None and isinstance(self.dataset.temporal, InferenceWindows)
+        assert self.dataset is not None
+        assert isinstance(self.dataset.temporal, InferenceWindows)
         n_windows = self.dataset.temporal.count(len(self.dataset.kept_frames(place)))
         tried = np.unique(np.linspace(0, n_windows - 1, N_TRIED).round().astype(int)).tolist()
         samples = []

@@ -142,7 +142,8 @@ def script_command_lines(folder):
             changed = {path for path, data in before.items() if after.get(path) != data}
             for path in changed:  # corrected in place, with a backup
                 backup = path.with_name(f"{path.name}.bak")
-                assert backup.is_file() and backup.read_bytes() == before[path], (command, words)
+                assert backup.is_file(), (command, words)
+                assert backup.read_bytes() == before[path], (command, words)
             for path in after.keys() - before.keys():
                 path.unlink()
             for path in changed:

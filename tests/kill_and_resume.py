@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-import torch._dynamo  # noqa: F401  the optimiser would import it, in every fork again
+import torch._dynamo
 
 import engine.runner  # noqa: F401  which main.py imports late
 import main as program

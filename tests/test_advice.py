@@ -41,9 +41,11 @@ def test_training_ends_with_the_best_epoch_and_an_inference_command(data, tmp_pa
     assert small_run(data, "--n_epochs", "3", result=str(result)) == 0
     out = capsys.readouterr().out
     best = out.splitlines()[-3]
-    assert best.startswith("best of 3 epochs: ") and best.endswith(f": {result}/best.pth")
+    assert best.startswith("best of 3 epochs: ")
+    assert best.endswith(f": {result}/best.pth")
     [[_, script, *flags]] = commands(out)
-    assert script == "main.py" and main.main(flags) == 0
+    assert script == "main.py"
+    assert main.main(flags) == 0
     assert len(read_results(result)) == 4
     # The inference suggests a command for any video.
     assert_predicts(capsys.readouterr().out, draw(tmp_path / "a.mp4"))
@@ -54,7 +56,8 @@ def assert_predicts(text, video):
     [[_, *words]] = commands(text)
     words[words.index("VIDEO.mp4")] = video
     done = run_command(*words)
-    assert done.status == 0 and f"{video}: 10 frames" in done.stdout, done.text
+    assert done.status == 0, done.text
+    assert f"{video}: 10 frames" in done.stdout
 
 
 def test_the_command_names_the_labels_of_a_checkpoint_without_class_names(data, tmp_path, capsys):
@@ -65,7 +68,8 @@ def test_the_command_names_the_labels_of_a_checkpoint_without_class_names(data, 
     flags = ["--resume_path", str(tmp_path / "bare.pth"), "--no_train", "--no_val", "--inference"]
     assert small_run(data, *flags, result=str(tmp_path / "res")) == 0
     out = capsys.readouterr().out
-    assert f" --labels '{data}/index.json' " in out and " --sample_size 32 " in out
+    assert f" --labels '{data}/index.json' " in out
+    assert " --sample_size 32 " in out
     assert_predicts(out, draw(tmp_path / "a.mp4"))
 
 
@@ -90,7 +94,8 @@ def test_a_missing_checkpoint_lists_those_that_exist(tmp_path):
     message = str(caught.value)
     there = message.partition(" holds ")[2]
     assert message.startswith(f"{tmp_path}/save_55.pth: no such checkpoint; {tmp_path} holds ")
-    assert there.startswith("save_50.pth, ") and there.endswith(" and 3 more")
+    assert there.startswith("save_50.pth, ")
+    assert there.endswith(" and 3 more")
     assert "train.log" not in there
 
 
@@ -106,10 +111,12 @@ def test_a_missing_pretrained_file_comes_with_an_alternative(data, tmp_path, cap
     flags = ["--pretrain_path", str(tmp_path / "r3d50_K_200ep.pth"), "--ft_begin_module", "fc"]
     assert small_run(data, *flags, result=str(tmp_path / "res")) == 2
     [error] = capsys.readouterr().err.splitlines()
-    assert "docs/recipes.md" in error and "leave out --pretrain_path and --ft_begin_module" in error
+    assert "docs/recipes.md" in error
+    assert "leave out --pretrain_path and --ft_begin_module" in error
     assert small_run(data, *flags[2:], result=str(tmp_path / "res")) == 2  # half the advice
     [error] = capsys.readouterr().err.splitlines()
-    assert "without a checkpoint leave it out" in error and "--learning_rate 0.01" in error
+    assert "without a checkpoint leave it out" in error
+    assert "--learning_rate 0.01" in error
 
 
 def test_a_warning_about_the_default_rate_with_random_weights(data, tmp_path, capsys):

@@ -32,7 +32,8 @@ def test_every_depth_of_every_family_is_recognised(family, depth):
     with torch.device("meta"):
         model = build(family, depth, n_classes=5, n_input_channels=2, conv1_t_size=3)
     identity = identify({name: tuple(t.shape) for name, t in model.state_dict().items()})
-    assert identity is not None and identity.arch == f"{family}-{depth}"
+    assert identity is not None
+    assert identity.arch == f"{family}-{depth}"
     found = identity.values
     assert (found["n_classes"], found["n_input_channels"], found["conv1_t_size"]) == (5, 2, 3)
     assert set(identity.options) == set(FAMILIES[family].options) - set(WITHOUT_TRACE)

@@ -113,4 +113,5 @@ def test_mixing_keeps_arguments_and_memory_format(kind):
     copy, targets = given.clone(), TARGETS.clone()
     mixed, _ = augment(**{kind: 1.0}).mix(given, targets, epoch=1, number=0)
     assert mixed.is_contiguous(memory_format=torch.channels_last_3d)
-    assert torch.equal(given, copy) and torch.equal(targets, TARGETS)
+    assert torch.equal(given, copy)
+    assert torch.equal(targets, TARGETS)

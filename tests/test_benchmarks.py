@@ -35,7 +35,8 @@ def test_the_rows_of_one_model(monkeypatch):
         "inference, R3D-10, batch 2, fp32",
     ]
     for row in rows:
-        assert row.unit == "clips/s" and min(row.ours, row.plain, row.ratio) > 0
+        assert row.unit == "clips/s"
+        assert min(row.ours, row.plain, row.ratio) > 0
         assert row.of_limit > 0
 
 
@@ -49,15 +50,17 @@ def test_gpu_section_is_skipped_without_a_gpu(tmp_path, capsys):
 def test_a_comparison_takes_the_median_of_its_rounds():
     units = iter([1, 1, 10, 5, 20, 5, 30, 10])  # ours and plain alternate; the first pair warms up
     row = compare("x", "u", lambda: next(units), lambda: next(units), rounds=3, limit=1e12)
-    assert isinstance(row, Comparison) and row.ours > row.plain and 0 < row.of_limit < 1
+    assert isinstance(row, Comparison)
+    assert row.ours > row.plain
+    assert 0 < row.of_limit < 1
 
 
 def test_a_fresh_process_returns_results_and_reports_failure():
     with in_fresh_process(partial, math.sqrt, 9.0) as work:
         assert [work(), work()] == [3.0, 3.0]
-    with pytest.raises(RuntimeError, match="partial failed"):
-        with in_fresh_process(partial, math.sqrt, -1.0) as work:
-            work()
+    failing = in_fresh_process(partial, math.sqrt, -1.0)
+    with pytest.raises(RuntimeError, match="partial failed"), failing as work:
+        work()
 
 
 def forever():

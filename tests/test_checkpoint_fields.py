@@ -24,8 +24,11 @@ WRONG = ["abc", 0.5, -1, float("nan"), float("inf"), 10**30, [], [1], {}, {"a": 
 
 def test_our_own_extras_are_read():
     extras = read_extras(OURS, "c.pth")
-    assert extras.is_ours and extras.class_names == ["a", "b"] and extras.position["batches"] == 1
-    assert extras.scaler == SCALER and read_extras(OURS | {"scaler": {}}, "").scaler is None
+    assert extras.is_ours
+    assert extras.class_names == ["a", "b"]
+    assert extras.position["batches"] == 1
+    assert extras.scaler == SCALER
+    assert read_extras(OURS | {"scaler": {}}, "").scaler is None
     assert extras.options["multistep_milestones"] == (50, 100, 150)
 
 

@@ -30,7 +30,8 @@ def test_a_file_of_ours_tells_everything(tmp_path, capsys):
     assert inspect([str(tmp_path / "res/save_1.pth")]) == 0
     found = told(capsys)
     assert found["model"] == "resnet-10"
-    assert found["classes"] == "2" and found["class names"] == "a, b"
+    assert found["classes"] == "2"
+    assert found["class names"] == "a, b"
     assert found["epoch"] == "1"
     assert found["to resume"] == "optimizer and scheduler"
     assert found["flags"] == (
@@ -70,7 +71,8 @@ def test_stripping_in_place_keeps_the_old_file(tmp_path, capsys):
     assert (tmp_path / "c.pth.bak").read_bytes() == before
     content = torch.load(path, weights_only=True)
     assert list(content["state_dict"]) == list(weights)
-    assert content["epoch"] == 4 and content["note"] == "kept"
+    assert content["epoch"] == 4
+    assert content["note"] == "kept"
     stripped = path.read_bytes()
     assert remove([str(path)]) == 0  # nothing to strip: nothing is written
     assert path.read_bytes() == stripped
@@ -108,7 +110,7 @@ def test_safetensors(tmp_path, capsys):
     assert inspect([str(tmp_path / "c.safetensors")]) == 0
     assert told(capsys)["model"] == "resnet-10"
     (tmp_path / "d.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(UserError, match="d.safetensors: can't be read"):
+    with pytest.raises(UserError, match=r"d.safetensors: can't be read"):
         load_checkpoint(tmp_path / "d.safetensors")
 
 

@@ -30,7 +30,8 @@ def test_a_checkpoint_of_a_run_needs_no_flags(tmp_path):
     options = classifier.options
     assert classifier.labels == ("a", "b")
     assert (options.sample_size, options.sample_duration) == (32, 8)
-    assert options.no_max_pool and classifier.device.normalization.value_scale == 255
+    assert options.no_max_pool
+    assert classifier.device.normalization.value_scale == 255
     assert not classifier.model.training
     logits = make_scorer(classifier.model, classifier.device)(CLIPS)
     assert logits.shape == (2, 2)

@@ -21,15 +21,15 @@ def test_a_command_that_hangs_fails():
 
 def test_a_process_left_behind_fails_and_is_ended(monkeypatch):
     monkeypatch.setattr("tests.commands.LINGER", 0.2)
-    with Command("-c", ORPHAN) as command:
-        with pytest.raises(AssertionError, match=re.compile("orphans.*sleep", re.DOTALL)):
-            command.finish()
+    orphans = re.compile("orphans.*sleep", re.DOTALL)
+    with Command("-c", ORPHAN) as command, pytest.raises(AssertionError, match=orphans):
+        command.finish()
     assert not command.processes()
 
 
 def test_a_temporary_file_left_behind_fails():
     code = "import tempfile; tempfile.mkstemp(prefix='mine')"
-    with pytest.raises(AssertionError, match="temporary files.*mine"):
+    with pytest.raises(AssertionError, match=r"temporary files.*mine"):
         run_command("-c", code)
 
 
@@ -40,7 +40,7 @@ def test_shared_memory_left_behind_fails():
     )
     with Command("-c", code) as command:
         try:
-            with pytest.raises(AssertionError, match="shared memory.*_test"):
+            with pytest.raises(AssertionError, match=r"shared memory.*_test"):
                 command.finish()
         finally:
             (SHARED_MEMORY / f"torch_{command.process.pid}_test").unlink(missing_ok=True)

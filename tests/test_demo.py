@@ -44,15 +44,18 @@ def test_own_videos(checkout):
         video.unlink()
     before = (own / "results/best.pth").stat().st_mtime_ns
     done = demo(checkout, f"{source}/")
-    assert done.status == 2 and "holds no files" in done.stderr
+    assert done.status == 2
+    assert "holds no files" in done.stderr
     assert names(checkout / "demo") == [own.name]
 
     # Another source with a file that is not a video, and a missing folder.
     (checkout / "elsewhere/my videos/fox").mkdir(parents=True)
     (checkout / "elsewhere/my videos/fox/a.mp4").write_text("no video")
     done = demo(checkout, "elsewhere/my videos")
-    assert done.status == 2 and "no frames in any" in done.stderr
+    assert done.status == 2
+    assert "no frames in any" in done.stderr
     done = demo(checkout, "typo")
-    assert done.status == 2 and done.text == "error: typo: no such folder of videos\n"
+    assert done.status == 2
+    assert done.text == "error: typo: no such folder of videos\n"
     assert (own / "results/best.pth").stat().st_mtime_ns == before
     assert len(names(checkout / "demo")) == 2

@@ -51,7 +51,8 @@ def test_ignore_changes_the_denominator(files, capsys):
     assert eval_accuracy.main([*files, "--ignore", "--subset", "val"]) == 0
     out = capsys.readouterr().out
     assert "number of ground truth: 5\n" in out
-    assert "top-1 accuracy: 0.75\n" in out and "excluded: e0" in out
+    assert "top-1 accuracy: 0.75\n" in out
+    assert "excluded: e0" in out
 
 
 def test_save_writes_the_bare_number(files, tmp_path):
@@ -62,7 +63,7 @@ def test_save_writes_the_bare_number(files, tmp_path):
 
 def test_k_beyond_the_saved_entries_is_refused(files, tmp_path, capsys):
     write_results(tmp_path / "val.json", {"a0": [{"label": "a", "score": 1.0}]})
-    with pytest.raises(UserError, match="fewer than 5 entries .*--output_topk 5"):
+    with pytest.raises(UserError, match=r"fewer than 5 entries .*--output_topk 5"):
         eval_accuracy.main([*files, "-k", "5", "--save"])
     assert not (tmp_path / "top5.txt").exists()
     assert eval_accuracy.main(files) == 0

@@ -59,7 +59,8 @@ def exported(tmp_path_factory):
     clips = ["--index", str(root / "index.json"), "--frames", str(root / "jpg")]
     status, printed = export(checkpoint, *flags, *clips, "--n_clips", "5", "--n_threads", "0")
     assert status == 0, printed
-    assert ONNX.is_of(root / "model.onnx") and PT2.is_of(root / "made" / "model.pt2")
+    assert ONNX.is_of(root / "model.onnx")
+    assert PT2.is_of(root / "made" / "model.pt2")
     return root, printed
 
 
@@ -74,7 +75,8 @@ def test_both_files_agree_with_the_checkpoint_on_real_clips(exported):
     for n_clips, index, difference, largest, n_agreeing in reports:
         assert (n_clips, index, n_agreeing) == ("3", str(root / "index.json"), "3")
         assert float(difference) < 1e-4 < 0.1 < float(largest)
-    assert "onnxruntime" in printed and "torch.export" in printed
+    assert "onnxruntime" in printed
+    assert "torch.export" in printed
     assert [path.name for path in (root / "made").iterdir()] == ["model.pt2"]  # no partial files
 
 
@@ -95,9 +97,11 @@ def test_batch_size_is_dynamic_and_metadata_describes_the_input(exported):
 
     about = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
     assert about == json.loads(extra["preprocessing.json"])
-    assert about["class_names"] == NAMES and about["mean"] == list(MEAN["kinetics"])
+    assert about["class_names"] == NAMES
+    assert about["mean"] == list(MEAN["kinetics"])
     assert (about["sample_size"], about["sample_duration"], about["value_scale"]) == (32, 8, 1)
-    assert about["arch"] == "resnet-10" and about["normalized_inside"]
+    assert about["arch"] == "resnet-10"
+    assert about["normalized_inside"]
 
 
 def test_batch_norms_are_folded(exported):
@@ -105,7 +109,8 @@ def test_batch_norms_are_folded(exported):
 
     graph = onnx.load(exported[0] / "model.onnx").graph
     kinds = {node.op_type for node in graph.node}
-    assert "Conv" in kinds and not any("Norm" in kind for kind in kinds)
+    assert "Conv" in kinds
+    assert not any("Norm" in kind for kind in kinds)
 
 
 def test_the_exported_graph_is_free_of_cpu_kernels(tmp_path):
@@ -177,25 +182,31 @@ def test_float_input_is_not_normalised_and_videos_are_compared(tmp_path):
     status, printed = export(checkpoint, "--pt2", str(tmp_path / "m.pt2"), "--float_input",
                              "--value_scale", "255", "--n_clips", "6",
                              "--video", str(video), str(tmp_path / "sound.wav"))  # fmt: skip
-    assert status == 0 and f"on 3 clips of {video}" in printed
+    assert status == 0
+    assert f"on 3 clips of {video}" in printed
     assert f"skipped: {tmp_path / 'sound.wav'}: " in printed
     extra = {"preprocessing.json": ""}
     program = torch.export.load(tmp_path / "m.pt2", extra_files=extra).module()
     assert program(torch.zeros(3, 3, 8, 32, 32)).shape == (3, 3)
     about = json.loads(extra["preprocessing.json"])
-    assert not about["normalized_inside"] and "float32" in about["input"]
+    assert not about["normalized_inside"]
+    assert "float32" in about["input"]
     assert about["mean"][0] == pytest.approx(255 * MEAN["kinetics"][0])
 
 
 def test_models_agree_if_all_logits_and_the_top_class_do():
     expected = torch.tensor([[1.0, 2.0], [3.0, 2.9995]])
     near = deployment.compare_logits(expected, expected + 5e-4)
-    assert near.holds(1e-3) and (near.n_agreeing, near.largest) == (2, 3.0)
+    assert near.holds(1e-3)
+    assert (near.n_agreeing, near.largest) == (2, 3.0)
     assert not near.holds(1e-4)
     swapped = deployment.compare_logits(expected, expected + torch.tensor([[0.0, 0.0], [0, 6e-4]]))
-    assert swapped.difference < 1e-3 and swapped.n_agreeing == 1 and not swapped.holds(1e-3)
+    assert swapped.difference < 1e-3
+    assert swapped.n_agreeing == 1
+    assert not swapped.holds(1e-3)
     broken = deployment.compare_logits(expected, torch.tensor([[1.0, math.nan], [3.0, 2.0]]))
-    assert broken.difference == math.inf and not broken.holds(1e9)
+    assert broken.difference == math.inf
+    assert not broken.holds(1e9)
 
 
 @pytest.mark.parametrize(

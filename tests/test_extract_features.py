@@ -49,7 +49,8 @@ def test_the_head_turns_features_into_the_scores_of_inference(root, tmp_path, ca
     assert data["video_ids"].tolist() == ["a_1"] * 3 + ["b_1"] * 3
     assert data["labels"].tolist() == [0] * 3 + [1] * 3
     assert data["segments"].tolist() == [[1, 9], [9, 17], [17, 21]] * 2
-    assert data["label_names"].tolist() == ["a", "b"] and data["features"].dtype == np.float32
+    assert data["label_names"].tolist() == ["a", "b"]
+    assert data["features"].dtype == np.float32
 
     resumed = ["--resume_path", str(root / "c.pth"), "--no_train", "--no_val", "--inference"]
     flags = [*resumed, "--inference_stride", "8", "--output_topk", "0"]
@@ -75,9 +76,11 @@ def test_a_video_s_vector_is_the_mean_of_its_windows_also_in_hdf5(root, tmp_path
         np.testing.assert_allclose(data["features"][:], expected, atol=1e-6)
         about = json.loads(data["about"].asstr()[()])
     assert (about["layer"], about["per"], about["subset"]) == ("input of fc", "video", "validation")
-    assert about["sample_size"] == 32 and about["checkpoint"] == str(root / "c.pth")
+    assert about["sample_size"] == 32
+    assert about["checkpoint"] == str(root / "c.pth")
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["v.h5"]
-    assert FEATURES.is_of(tmp_path / "w.npz") and FEATURES.is_of(tmp_path / "made" / "v.h5")
+    assert FEATURES.is_of(tmp_path / "w.npz")
+    assert FEATURES.is_of(tmp_path / "made" / "v.h5")
 
 
 @pytest.mark.parametrize(("layer", "width"), [("bn1", 16), ("layer2.0.conv1", 32), ("fc", 2)])
@@ -144,7 +147,7 @@ def test_unreadable_videos_are_skipped_only_on_request(root, tmp_path, capsys):
 
 
 def test_an_unknown_suffix_is_rejected_before_loading(root, tmp_path):
-    with pytest.raises(UserError, match="f.csv: the file name must end in .npz or .hdf5 or .h5"):
+    with pytest.raises(UserError, match=r"f.csv: the file name must end in .npz or .hdf5 or .h5"):
         extract(root, tmp_path / "f.csv", "--checkpoint", "gone.pth")
 
 

@@ -110,7 +110,8 @@ def test_pixels_of_clips_match_pillow(frames, is_training):
     ours = on_cpu().model_input(sample.clips)[0]
     std = torch.tensor(KINETICS.std).view(-1, 1, 1, 1)
     difference = (ours - expected).abs() * std * 255
-    assert difference.max() <= 2.01 and difference.mean() <= 0.5
+    assert difference.max() <= 2.01
+    assert difference.mean() <= 0.5
 
 
 def test_windows_of_many_videos_are_batched(tmp_path, monkeypatch):
@@ -177,7 +178,8 @@ def test_scoring_continues_with_fewer_clips_when_memory_runs_out(caplog):
     in_parts = SplittingScorer(score)
     pixels = torch.arange(10)[:, None]
     assert in_parts(pixels).flatten().tolist() == list(range(10))
-    assert "2 clips at a time" in caplog.text and in_parts.max_clips == 2
+    assert "2 clips at a time" in caplog.text
+    assert in_parts.max_clips == 2
 
     def full(pixels):
         raise torch.OutOfMemoryError("CUDA out of memory")

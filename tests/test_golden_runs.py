@@ -67,12 +67,12 @@ def compare_files(case, result, *, after_epoch=0):
     assert compared > 0
 
 
-@pytest.mark.parametrize("name, case", cases(GOLDEN / "motion"))
+@pytest.mark.parametrize(("name", "case"), cases(GOLDEN / "motion"))
 def test_motion(name, case, tmp_path):
     compare_files(case, run_golden(case, GOLDEN / "motion", tmp_path))
 
 
-@pytest.mark.parametrize("name, case", cases(GOLDEN / "training"))
+@pytest.mark.parametrize(("name", "case"), cases(GOLDEN / "training"))
 def test_training(name, case, tmp_path):
     """From its start and, half way, from a file as the original would have written it."""
     (tmp_path / "whole").mkdir()
@@ -89,6 +89,6 @@ def test_training(name, case, tmp_path):
 
 
 @pytest.mark.skipif(not FIGHT.exists(), reason="the fight clips' frames are not here")
-@pytest.mark.parametrize("name, case", cases(FIGHT))
+@pytest.mark.parametrize(("name", "case"), cases(FIGHT))
 def test_fight(name, case, tmp_path):
     compare_files(case, run_golden(case, FIGHT, tmp_path))

@@ -71,7 +71,9 @@ def test_every_family_and_kind_of_layer_frozen_or_not(family, depth, options, la
     found = grad_cam(model, clips, CLASSES, layer)
     with torch.no_grad():
         assert torch.allclose(found.logits, model(clips), atol=1e-4)
-    assert found.grid.shape[0] == 2 and found.grid.dim() == 4 and (found.grid >= 0).all()
+    assert found.grid.shape[0] == 2
+    assert found.grid.dim() == 4
+    assert (found.grid >= 0).all()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     again = grad_cam(model, clips, CLASSES, layer).grid  # summed in another order
@@ -85,24 +87,27 @@ def test_models_in_training_and_copies_for_inference_are_not_changed():
     model.train()
     statistics = model.bn1.running_mean.clone()
     assert torch.equal(grad_cam(model, CLIPS, CLASSES, "layer2").grid, grid)
-    assert model.training and torch.equal(model.bn1.running_mean, statistics)
+    assert model.training
+    assert torch.equal(model.bn1.running_mean, statistics)
     with torch.inference_mode():
         ready = folded(model)
         half = folded(model).to(torch.bfloat16)
         near = grad_cam(ready, CLIPS, CLASSES, "layer2").grid
         rough = grad_cam(half, CLIPS, CLASSES, "layer2").grid
     assert torch.allclose(near, grid, rtol=1e-3, atol=1e-6)
-    assert rough.dtype == torch.float32 and torch.corrcoef(torch.stack(
-        [rough.flatten(), grid.flatten()]))[0, 1] > 0.99  # fmt: skip
+    assert rough.dtype == torch.float32
+    assert torch.corrcoef(torch.stack([rough.flatten(), grid.flatten()]))[0, 1] > 0.99
     assert half.conv1.weight.dtype == torch.bfloat16
-    assert in_float32(ready) is not ready and in_float32(model.eval()) is model
+    assert in_float32(ready) is not ready
+    assert in_float32(model.eval()) is model
 
 
 def test_heat_maps_have_the_size_of_the_clip_and_a_maximum_of_1():
     found = grad_cam(tiny_model(), CLIPS, CLASSES, "layer2")
     full = found.upsampled(8, 32, 32)
     assert full.shape == (2, 8, 32, 32)
-    assert 0 <= full.min() and full.amax(dim=(1, 2, 3)).tolist() == pytest.approx([1, 1])
+    assert full.min() >= 0
+    assert full.amax(dim=(1, 2, 3)).tolist() == pytest.approx([1, 1])
     empty = found._replace(grid=torch.zeros_like(found.grid))
     assert not empty.upsampled(8, 32, 32).any()
 
@@ -227,4 +232,5 @@ def test_it_points_at_the_moving_squares_of_the_demo(tmp_path):
     message += f"{share:.0%}, on it in {np.mean(on):.0%}; a random cell {by_chance:.0%}"
     print(message)
     assert len(near) > 0.7 * n_clips, message
-    assert share >= 0.8 and by_chance < 0.6, message
+    assert share >= 0.8, message
+    assert by_chance < 0.6, message

@@ -65,4 +65,5 @@ def test_padding_clips_have_no_loss_and_no_gradient(ignored):
     logits = torch.tensor(LOGITS, requires_grad=True)
     loss = classification_loss(logits, ignored, label_smoothing=0.1)
     loss.backward()
-    assert loss.item() == 0 and not logits.grad.any()
+    assert loss.item() == 0
+    assert not logits.grad.any()

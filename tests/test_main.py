@@ -50,12 +50,15 @@ def test_all_phases(data, tmp_path, capsys):
     assert len(read_table((tmp_path / "train_batch.log").read_text())) == 4
     assert len(read_table((tmp_path / "val.log").read_text())) == 2
     for row in read_table((tmp_path / "time.log").read_text()):
-        assert 0 < row["waiting"] < row["train"] and row["validation"] > 0
+        assert 0 < row["waiting"] < row["train"]
+        assert row["validation"] > 0
         assert row["clips_per_second"] * row["train"] == pytest.approx(6, rel=0.05)
     checkpoint = torch.load(tmp_path / "save_2.pth", weights_only=True)
     assert set(checkpoint) >= {"epoch", "arch", "state_dict", "optimizer", "scheduler"}
-    assert checkpoint["arch"] == "resnet-10" and checkpoint["class_names"] == ["a", "b"]
-    assert (tmp_path / "best.pth").exists() and list(tmp_path.glob("events*"))
+    assert checkpoint["arch"] == "resnet-10"
+    assert checkpoint["class_names"] == ["a", "b"]
+    assert (tmp_path / "best.pth").exists()
+    assert list(tmp_path.glob("events*"))
     results = json.loads((tmp_path / "val.json").read_text())["results"]
     assert list(results) == ["a_3", "a_4", "b_3", "b_4"]
     for entries in results.values():
@@ -253,7 +256,8 @@ def test_bad_data_is_one_line_and_nothing_is_overwritten(own, capsys, spoil, n_t
     spoil(own)
     assert small_run(own, "--n_threads", n_threads, "--inference", "--train_t_crop", "center") == 2
     errors = capsys.readouterr().err.strip().splitlines()
-    assert len(errors) == 1 and BAD_DATA[spoil] in errors[0]
+    assert len(errors) == 1
+    assert BAD_DATA[spoil] in errors[0]
     assert {p.name: p.read_text() for p in (own / "res").iterdir()} == earlier
 
 
@@ -263,7 +267,8 @@ def test_unreadable_samples_can_be_left_out(own, capsys):
     flags = ["--on_bad_video", "skip", "--train_t_crop", "center", "--inference"]
     assert small_run(own, *flags) == 0
     out = capsys.readouterr().out
-    assert "epoch 1: skipped 1 unreadable samples" in out and "an empty file" in out
+    assert "epoch 1: skipped 1 unreadable samples" in out
+    assert "an empty file" in out
     assert "1 of 4 videos have no result, counted as wrong: b_3" in out
 
 
@@ -271,7 +276,9 @@ def test_missing_videos_are_counted_and_named(own, capsys):
     shutil.rmtree(own / "jpg/a/a_0")
     assert small_run(own, "--n_epochs", "1", "--batch_size", "5") == 0
     out = capsys.readouterr().out
-    assert "training: 5 videos" in out and "1 videos left out" in out and "a_0: " in out
+    assert "training: 5 videos" in out
+    assert "1 videos left out" in out
+    assert "a_0: " in out
 
 
 @pytest.mark.parametrize(
@@ -296,7 +303,8 @@ def test_bad_flags_and_checkpoints(trained, capsys, flags, message):
     before = run_files(trained / "res")
     assert small_run(trained, *flags) == 2
     errors = capsys.readouterr().err.strip().splitlines()
-    assert len(errors) == 1 and message in errors[0]
+    assert len(errors) == 1
+    assert message in errors[0]
     assert run_files(trained / "res") == before
 
 
@@ -352,7 +360,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys):
     flags = ["--learning_rate", "1e30", "--weight_decay", "0", "--n_epochs", "9"]
     assert small_run(data, *flags, result=str(tmp_path)) == 2
     message = capsys.readouterr().err
-    assert "the loss is" in message and "batch" in message and "a_" in message
+    assert "the loss is" in message
+    assert "batch" in message
+    assert "a_" in message
 
 
 LITTLE_MEMORY = """
@@ -371,4 +381,5 @@ def test_a_model_that_memory_does_not_hold_is_one_line(tmp_path):
     flags = small_flags(tmp_path, "--resnet_widen_factor", "8", "--model_depth", "34")
     done = run_command("-c", LITTLE_MEMORY, *flags)
     assert done.status == 2, done.text
-    assert done.stderr.startswith("error: out of memory: ") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: out of memory: ")
+    assert done.stderr.count("\n") == 1

@@ -93,7 +93,8 @@ def test_a_training_step_in_bf16(family, depth):
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
     optimizer.step()
     for parameter in model.parameters():  # fused SGD assumes the same layout of all three
-        assert parameter.isfinite().all() and has_same_layout(parameter.grad, parameter)
+        assert parameter.isfinite().all()
+        assert has_same_layout(parameter.grad, parameter)
         assert has_same_layout(optimizer.state[parameter]["momentum_buffer"], parameter)
 
 
@@ -168,7 +169,8 @@ def test_pooling_keeps_the_precision(precision):
     with torch.autocast("cpu", torch.bfloat16):
         y = cpu_kernels.apply(nn.MaxPool3d(3, stride=2, padding=1))(x)
     exact_y = F.max_pool3d(exact_x, 3, 2, 1)
-    assert y.dtype == precision and torch.equal(y.double(), exact_y)
+    assert y.dtype == precision
+    assert torch.equal(y.double(), exact_y)
     grad = torch.randn_like(exact_y)
     y.backward(grad.to(precision))
     exact_y.backward(grad)
@@ -183,9 +185,11 @@ def test_shortcut_a_pads_with_zeros_and_lets_gradients_through():
     x = torch.rand(1, 2, 4, 4, 4, requires_grad=True)
     y = PadShortcut(3, stride=2)(x)
     assert y.shape == (1, 5, 2, 2, 2)
-    assert torch.equal(y[:, :2], x[:, :, ::2, ::2, ::2]) and not y[:, 2:].any()
+    assert torch.equal(y[:, :2], x[:, :, ::2, ::2, ::2])
+    assert not y[:, 2:].any()
     y.sum().backward()
-    assert x.grad is not None and x.grad.sum() == 2 * 8
+    assert x.grad is not None
+    assert x.grad.sum() == 2 * 8
 
 
 def test_initialisation():
@@ -193,7 +197,8 @@ def test_initialisation():
     model = build("resnet", 18, n_classes=10)
     weight = model.layer3[1].conv1.weight
     assert weight.std().item() == pytest.approx((2 / (weight.shape[0] * 27)) ** 0.5, rel=0.02)
-    assert (model.bn1.weight == 1).all() and not model.bn1.bias.any()
+    assert (model.bn1.weight == 1).all()
+    assert not model.bn1.bias.any()
     assert model.fc.bias.abs().max() <= model.fc.in_features**-0.5
     assert not build("densenet", 121, n_classes=10).classifier.bias.any()
 
@@ -224,7 +229,8 @@ def test_replaced_head_is_initialised_like_the_family_s(family):
 def test_kernels_keep_names_and_copies_and_can_be_removed():
     model = build("resnet", 10, n_classes=2, resnet_widen_factor=0.125)
     types, names = [type(m) for m in model.modules()], list(model.state_dict())
-    assert cpu_kernels.apply(model) is model and list(model.state_dict()) == names
+    assert cpu_kernels.apply(model) is model
+    assert list(model.state_dict()) == names
     copied = copy.deepcopy(model)
     for layer in (model.conv1, copied.conv1, folded(model).conv1, copied.layer2[0].conv2):
         assert type(layer) is cpu_kernels.CpuConv3d
@@ -257,7 +263,8 @@ def test_a_frozen_weight_is_rounded_again_once_it_has_changed():
     with torch.inference_mode():
         assert same_as_torch()
     cached = conv._rounded
-    assert same_as_torch() and conv._rounded is cached
+    assert same_as_torch()
+    assert conv._rounded is cached
     conv.load_state_dict({"weight": torch.randn(8, 8, 3, 3, 3)})
     assert same_as_torch()
     conv.weight.data = torch.randn(8, 8, 3, 3, 3)

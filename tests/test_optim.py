@@ -50,9 +50,9 @@ def test_the_rates_of_cosine_with_warm_up(tmp_path):
 
 def test_cosine_ends_at_0():
     schedule = WarmupCosine(0, 10)
-    assert (
-        schedule(0) == 1 and schedule(5) == pytest.approx(0.5) and schedule(10) == schedule(99) == 0
-    )
+    assert schedule(0) == 1
+    assert schedule(5) == pytest.approx(0.5)
+    assert schedule(10) == schedule(99) == 0
 
 
 def test_cosine_with_accumulation_counts_updates(tmp_path):
@@ -199,7 +199,8 @@ def test_early_stopping_ends_after_epochs_without_a_better_one(tmp_path, capsys)
     assert len(read_table((tmp_path / "res/train.log").read_text())) == 3
     assert content(tmp_path / "res/save_3.pth")["epoch"] == 3
     provenance = json.loads((tmp_path / "res/val.run.json").read_text())
-    assert provenance["epoch"] == 3 and provenance["checkpoint"].endswith("save_3.pth")
+    assert provenance["epoch"] == 3
+    assert provenance["checkpoint"].endswith("save_3.pth")
     assert small_run(tmp_path, *flags, "--resume_path", "auto") == 0
     assert len(read_table((tmp_path / "res/train.log").read_text())) == 3
 

@@ -34,7 +34,8 @@ def test_checkpoints_round_trip_through_the_original(tmp_path, model):
     ]  # fmt: skip
     assert main.main([*flags, "--n_epochs", "1"]) == 0
     content = torch.load(tmp_path / "res/save_1.pth", weights_only=True)
-    assert content["epoch"] == 1 and content["arch"] == f"{family}-{depth}"
+    assert content["epoch"] == 1
+    assert content["arch"] == f"{family}-{depth}"
     assert not any(name.startswith("module.") for name in content["state_dict"])
     theirs = torch.nn.Module()  # loads optimizer and scheduler as the original does
     theirs.weights = torch.nn.ParameterList(
@@ -44,7 +45,8 @@ def test_checkpoints_round_trip_through_the_original(tmp_path, model):
     optimizer.load_state_dict(content["optimizer"])
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [50, 100, 150])
     scheduler.load_state_dict(content["scheduler"])
-    assert optimizer.param_groups[0]["lr"] == 0.001 and scheduler.last_epoch == 1
+    assert optimizer.param_groups[0]["lr"] == 0.001
+    assert scheduler.last_epoch == 1
     five = ("epoch", "arch", "state_dict", "optimizer", "scheduler")
     torch.save({name: content[name] for name in five}, tmp_path / "theirs.pth")
     assert main.main([*flags, "--n_epochs", "2", "--resume_path", "theirs.pth"]) == 0

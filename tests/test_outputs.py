@@ -291,9 +291,12 @@ def test_standard_output_as_a_file(dataset):
 def test_full_disk_keeps_the_previous_file(tmp_path):
     path = write(tmp_path / "a.json", "earlier")
     message = "a.json: can't be written: File too large; the previous file is unchanged"
-    with limit_file_size(100), pytest.raises(UserError, match=message):
-        with atomic_write(path) as part:
-            part.write_bytes(b"x" * 1000)
+    with (
+        limit_file_size(100),
+        pytest.raises(UserError, match=message),
+        atomic_write(path) as part,
+    ):
+        part.write_bytes(b"x" * 1000)
     assert path.read_text() == "earlier"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 

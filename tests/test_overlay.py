@@ -45,7 +45,8 @@ def test_captions_are_at_the_bottom_in_every_size(size, label):
         bar = np.argwhere((pixels == BAR[:3]).all(axis=2))
         assert bar[:, 1].max() == pytest.approx(size[0] / 2, abs=2)  # half of the width
         white = (pixels > 220).all(axis=2)
-        assert white[:, : size[0] // 2].any() and white[:, -size[0] // 3 :].any()
+        assert white[:, : size[0] // 2].any()
+        assert white[:, -size[0] // 3 :].any()
 
 
 def test_alerts_at_or_above_the_threshold_are_red():
@@ -60,7 +61,7 @@ def test_alerts_at_or_above_the_threshold_are_red():
 
 def test_an_unusable_font_is_one_line(tmp_path):
     (tmp_path / "a.ttf").write_bytes(b"no font")
-    with pytest.raises(UserError, match="--font .*a.ttf: can't be used"):
+    with pytest.raises(UserError, match=r"--font .*a.ttf: can't be used"):
         load_font(20, tmp_path / "a.ttf")
 
 
@@ -72,10 +73,12 @@ def test_the_copy_has_the_size_length_and_sound_of_the_video(checkpoint, tmp_pat
     assert predict(checkpoint, video, "--overlay", target) == 0
     assert names(tmp_path) == ["a.mkv", target.name]
     (theirs, _), (ours, reader) = read(video), read(target)
-    assert len(ours) == len(theirs) == 20 and reader.seconds == pytest.approx(2, abs=0.15)
+    assert len(ours) == len(theirs) == 20
+    assert reader.seconds == pytest.approx(2, abs=0.15)
     for mine, original in zip(ours, theirs, strict=True):
         upper = np.abs(mine[:80].astype(int) - original[:80])
-        assert mine.shape == original.shape and upper.mean() < 8
+        assert mine.shape == original.shape
+        assert upper.mean() < 8
         assert mine[-20:].mean() < original[-20:].mean()  # the panel is darker
     heard = Ffmpeg().run(["-i", str(target), "-map", "0:a:0", "-f", "null", "-"])
     assert heard.returncode == 0
@@ -87,7 +90,8 @@ def test_variable_rate_keeps_its_length_and_odd_sides_become_even(checkpoint, tm
     video = draw(tmp_path / "a.mp4", size="66x100", seconds=2, extra=extra)
     assert predict(checkpoint, video, "--overlay", tmp_path / "out.mp4") == 0
     (original, _), (frames, reader) = read(video), read(tmp_path / "out.mp4")
-    assert frames[0].shape == (102, 68, 3) and reader.seconds == pytest.approx(4, abs=0.25)
+    assert frames[0].shape == (102, 68, 3)
+    assert reader.seconds == pytest.approx(4, abs=0.25)
     assert np.abs(frames[-1][:60, :67].astype(int) - original[-1][:60]).mean() < 12
 
 
@@ -105,7 +109,8 @@ def test_an_unwritable_target_is_one_line(checkpoint, tmp_path, target, complain
     before = video.read_bytes()
     with pytest.raises(UserError, match=complaint):
         predict(checkpoint, video, "--overlay", tmp_path / target)
-    assert names(tmp_path) == ["a.avi"] and video.read_bytes() == before
+    assert names(tmp_path) == ["a.avi"]
+    assert video.read_bytes() == before
 
 
 def test_only_one_video_that_is_not_live_can_be_drawn_on(checkpoint, tmp_path):

@@ -16,10 +16,36 @@ ROOT = Path(__file__).parent.parent
 
 def test_published_command_line():
     options = parse_opts(
-        "--root_path ~/data --video_path ucf101_videos/jpg --annotation_path ucf101_01.json "
-        "--result_path results --dataset ucf101 --n_classes 101 --n_pretrain_classes 700 "
-        "--pretrain_path models/r3d50_K_200ep.pth --ft_begin_module fc --model resnet "
-        "--model_depth 50 --batch_size 128 --n_threads 4 --checkpoint 5".split()
+        [
+            "--root_path",
+            "~/data",
+            "--video_path",
+            "ucf101_videos/jpg",
+            "--annotation_path",
+            "ucf101_01.json",
+            "--result_path",
+            "results",
+            "--dataset",
+            "ucf101",
+            "--n_classes",
+            "101",
+            "--n_pretrain_classes",
+            "700",
+            "--pretrain_path",
+            "models/r3d50_K_200ep.pth",
+            "--ft_begin_module",
+            "fc",
+            "--model",
+            "resnet",
+            "--model_depth",
+            "50",
+            "--batch_size",
+            "128",
+            "--n_threads",
+            "4",
+            "--checkpoint",
+            "5",
+        ]
     )
     assert options.video_path == Path.home() / "data/ucf101_videos/jpg"
     assert options.pretrain_path == Path.home() / "data/models/r3d50_K_200ep.pth"
@@ -171,7 +197,8 @@ def test_every_script_suggests_a_flag_for_a_misspelt_one(name):
 
 def test_a_misspelt_flag_is_reported_before_the_argument_that_is_missing_because_of_it():
     done = run_util("predict_video", "a.mp4", "--chekpoint", "best.pth")
-    assert done.status == 2 and done.stderr.count("\n") == 1
+    assert done.status == 2
+    assert done.stderr.count("\n") == 1
     assert "--chekpoint (did you mean --checkpoint?)" in done.stderr
 
 

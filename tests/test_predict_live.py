@@ -76,7 +76,8 @@ def test_events_of_a_stream_are_printed_while_it_runs(checkpoint, camera, tmp_pa
     assert event["end"] == video["windows"][-1]["end"] == pytest.approx(2, abs=0.1)
     assert " b begins (" in printed.err
     (line,) = [line for line in printed.out.splitlines() if " event  " in line]
-    assert line.endswith("  b") and line.startswith(time.strftime("%Y-"))
+    assert line.endswith("  b")
+    assert line.startswith(time.strftime("%Y-"))
 
 
 def test_ctrl_c_ends_a_stream_with_the_results_so_far(checkpoint, camera, tmp_path, capsys):
@@ -96,7 +97,8 @@ def test_ctrl_c_ends_a_stream_with_the_results_so_far(checkpoint, camera, tmp_pa
     (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
     assert video["problem"] == "interrupted"
     assert len(video["windows"]) == len(rows_of(table)) >= 2
-    assert "interrupted" in printed.err and f"{pipe}: " in printed.out.splitlines()[-4]
+    assert "interrupted" in printed.err
+    assert f"{pipe}: " in printed.out.splitlines()[-4]
     assert len(video["results"]) == 3
 
 
@@ -116,10 +118,12 @@ def test_ctrl_c_during_a_file_keeps_the_results_and_exits_with_130(
     outputs = ("--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json")
     assert predict(checkpoint, tmp_path / "v", *outputs) == 130
     (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
-    assert video["problem"] == "interrupted" and video["results"]
+    assert video["problem"] == "interrupted"
+    assert video["results"]
 
 
 def test_a_stream_shorter_than_a_window_is_looped(checkpoint, camera, tmp_path):
     assert predict(checkpoint, camera(0.2), "--json", tmp_path / "a.json") == 0
     (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
-    assert video["frames"] == 5 and len(video["windows"]) == 1
+    assert video["frames"] == 5
+    assert len(video["windows"]) == 1

@@ -163,7 +163,8 @@ def test_undecodable_videos_are_reported_and_the_others_scored(
     status, ours = predicted(checkpoint, tmp_path, videos)
     printed = capsys.readouterr().err
     assert status == 1
-    assert f"{videos}/empty.avi: an empty file" in printed and f"{videos}/noise.mp4: " in printed
+    assert f"{videos}/empty.avi: an empty file" in printed
+    assert f"{videos}/noise.mp4: " in printed
     assert "skipped 3 files that are not videos" in printed
     assert "no scores for 2 of 11 videos" in printed
     check_equal(ours, inferred(checkpoint, tmp_path, videos))
@@ -218,11 +219,14 @@ def test_inputs_are_found_by_kind(tmp_path):
 
 def test_urls_are_redacted_and_live_ones_recognised():
     (camera,) = find_inputs(["rtsp://me:secret@10.0.0.2:554/live?x=1"])
-    assert camera.name == "rtsp://10.0.0.2:554/live?x=***" and camera.is_live
+    assert camera.name == "rtsp://10.0.0.2:554/live?x=***"
+    assert camera.is_live
     page = "https://example.org/a.mp4"
-    assert not find_inputs([page])[0].is_live and find_inputs([page], live=True)[0].is_live
+    assert not find_inputs([page])[0].is_live
+    assert find_inputs([page], live=True)[0].is_live
     (device,) = find_inputs(["/dev/null"])
-    assert device.is_live and "v4l2" in device.arguments
+    assert device.is_live
+    assert "v4l2" in device.arguments
     with pytest.raises(UserError, match="name no other videos"):
         find_inputs(["rtsp://a/b", page])
 
@@ -242,7 +246,9 @@ def test_a_url_gives_the_same_windows_as_its_file(checkpoint, tmp_path, capsys):
         status, ours = predicted(checkpoint, tmp_path, *urls, local)
         server.shutdown()
     printed = capsys.readouterr()
-    assert status == 1 and f"http://{place}/none.mkv: " in printed.err and "404" in printed.err
+    assert status == 1
+    assert f"http://{place}/none.mkv: " in printed.err
+    assert "404" in printed.err
     assert "secret" not in printed.out + printed.err + (tmp_path / "out.json").read_text()
     assert ours["a.mkv"]["windows"] == ours["local.mkv"]["windows"] != []
 
@@ -318,7 +324,8 @@ def test_files_are_complete_up_to_a_closed_stdout(checkpoint, tmp_path, more):
     assert (done.status, done.stderr) == (141, "")
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 2
     (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
-    assert video["video"].endswith("a.mp4") and len(video["windows"]) == 1
+    assert video["video"].endswith("a.mp4")
+    assert len(video["windows"]) == 1
 
 
 def test_csv_is_written_to_a_pipe_row_by_row(checkpoint, tmp_path):
@@ -346,4 +353,5 @@ def test_events_of_a_file(checkpoint, tmp_path, capsys):
     assert (event["start"], event["end"]) == (windows[0]["start"], windows[-1]["end"])
     assert event["score"] == pytest.approx(max(w["scores"][1] for w in windows), abs=1e-5)
     line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith("event  0:00:00.00 - 0:00:0") and line.endswith(f"  b  {video}")
+    assert line.startswith("event  0:00:00.00 - 0:00:0")
+    assert line.endswith(f"  b  {video}")

@@ -46,9 +46,11 @@ def test_a_window_is_yielded_with_its_last_frame():
 def test_ppm_pictures_in_a_pipe_may_differ_in_size():
     pipe = io.BytesIO(b"P6\n2 1\n255\nabcdef" + b"P6\n1 2\n255\nABCDEF" + b"P6\n9 9\n255\ncut")
     one, two = read_ppm(pipe), read_ppm(pipe)
-    assert one.shape == (3, 1, 2) and bytes(one[:, 0, 1].tolist()) == b"def"
+    assert one.shape == (3, 1, 2)
+    assert bytes(one[:, 0, 1].tolist()) == b"def"
     assert two.shape == (3, 2, 1)
-    assert read_ppm(pipe) is None and read_ppm(pipe) is None
+    assert read_ppm(pipe) is None
+    assert read_ppm(pipe) is None
 
 
 def windows(n_frames):

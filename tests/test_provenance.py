@@ -34,7 +34,8 @@ def test_a_sound_file_is_read(tmp_path, name):
 def test_a_damaged_file_says_nothing_and_that_is_logged(tmp_path, caplog, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert read_provenance(tmp_path / "val.json") == Provenance()
-    assert f"{tmp_path / name}: " in caplog.text and caplog.text.count("\n") == 1
+    assert f"{tmp_path / name}: " in caplog.text
+    assert caplog.text.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,8 @@ def test_a_log_without_columns_of_one_name_each_is_none(tmp_path, text):
 def test_a_log_with_a_column_too_few_is_filled_up(tmp_path):
     (tmp_path / "val.log").write_text("epoch\tloss\tacc\n1\t0.5\n", encoding="utf-8")
     table = read_log(tmp_path / "val.log")
-    assert table["loss"].tolist() == [0.5] and table["acc"][0] != table["acc"][0]
+    assert table["loss"].tolist() == [0.5]
+    assert table["acc"][0] != table["acc"][0]
 
 
 def test_the_version_is_that_of_the_project():

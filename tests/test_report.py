@@ -101,7 +101,8 @@ def test_few_videos_get_a_warning_first_and_no_calibration(tmp_path):
     assert page.text.index(warning) < page.text.index("top-1 accuracy on validation videos")
     reason = "needs at least 50 videos of each class; there are 3 of fight and 3 of rest"
     assert page.text.count(f"Not shown: {reason}.") == 2
-    assert "calibration error" not in page.text and "false positive" not in page.text
+    assert "calibration error" not in page.text
+    assert "false positive" not in page.text
 
 
 def test_few_videos_of_more_classes(tmp_path):
@@ -133,8 +134,10 @@ def test_two_classes_get_every_section(tmp_path):
         "Training", "Confusion matrix", "Accuracy per class", "Calibration",
         "Decision threshold for fight", "Videos", "Time", "Run details",
     ]  # fmt: skip
-    assert "83.3%" in page.text and "100 of 120 videos" in page.text
-    assert "only 120" not in page.text and "Not shown" not in page.text.partition("Videos")[0]
+    assert "83.3%" in page.text
+    assert "100 of 120 videos" in page.text
+    assert "only 120" not in page.text
+    assert "Not shown" not in page.text.partition("Videos")[0]
     assert len(page.ids) == len(set(page.ids))
     assert not page.unnamed
     assert all(target.startswith(("#", "data:")) for target in page.targets)
@@ -145,7 +148,8 @@ def test_many_classes_make_a_small_page(tmp_path):
     random_results(tmp_path, labels, 3000)
     page = page_of(tmp_path)
     assert (tmp_path / "report.html").stat().st_size < 2_000_000
-    assert "all others" in page.text and "find" in page.ids
+    assert "all others" in page.text
+    assert "find" in page.ids
 
 
 def test_labels_are_escaped(tmp_path):
@@ -153,7 +157,8 @@ def test_labels_are_escaped(tmp_path):
     make_results(tmp_path, labels, [0, 1], [{0: 0.7, 1: 0.3}, {0: 0.6, 1: 0.4}])
     page = page_of(tmp_path)
     assert "alert(1)</script>" not in (tmp_path / "report.html").read_text()
-    assert page.text.count(labels[0]) > 2 and page.text.count(labels[1]) > 2
+    assert page.text.count(labels[0]) > 2
+    assert page.text.count(labels[1]) > 2
 
 
 def test_sections_without_data_say_why(tmp_path):
@@ -161,20 +166,21 @@ def test_sections_without_data_say_why(tmp_path):
     assert report.main([str(tmp_path)]) == 0
     page = Page(tmp_path / "report.html")
     assert page.headings == ["Training", "Videos", "Run details"]
-    assert "the index of the run is unknown" in page.text and "no train.log" in page.text
+    assert "the index of the run is unknown" in page.text
+    assert "no train.log" in page.text
 
 
 @pytest.mark.parametrize("kept", [1, 2])
 def test_the_threshold_needs_the_scores_of_both_classes(tmp_path, kept):
     scores = [{0: 0.7, 1: 0.3}, {0: 0.4, 1: 0.6}]
     facts = make_results(tmp_path, ["a", "b"], [1, 1], scores, kept=kept)
-    with pytest.raises(ValueError, match="both classes must occur|--output_topk 2"):
+    with pytest.raises(ValueError, match=r"both classes must occur|--output_topk 2"):
         binary_result(facts, "a")
     assert "Not shown: " in page_of(tmp_path).text
 
 
 def test_wrong_arguments_are_one_line(tmp_path):
-    with pytest.raises(UserError, match="val.json: no such result file"):
+    with pytest.raises(UserError, match=r"val.json: no such result file"):
         report.main([str(tmp_path)])
     make_results(tmp_path, ["a", "b"], [0, 1], [{0: 0.7, 1: 0.3}, {0: 0.6, 1: 0.4}])
     index = ["--index", str(tmp_path / "index.json")]
@@ -200,7 +206,8 @@ def test_columns_of_windows_unknown_labels_and_other_subsets(tmp_path):
     facts = read_facts(tmp_path, "val", index_path=tmp_path / "index.json")
     videos = facts.videos
     assert videos.ids == ("one", "two", "other")
-    assert videos.targets.tolist() == [1, 1, -1] and videos.predictions.tolist() == [1, -1, -1]
+    assert videos.targets.tolist() == [1, 1, -1]
+    assert videos.predictions.tolist() == [1, -1, -1]
     assert videos.scores == pytest.approx([0.65, 0.5, 0.5])
     assert videos.margins == pytest.approx([0.35, 0, 0])
     assert facts.confusion().tolist() == [[0, 0], [0, 1]]
@@ -229,13 +236,15 @@ def test_confused_pairs_are_sorted_by_count():
         ("a", "b", 3),
         ("b", "a", 1),
     ]
-    assert pairs[0].share == 0.75 and len(confused_pairs(matrix, "abc", 2)) == 2
+    assert pairs[0].share == 0.75
+    assert len(confused_pairs(matrix, "abc", 2)) == 2
 
 
 def test_rare_mistakes_of_many_classes_are_merged(tmp_path):
     matrix = np.random.default_rng(1).integers(0, 4, (50, 50))
     shown, names = shown_matrix(matrix, [str(number) for number in range(50)])
-    assert shown.shape == (20, 20) and shown.sum() == matrix.sum()
+    assert shown.shape == (20, 20)
+    assert shown.sum() == matrix.sum()
     for row, one in enumerate(names[:-1]):
         for column, other in enumerate(names[:-1]):
             assert shown[row, column] == matrix[int(one), int(other)]
@@ -297,13 +306,15 @@ def test_logs_with_short_rows_or_missing_columns(tmp_path):
     assert read_log(path) is None
     path.write_text("epoch\tloss\tacc\tvideo_acc\n1\t0.5\t0.5\t\n2\t0.4\n1\t0.6\t0.5\t0.5\n")
     table = read_log(path)
-    assert table["epoch"].tolist() == [1, 2] and table["loss"].tolist() == [0.6, 0.4]
+    assert table["epoch"].tolist() == [1, 2]
+    assert table["loss"].tolist() == [0.6, 0.4]
     assert np.isnan(table["video_acc"]).tolist() == [False, True]
 
 
 def test_charts_use_the_colours_of_the_page():
     chart = draw("x", 'a "quoted" <text>', lambda axes: axes.set(title="of $money$"))
-    assert "currentColor" in chart.svg and "of $money$" in chart.svg
+    assert "currentColor" in chart.svg
+    assert "of $money$" in chart.svg
     assert not re.findall(r"#0[01]0[0-9a-f]{3}", chart.svg)
     assert 'aria-label="a &quot;quoted&quot; &lt;text>"' in chart.svg
 

@@ -27,12 +27,17 @@ def pictures(found):
 def test_inference_writes_a_report_with_film_strips(trained):
     found = Page(trained / "res" / "report.html")
     assert not found.unnamed
-    assert "resnet-10 on" in found.text and "save_1.pth, epoch 1" in found.text
-    assert "Grad-CAM, layer1" in found.text and "the highest score of 2 tried" in found.text
+    assert "resnet-10 on" in found.text
+    assert "save_1.pth, epoch 1" in found.text
+    assert "Grad-CAM, layer1" in found.text
+    assert "the highest score of 2 tried" in found.text
     assert len(pictures(found)) == 2 * 4  # frames and heat of each of the 4 videos
     made = read_provenance(trained / "res" / "val.json")
-    assert made.epoch == 1 and made.seconds > 0 and not made.checkpoint_changed
-    assert made.options["sample_size"] == 32 and "torch" in made.versions
+    assert made.epoch == 1
+    assert made.seconds > 0
+    assert not made.checkpoint_changed
+    assert made.options["sample_size"] == 32
+    assert "torch" in made.versions
 
 
 def test_a_report_of_the_folder_has_the_same_pictures(trained, tmp_path):
@@ -65,14 +70,16 @@ def test_moved_files_are_named_or_given_by_flags(trained, tmp_path):
     index = ["--index", str(trained / "index.json"), "--no_cuda"]
     assert report.main([str(moved), *index]) == 0
     text = Page(moved / "report.html").text
-    assert "gone.pth: no such checkpoint" in text and "gone: no such folder" in text
+    assert "gone.pth: no such checkpoint" in text
+    assert "gone: no such folder" in text
     frames = ["--frames", str(trained / "jpg"), "--strips", "1"]
     assert report.main([str(moved), *index, *frames]) == 0
     assert len(pictures(Page(moved / "report.html"))) == 2
     weights = ["--checkpoint", str(moved / "save_1.pth"), "--layer", "layer3.0.conv1"]
     assert report.main([str(moved), *index, *frames, *weights]) == 0
     found = Page(moved / "report.html")
-    assert len(pictures(found)) == 4 and "layer3.0.conv1" in found.text
+    assert len(pictures(found)) == 4
+    assert "layer3.0.conv1" in found.text
 
 
 def test_a_changed_checkpoint_is_reported(trained, tmp_path):
@@ -88,7 +95,8 @@ def test_no_report_with_the_flag_or_after_an_error(trained, tmp_path, monkeypatc
     resume = ["--no_train", "--no_val", "--resume_path", str(trained / "res" / "save_1.pth")]
     flags = [*resume, "--inference", "--inference_no_average"]
     assert small_run(trained, *flags, "--no_report", result=str(tmp_path)) == 0
-    assert (tmp_path / "val.json").exists() and not (tmp_path / "report.html").exists()
+    assert (tmp_path / "val.json").exists()
+    assert not (tmp_path / "report.html").exists()
 
     def broken(*arguments, **named):
         raise ImportError("No module named 'jinja2'")

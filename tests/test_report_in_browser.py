@@ -98,7 +98,8 @@ def test_text_of_charts_is_legible_on_a_phone(browser, reports):
             .filter(e => e.textContent.trim())
             .map(e => parseFloat(getComputedStyle(e).fontSize) * scale(e.getScreenCTM())); }"""
     )
-    assert len(heights) > 30 and min(heights) >= 9
+    assert len(heights) > 30
+    assert min(heights) >= 9
     context.close()
 
 
@@ -112,7 +113,8 @@ def test_classes_can_be_searched(browser, reports):
         """() => [...document.querySelectorAll("#all-classes tbody tr")]
             .filter(row => row.offsetParent).map(row => row.cells[0].textContent)"""
     )
-    assert set(shown) <= {"class 17", *(f"class {n}" for n in range(170, 180))} and shown
+    assert set(shown) <= {"class 17", *(f"class {n}" for n in range(170, 180))}
+    assert shown
     context.close()
 
 
@@ -122,7 +124,8 @@ def test_the_page_can_be_printed(browser, reports):
     page.goto(reports["run"].as_uri())
     page.emulate_media(media="print", color_scheme="dark")
     ground, ink = page.evaluate(COLOURS)
-    assert ground == [255, 255, 255] and ink == [0, 0, 0]
+    assert ground == [255, 255, 255]
+    assert ink == [0, 0, 0]
     page.set_viewport_size({"width": 690, "height": 1000})  # A4 within its margins
     assert page.evaluate("document.documentElement.scrollWidth") <= 690
     assert page.pdf().startswith(b"%PDF")

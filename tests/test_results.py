@@ -84,15 +84,18 @@ def test_missing_videos_count_as_wrong_unless_ignored(index):
     assert accuracy.top == {1: 2 / 4, 5: 3 / 4}
     assert accuracy.mean_class == pytest.approx((1 / 3 + 1) / 2)
     assert (accuracy.n_videos, accuracy.n_results, accuracy.n_counted) == (4, 4, 4)
-    assert accuracy.missing == ("a3",) and accuracy.not_in_subset == ("t1",)
+    assert accuracy.missing == ("a3",)
+    assert accuracy.not_in_subset == ("t1",)
     text = "\n".join(describe(accuracy))
     assert "1 of 4 videos have no result, counted as wrong: a3" in text
     assert "1 results are not for labelled videos of the subset, not counted: t1" in text
 
     accuracy = accuracy_of(index, results, "val", ignore_missing=True)
-    assert accuracy.top == {1: 2 / 3, 5: 1.0} and accuracy.n_counted == 3
+    assert accuracy.top == {1: 2 / 3, 5: 1.0}
+    assert accuracy.n_counted == 3
     text = "\n".join(describe(accuracy))
-    assert "2 of 3 videos right" in text and "excluded: a3" in text
+    assert "2 of 3 videos right" in text
+    assert "excluded: a3" in text
 
 
 @pytest.mark.parametrize(
@@ -157,11 +160,12 @@ def test_windows_are_averaged(index):
 
 def test_labels_missing_from_the_index_are_named(index):
     accuracy = accuracy_of(index, {"a1": scored("A", "a")}, "val")
-    assert accuracy.unknown_labels == ("A",) and accuracy.top[1] == 0
+    assert accuracy.unknown_labels == ("A",)
+    assert accuracy.top[1] == 0
     assert "1 labels in the result are not in the index: A" in describe(accuracy)
 
 
 def test_nothing_to_compare(index):
     for results, subset in (({"t1": scored("a")}, "val"), ({"blind": scored("a")}, "test")):
-        with pytest.raises(UserError, match="none of its .* has a result"):
+        with pytest.raises(UserError, match=r"none of its .* has a result"):
             accuracy_of(index, results, subset)

@@ -37,9 +37,11 @@ def test_a_second_run_moves_the_first_and_leaves_the_users_files(tmp_path, capsy
     for name in BY_USER:
         assert (result / name).read_text() == name
     assert load_checkpoint(result / "save_1.pth").options["manual_seed"] == 2
-    assert not (result / "save_2.pth").exists() and not (result / "val.json").exists()
+    assert not (result / "save_2.pth").exists()
+    assert not (result / "val.json").exists()
     assert small_run(tmp_path, "--n_epochs", "1") == 0
-    assert everything(result / "earlier-1") == before and (result / "earlier-2").is_dir()
+    assert everything(result / "earlier-1") == before
+    assert (result / "earlier-2").is_dir()
 
 
 def test_a_run_that_fails_at_once_moves_nothing(tmp_path):
@@ -144,7 +146,8 @@ def test_a_lock_ends_with_its_block(tmp_path):
 
 
 def test_an_empty_folder_has_nothing_to_move(tmp_path):
-    assert set_aside(tmp_path) is None and not holds_training(tmp_path)
+    assert set_aside(tmp_path) is None
+    assert not holds_training(tmp_path)
     (tmp_path / "val.json").write_text("{}")
     assert not holds_training(tmp_path)
     assert set_aside(tmp_path) == tmp_path / "earlier-1"

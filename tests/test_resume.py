@@ -32,7 +32,8 @@ def test_killed_runs_go_on_as_if_undisturbed(how):
     flags = ("--kills", "4", "--workers", "1", "--signal", *how)
     ran = run_command("-W", "ignore", "-m", "tests.kill_and_resume", *flags, seconds=600)
     assert ran.status == 0, ran.text
-    assert "kills" in ran.stdout and "equal" in ran.stdout
+    assert "kills" in ran.stdout
+    assert "equal" in ran.stdout
 
 
 class SignalAt:
@@ -93,7 +94,8 @@ def test_weights_alone_have_no_epoch_to_tell(tmp_path, capsys):
     torch.save(weights_of(tmp_path / "res/save_1.pth"), tmp_path / "bare.pth")
     assert small_run(tmp_path, "--resume_path", "bare.pth", "--n_epochs", "1", result="on") == 0
     out = capsys.readouterr().out
-    assert "bare.pth: loaded, weights only" in out and "the optimiser starts afresh" in out
+    assert "bare.pth: loaded, weights only" in out
+    assert "the optimiser starts afresh" in out
 
 
 def test_handlers_are_put_back(tmp_path):
@@ -110,7 +112,8 @@ def test_inside_an_epoch_the_batches_must_be_the_same(tmp_path, capsys):
     last = ("--resume_path", "res/last.pth")
     assert small_run(tmp_path, *last, "--batch_size", "3") == 2
     error = capsys.readouterr().err
-    assert "--batch_size 3" in error and "with 4" in error
+    assert "--batch_size 3" in error
+    assert "with 4" in error
 
 
 def test_old_checkpoints_are_dropped(tmp_path):
@@ -127,7 +130,8 @@ def test_a_run_killed_before_best_was_written_mends_it(tmp_path):
     best, first = tmp_path / "res/best.pth", tmp_path / "res/save_1.pth"
     best.unlink()  # the first epoch is always the best so far
     assert small_run(tmp_path, "--resume_path", "auto", "--n_epochs", "1") == 0
-    assert same_weights(best, first) and load_checkpoint(best).epoch == 1
+    assert same_weights(best, first)
+    assert load_checkpoint(best).epoch == 1
 
 
 def test_a_run_killed_before_old_files_were_dropped_drops_them(tmp_path):
@@ -146,7 +150,8 @@ def test_a_truncated_last_is_passed_over_by_name(tmp_path, capsys):
     (tmp_path / "res/best.pth").unlink()
     assert small_run(tmp_path, "--resume_path", "auto", "--n_epochs", "3") == 0
     out = capsys.readouterr().out
-    assert "skipped" in out and "last.pth: is no checkpoint that torch can read" in out
+    assert "skipped" in out
+    assert "last.pth: is no checkpoint that torch can read" in out
     assert "save_2.pth: loaded, epoch 2" in out
 
 
@@ -188,7 +193,8 @@ def test_flags_that_contradict_the_file(tmp_path, capsys, flags, message):
     ]  # fmt: skip
     assert main.main(arguments) == 2
     error = capsys.readouterr().err
-    assert re.search(message, error) and len(error.splitlines()) == 1
+    assert re.search(message, error)
+    assert len(error.splitlines()) == 1
 
 
 def test_other_pixels_than_the_file_was_trained_with_are_told(tmp_path, capsys):
@@ -232,7 +238,8 @@ def test_frozen_batch_norm_keeps_its_statistics(tmp_path, begin):
     before, after = (weights_of(tmp_path / r / "save_2.pth") for r in ("res", "frozen"))
     changed = {n for n in before if "running" in n and not torch.equal(before[n], after[n])}
     if begin:
-        assert changed and all(name.startswith("layer4") for name in changed)
+        assert changed
+        assert all(name.startswith("layer4") for name in changed)
     else:
         assert not changed
         assert not torch.equal(before["bn1.weight"], after["bn1.weight"])
@@ -282,7 +289,8 @@ def test_another_schedule_than_the_file_has_is_an_error(tmp_path, capsys):
     resume = ("--resume_path", "auto", "--n_epochs", "3")
     assert small_run(tmp_path, *resume, "--lr_scheduler", "plateau") == 2
     error = capsys.readouterr().err
-    assert "--lr_scheduler plateau: " in error and "was trained with multistep" in error
+    assert "--lr_scheduler plateau: " in error
+    assert "was trained with multistep" in error
 
 
 def test_flags_that_the_file_overrules_are_told(tmp_path, capsys):

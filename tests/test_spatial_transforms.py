@@ -50,8 +50,8 @@ def test_evaluation_matches_pillow(shape):
     resized = pillow(frame).resize(
         (int(size * width / short), int(size * height / short)), Image.Resampling.BILINEAR
     )
-    left = int(round((resized.width - size) / 2))
-    top = int(round((resized.height - size) / 2))
+    left = round((resized.width - size) / 2)
+    top = round((resized.height - size) / 2)
     expected = resized.crop((left, top, left + size, top + size))
     ours = apply_view([frame], EvalView(size).draw(height, width, Random(0)))[0]
     assert ours.shape == (3, size, size)
@@ -84,8 +84,10 @@ def test_random_crops_stay_within_the_frame_and_their_ranges():
     transform = TrainView(64, min_scale=0.25, min_ratio=0.75)
     for seed in range(300):
         box = transform.draw(120, 160, Random(seed)).box
-        assert 0 <= box.top and box.top + box.height <= 120
-        assert 0 <= box.left and box.left + box.width <= 160
+        assert box.top >= 0
+        assert box.top + box.height <= 120
+        assert box.left >= 0
+        assert box.left + box.width <= 160
         assert 0.24 <= box.height * box.width / (120 * 160) <= 1
         assert 0.73 <= box.width / box.height <= 1.36
 
@@ -139,7 +141,9 @@ def test_rand_augment_is_the_same_in_all_frames():
     for seed in range(40):
         view = transform.draw(64, 64, Random(seed))
         one, two, three = apply_view([frame] * 3, view)
-        assert torch.equal(one, two) and torch.equal(one, three) and one.dtype == torch.uint8
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+        assert one.dtype == torch.uint8
         assert torch.equal(apply_view([frame], view)[0], one)  # also in another process, later
         n_changed += not torch.equal(one, frame)
     assert n_changed > 30

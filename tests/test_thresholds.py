@@ -71,7 +71,8 @@ def test_calibration_agrees_with_scikit_learn(n_bins):
         accuracies, means = calibration_curve(hits, scores, n_bins=n_bins, strategy="uniform")
         np.testing.assert_allclose(found.accuracies[is_full], accuracies, atol=1e-12)
         np.testing.assert_allclose(found.scores[is_full], means, atol=1e-12)
-        assert found.counts.sum() == len(hits) and np.isnan(found.scores[~is_full]).all()
+        assert found.counts.sum() == len(hits)
+        assert np.isnan(found.scores[~is_full]).all()
 
 
 def test_the_calibration_error_is_the_mean_gap():

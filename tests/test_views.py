@@ -138,7 +138,8 @@ def test_frames_are_decoded_once_for_all_views(root, monkeypatch):
 
     monkeypatch.setattr(JpgFolder, "read", counted)
     sample = dataset[SampleKey(0, 0, (0, 2))]
-    assert sample.clips.shape == (12, 3, 8, 32, 32) and len(sample.segments) == 12
+    assert sample.clips.shape == (12, 3, 8, 32, 32)
+    assert len(sample.segments) == 12
     assert numbers == [*range(1, 13)]
 
 

@@ -59,7 +59,8 @@ def test_mutated_weights_load_or_give_one_line(tmp_path, monkeypatch, family):
             assert list(describe(load_checkpoint(path)))
             load_classifier(path)
         except UserError as error:
-            assert str(error).isprintable() and len(str(error)) < 1000, seed
+            assert str(error).isprintable(), seed
+            assert len(str(error)) < 1000, seed
 
 
 def test_a_small_file_can_not_ask_for_a_model_of_any_size(tmp_path):
@@ -119,4 +120,5 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path):
 def test_a_named_pipe_is_not_waited_for(tmp_path, suffix):
     os.mkfifo(tmp_path / f"c{suffix}")
     ended = run_util("inspect_checkpoint", tmp_path / f"c{suffix}")
-    assert ended.status == 2 and "not a regular file" in ended.stderr
+    assert ended.status == 2
+    assert "not a regular file" in ended.stderr

@@ -49,7 +49,8 @@ def test_plain_use(root):
     flags = ["--video_path", "videos", "--file_type", "video", "--result_path", "res"]
     finished = run(root, "main", *TINY, *flags, "--n_threads", "1", "--inference", "--tensorboard")
     assert "report: " in finished.stdout
-    assert "Traceback" not in finished.text and "Warning" not in finished.text
+    assert "Traceback" not in finished.text
+    assert "Warning" not in finished.text
     assert "4 already there" in run(root, "generate_video_jpgs", "videos", "jpg", "own").stdout
     run(root, "generate_video_hdf5", "videos", "hdf5", "own")
     run(root, "check_dataset", "own.json", "jpg")

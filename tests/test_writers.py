@@ -64,9 +64,9 @@ def test_the_heading_is_printed_with_the_first_window(capsys):
 
 def test_the_json_file_is_complete_or_absent(tmp_path):
     path = tmp_path / "a.json"
-    with pytest.raises(ValueError), json_writer(path, LABELS, 0, {}) as writer:
+    with pytest.raises(ValueError, match="mine"), json_writer(path, LABELS, 0, {}) as writer:
         writer.begin("a")
-        raise ValueError
+        raise ValueError("mine")
     assert not list(tmp_path.iterdir())
     with json_writer(path, LABELS, 0, {"stride": 16}) as writer:
         for name in ("ä.avi", "\udcff.avi"):
@@ -77,7 +77,8 @@ def test_the_json_file_is_complete_or_absent(tmp_path):
                 result.add(window)
             writer.end(result)
     content = json.loads(path.read_text(encoding="utf-8"))
-    assert content["stride"] == 16 and content["labels"] == ["a", "b"]
+    assert content["stride"] == 16
+    assert content["labels"] == ["a", "b"]
     assert [video["video"] for video in content["videos"]] == ["ä.avi", "\udcff.avi"]
     assert [w["segment"] for w in content["videos"][1]["windows"]] == [[1, 11], [11, 21]]
     assert content["videos"][1]["results"] == [

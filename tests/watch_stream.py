@@ -58,7 +58,7 @@ def start(arguments):
     status = 70
     try:
         os.dup2(theirs, 1)
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         status = main(arguments)
     finally:
         sys.stdout.flush()
