@@ -124,8 +124,8 @@ class Options:
         help="checkpoint to resume or, with --no_train, to evaluate; auto: the newest one in "
         "--result_path, or a fresh start if there is none")
     recipe: str = flag("files", "", roles=Role.NONE,
-        help="recipe of flags: one of recipes/, a file, or the opts.json of a run; flags on the "
-        "command line win")
+        help="file of flags: one of recipes/ by its name, your own, or the opts.json of a run; "
+        "flags on the command line win")
 
     dataset: str = flag("data", "kinetics",
         ("activitynet", "kinetics", "ucf101", "hmdb51", "mit", "folder"), roles=Role.INFERENCE,
@@ -336,7 +336,8 @@ class Options:
     batchnorm_sync: bool = flag("machine", False, roles=Role.NONE,
         help="synchronise batch norm across GPU processes")
 
-    given: frozenset[str] = frozenset()  # names of the flags that were on the command line
+    given: frozenset[str] = frozenset()  # names of the flags on the command line or in the recipe
+    from_recipe: frozenset[str] = frozenset()  # those of them that only the recipe has
     # fmt: on
 
     @property
@@ -367,6 +368,13 @@ class Options:
             "inference_stride": self.window_stride,
             "n_input_channels": self.n_input_channels,
         }
+
+
+def as_words(name: str, value: Any) -> list[str]:
+    """Write a flag as on a command line."""
+    if value is True:
+        return [f"--{name}"]
+    return [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
 
 
 def _plain(value: Any) -> Any:

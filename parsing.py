@@ -1,6 +1,7 @@
 """Parse and check options: those of a command line, and those saved in a file."""
 
 import argparse
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +9,23 @@ from typing import Any
 
 from errors import UserError
 from models.catalog import FAMILIES
-from opts import AUTO, FLAGS, GROUPS, Flag, Options, Range, Role, names_with
-from utils.command_line import FlagParser, expand_user, path_fault
-from utils.reading import shown, shown_name, typed
+from opts import AUTO, FLAGS, GROUPS, Flag, Options, Range, Role, as_words, names_with
+from recipe import Line, find_recipe, read_recipe
+from utils.command_line import NEGATIVE_NUMBER, FlagParser, expand_user, path_fault
+from utils.reading import read_json, shown, shown_name, typed
 
 
 def parse_opts(argv: Sequence[str] | None = None) -> Options:
-    """Parse the command line of main.py into checked, frozen options.
+    """Parse the command line of main.py, and its recipe, into checked, frozen options.
 
     Raises UserError with one line for each value out of range and each contradiction.
     """
-    values = vars(_build_parser().parse_args(argv))
-    options = _resolve(Options(**values, given=frozenset(values)))
+    parser = _build_parser()
+    values = vars(parser.parse_args(argv))
+    recipe = _recipe_values(values["recipe"], parser) if values.get("recipe") else {}
+    from_recipe = frozenset(recipe) - frozenset(values)
+    given = frozenset(values) | from_recipe
+    options = _resolve(Options(**recipe | values, given=given, from_recipe=from_recipe))
     problems = [*_missing(options), *_bad_values(options), *_contradictions(options)]
     problems += _augmentation_contradictions(options)
     if "model" in options.given or not options.starts_from_file:
@@ -62,6 +68,62 @@ def check_saved(values: Any, place: str) -> dict[str, Any]:
     return checked
 
 
+def describe_recipe(options: Options) -> str | None:
+    """Say what the recipe set, in one line; None without a recipe."""
+    if not options.recipe:
+        return None
+    names = (name for name in FLAGS if name in options.from_recipe)
+    words = [word for name in names for word in as_words(name, getattr(options, name))]
+    return f"recipe {options.recipe}: {shlex.join(words) or 'sets nothing'}"
+
+
+def _recipe_values(name: str, parser: FlagParser) -> dict[str, Any]:
+    """Read the flags that a recipe sets. Raises UserError."""
+    path = find_recipe(name)
+    if path.suffix.lower() == ".json":
+        saved = check_saved(read_json(path, "recipe"), str(path))
+        if not saved:
+            raise UserError(f"{path}: holds no flags of main.py")
+        return {
+            name: value
+            for name, value in saved.items()
+            if _fits_recipe(name) and value != FLAGS[name].default
+        }
+    values: dict[str, Any] = {}
+    for line in read_recipe(path):
+        name, value = _recipe_flag(line, parser)
+        if name in values:
+            raise UserError(f"{line.place}: --{name} is set twice")
+        values[name] = value
+    return values
+
+
+def _fits_recipe(name: str) -> bool:
+    """Return whether a recipe may set a flag: not its paths, nor another recipe."""
+    return not FLAGS[name].is_path and name != "recipe"
+
+
+def _recipe_flag(line: Line, parser: FlagParser) -> tuple[str, Any]:
+    """Parse and check one line of a recipe. Raises UserError that names it."""
+    place, (first, *others) = line
+    name = first.removeprefix("--")
+    if name == first or name not in FLAGS:
+        raise UserError(f"{place}: {shown(first)} is no flag; write lines such as --ema 0.99")
+    if not _fits_recipe(name):
+        raise UserError(f"{place}: {first} belongs on the command line, not in a recipe")
+    if any(word.startswith("-") and not NEGATIVE_NUMBER.match(word) for word in others):
+        raise UserError(f"{place}: write one flag per line")
+    try:
+        value = getattr(parser.parse_args(line.words), name)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    if isinstance(value, list):
+        value = tuple(value)
+    if (fault := _value_fault(FLAGS[name], value)) is not None:
+        raise UserError(f"{place}: {' '.join(line.words)}: {fault}")
+    return name, value
+
+
 def add_flags(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
     """Add some of the flags of main.py to a parser.
 
@@ -82,7 +144,7 @@ def add_flags(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=text, **settings)
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _build_parser() -> FlagParser:
     parser = FlagParser(
         prog="main.py",
         description="Train, fine-tune, validate and run 3D ResNets on videos.",

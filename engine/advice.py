@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from opts import Options, Role, names_with
+from opts import FLAGS, Options, Role, as_words, names_with
 from utils.text import join_few
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +48,9 @@ def from_scratch(options: Options, *, n_videos: int, n_nodes: int = 1) -> str | 
     """Warn of training from random weights at the default rate; None if there are enough videos
     for it."""
     batch = options.batch_size * options.accumulate * n_nodes
-    if "learning_rate" in options.given or (n_videos >= MANY_VIDEOS and batch >= LARGE_BATCH):
+    is_default = options.learning_rate == FLAGS["learning_rate"].default
+    is_chosen = "learning_rate" in options.given - options.from_recipe or not is_default
+    if is_chosen or (n_videos >= MANY_VIDEOS and batch >= LARGE_BATCH):
         return None
     return (
         f"training starts from random weights at --learning_rate {options.learning_rate:g}, the "
@@ -104,13 +106,10 @@ def prediction_command(options: Options, weights: Path, *, has_names: bool) -> s
 
 
 def _given(options: Options, names: Collection[str]) -> Iterator[object]:
-    """Yield the flags among `names` that were on the command line, with their values."""
+    """Yield the flags among `names` that were given, with their values."""
     for name in names:
         if name in options.given:
-            value = getattr(options, name)
-            yield f"--{name}"
-            if value is not True:
-                yield value
+            yield from as_words(name, getattr(options, name))
 
 
 def _python() -> str:

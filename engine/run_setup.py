@@ -28,6 +28,7 @@ from model import (
     freeze_before,
 )
 from opts import AUTO, Options
+from parsing import describe_recipe
 
 log = logging.getLogger("main")
 
@@ -55,6 +56,8 @@ def set_up(options: Options, world: World) -> Run:
 
     Nothing in the results folder changes yet. Raises UserError for files that do not fit together.
     """
+    if (text := describe_recipe(options)) is not None:
+        log.info("%s", text)
     index = read_any_index(options.annotation_path)
     _check_index_form(options, index)
     _check_writable(options.result_path)

@@ -22,7 +22,7 @@ def test_a_flag_without_roles_or_group_is_noticed():
     with pytest.raises(TypeError, match="roles"):
         flag("training", 1, help="a number")
     assert {record.group for record in FLAGS.values()} == set(GROUPS)
-    assert {field.name for field in fields(Options)} - set(FLAGS) == {"given"}
+    assert {field.name for field in fields(Options)} - set(FLAGS) == {"given", "from_recipe"}
 
 
 @pytest.mark.parametrize(
