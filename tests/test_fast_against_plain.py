@@ -166,7 +166,7 @@ def test_batches_are_split_and_merged_in_order():
 
 def test_the_number_of_windows_per_read_is_bounded():
     batches = list(WindowBatches({0: 70, 1: 3}, 128))
-    assert [sum(stop - start for _, _, (start, stop) in b) for b in batches] == [32, 32, 9]
+    assert [sum(stop - start for _, _, (start, stop), _ in b) for b in batches] == [32, 32, 9]
 
 
 def test_scoring_continues_with_fewer_clips_when_memory_runs_out(caplog):

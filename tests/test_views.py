@@ -69,7 +69,7 @@ def test_evenly_spaced_clips_are_those_of_validation():
 
 def test_the_number_of_clips_per_read_is_bounded():
     batches = list(WindowBatches({0: 12, 1: 1}, 128, clips_per_window=6))
-    assert [sum(stop - start for _, _, (start, stop) in b) for b in batches] == [5, 5, 3]
+    assert [sum(stop - start for _, _, (start, stop), _ in b) for b in batches] == [5, 5, 3]
     assert WindowBatches({0: 12, 1: 1}, 128, clips_per_window=6).n_clips == 78
 
 
