@@ -1,4 +1,4 @@
-"""UserError: a mistake that the user can correct, reported in one line."""
+"""UserError: a mistake that the user can correct, reported in a line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from pathlib import Path
 class UserError(Exception):
     """A mistake of the user or a fault in their files.
 
-    Its message is one line: what is wrong, where, and what to do. Programs print it and exit with
+    Its message is a line for each mistake: what is wrong, where, and what to do. Programs print it and exit with
     status 2.
     """
 

@@ -20,7 +20,7 @@ from utils.progress_bar import Bar
 # second in batches of 8 as of 32, with 0.4 GiB less.
 WINDOWS = {"cpu": 8, "cuda": 128}
 
-Windows = tuple[list[int], list[tuple[int, int]]]  # their videos and segments
+Windows = tuple[list[int], list[tuple[int, int]]]  # for each window: its video, its segment
 
 
 class WindowValues(NamedTuple):
@@ -77,7 +77,7 @@ def check_finite(values: np.ndarray, video: str) -> None:
 
 
 def by_video(windows: Iterable[WindowValues]) -> Iterator[WindowValues]:
-    """Average the windows of each video in float64, (K,); the segment spans all of them."""
+    """Average each video's windows, which must be adjacent, in float64, (K,); the segment spans them."""
     return _averaged(windows, lambda window: window.video)
 
 
@@ -113,7 +113,7 @@ def infer(
     """Score whole videos; return {video id: entries for evaluation.results.write_results}.
 
     With `average` a video's scores are the mean over all views of its windows, otherwise every
-    window gets an entry. Each process scores its share of the videos, and all return all results,
+    window gets an entry. Each process scores its share of the videos, and every process returns all results,
     in index order. Raises UserError if no video could be read.
     """
     results: dict[int, list[dict[str, Any]]] = {}

@@ -30,7 +30,7 @@ def balanced_weights(counts: np.ndarray) -> np.ndarray:
 
 
 def describe_counts(counts: np.ndarray, labels: Sequence[str]) -> str:
-    """Describe the counts in one line: all of them, or with many classes the extremes."""
+    """Describe the counts in one line: all, or only the extremes if there are many classes."""
     numbers = counts[: len(labels)]
     if len(labels) <= MAX_LISTED:
         pairs = zip(labels, numbers, strict=True)

@@ -15,7 +15,7 @@ from errors import UserError
 from media.ffmpeg import Ffmpeg
 from media.ffmpeg_log import FfmpegRun
 
-GROWTH = 256  # frames by which the dataset grows: an hour of video needs no more memory
+GROWTH = 256  # frames added per resize, so that memory does not depend on the video's length
 
 
 class Hdf5Files:

@@ -57,7 +57,7 @@ class _Annotation(msgspec.Struct, gc=False):
 
 
 class _Video(msgspec.Struct, gc=False):
-    """A value of an index's database; other keys are ignored."""
+    """One video's entry in the database; unknown keys are ignored."""
 
     subset: str
     annotations: _Annotation = msgspec.field(default_factory=_Annotation)

@@ -1,4 +1,4 @@
-"""Read the size of a JPEG from its header: a small file can decode to gigabytes of pixels. Free of
+"""Read the size of a JPEG from its header, since a small file can decode to gigabytes of pixels. Free of
 torch."""
 
 JPEG_START = b"\xff\xd8\xff"

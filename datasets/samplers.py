@@ -24,7 +24,7 @@ class ShuffledBatches:
     """Batches of keys in an order that depends only on (seed, epoch).
 
     Process `rank` of `size` gets every `size`-th video of each batch, starting at `rank`; it may
-    get none of the last batch. With the videos' `labels`, an epoch has as many videos of each
+    get none of a batch smaller than `size`. With the videos' `labels`, an epoch has as many videos of each
     class, and as many in all as without: some several times, and others not at all.
     """
 

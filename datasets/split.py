@@ -116,7 +116,7 @@ def draw_validation(sources: Mapping[str, Counter[str]], *, fraction: float, see
         return all(have[label] + n < totals[label] for label, n in sources[source].items())
 
     def gain(source: str) -> float:
-        """How much closer the classes come to their share, in squared videos per video."""
+        """How much closer the classes come to their share, relative to the size of the class."""
         return sum(
             ((have[label] - wanted[label]) ** 2 - (have[label] + n - wanted[label]) ** 2)
             / totals[label]

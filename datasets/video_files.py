@@ -19,7 +19,7 @@ SIZE = 240  # of the shorter side in pixels: the default of generate_video_jpgs
 QUALITY = 2  # ffmpeg's best
 TO_PIPE = ("-c:v", "mjpeg", "-f", "mpjpeg", "-")
 LENGTH = b"Content-length:"  # header of a part of an mpjpeg stream
-CACHED = 256  # frames that an open video keeps as JPEG, for overlapping windows
+MAX_CACHED_FRAMES = 256  # frames that an open video keeps as JPEG, for overlapping windows
 MIN_GAP = 4  # frames; smaller gaps cost less to read than to skip
 MAX_RUNS = 64  # terms of an expression that ffmpeg evaluates for every frame
 
@@ -87,7 +87,7 @@ class OpenVideo:
         for number, data in self._decoded:
             self._position = number
             self._cache[number] = data
-            if len(self._cache) > CACHED:
+            if len(self._cache) > MAX_CACHED_FRAMES:
                 del self._cache[next(iter(self._cache))]
             yield number, data
 

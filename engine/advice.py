@@ -37,7 +37,7 @@ def no_such_checkpoint(path: Path) -> str:
 
 
 def no_such_weights(path: Path) -> str:
-    """Say the same of --pretrain_path, and what to do without one."""
+    """Describe a missing --pretrain_path, with advice on training without one."""
     return (
         f"--pretrain_path {no_such_checkpoint(path)}. docs/recipes.md says where to download the "
         f"released checkpoints; without one, {WITHOUT_WEIGHTS}"

@@ -47,7 +47,7 @@ def load_optimizer(
     names: Sequence[str],
     place: str,
 ) -> None:
-    """Load an optimiser's state, whatever its parameter groups.
+    """Load an optimiser's state, even if its parameters are grouped differently.
 
     It keeps `buffers` of each parameter's shape and `counters`, single numbers. The original writes
     one group, or one per parameter when fine-tuning; the order of parameters, whose `names` are for

@@ -57,7 +57,7 @@ def head_network(model: nn.Module, head: str, device: Device) -> Network:
 def make_scorer(model: nn.Module, device: Device) -> Scorer:
     """Return a function from uint8 clips (B, C, T, H, W) to float32 logits (B, K).
 
-    It computes with a copy of the model as it is now: batch norm folded into the convolutions,
+    It computes with a copy of the model as it is at the call: batch norm folded into the convolutions,
     weights and activations in the device's inference precision.
     """
     dtype = device.inference_dtype
@@ -75,7 +75,7 @@ def make_scorer(model: nn.Module, device: Device) -> Scorer:
 
 
 class SplittingScorer:
-    """Score fewer clips at a time once a batch has run out of memory."""
+    """Score in smaller parts after a batch has run out of memory."""
 
     def __init__(self, score: Scorer) -> None:
         self.score, self.max_clips = score, sys.maxsize

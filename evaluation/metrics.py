@@ -78,7 +78,7 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
 class Thresholds(NamedTuple):
     """Counts of a binary classifier at each of its M distinct scores as the threshold.
 
-    A score of at least the threshold means positive. Columns (M,), by falling threshold.
+    A score of at least the threshold means positive. Columns (M,), in descending order.
     """
 
     thresholds: np.ndarray
@@ -112,7 +112,7 @@ class Thresholds(NamedTuple):
 
 
 def thresholds_of(is_positive: np.ndarray, scores: np.ndarray) -> Thresholds:
-    """Count at each distinct score, from (N,) bool and (N,) scores of the positive class.
+    """Count true and false positives at each distinct score, from (N,) bool and (N,) scores of the positive class.
 
     Raises ValueError unless both classes occur and all scores are finite.
     """

@@ -1,4 +1,4 @@
-"""A thread pool that stops early."""
+"""A thread pool that drops queued work on an error."""
 
 import os
 from collections.abc import Iterator
