@@ -8,8 +8,8 @@ from pathlib import Path
 class UserError(Exception):
     """A mistake of the user or a fault in their files.
 
-    Its message is a line for each mistake: what is wrong, where, and what to do. Programs print it and exit with
-    status 2.
+    Its message is a line for each mistake: what is wrong, where, and what to do. Programs print it
+    and exit with status 2.
     """
 
 

@@ -77,7 +77,8 @@ def check_finite(values: np.ndarray, video: str) -> None:
 
 
 def by_video(windows: Iterable[WindowValues]) -> Iterator[WindowValues]:
-    """Average each video's windows, which must be adjacent, in float64, (K,); the segment spans them."""
+    """Average each video's windows, which must be adjacent, in float64, (K,); the segment spans
+    them."""
     return _averaged(windows, lambda window: window.video)
 
 
@@ -113,8 +114,8 @@ def infer(
     """Score whole videos; return {video id: entries for evaluation.results.write_results}.
 
     With `average` a video's scores are the mean over all views of its windows, otherwise every
-    window gets an entry. Each process scores its share of the videos, and every process returns all results,
-    in index order. Raises UserError if no video could be read.
+    window gets an entry. Each process scores its share of the videos, and every process returns all
+    results, in index order. Raises UserError if no video could be read.
     """
     results: dict[int, list[dict[str, Any]]] = {}
     logits = make_scorer(model, device)

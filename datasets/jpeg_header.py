@@ -1,5 +1,5 @@
-"""Read the size of a JPEG from its header, since a small file can decode to gigabytes of pixels. Free of
-torch."""
+"""Read the size of a JPEG from its header, since a small file can decode to gigabytes of pixels.
+Free of torch."""
 
 JPEG_START = b"\xff\xd8\xff"
 MAX_PIXELS = 64_000_000  # per frame; 8K video has 33 million

@@ -24,8 +24,8 @@ class ShuffledBatches:
     """Batches of keys in an order that depends only on (seed, epoch).
 
     Process `rank` of `size` gets every `size`-th video of each batch, starting at `rank`; it may
-    get none of a batch smaller than `size`. With the videos' `labels`, an epoch has as many videos of each
-    class, and as many in all as without: some several times, and others not at all.
+    get none of a batch smaller than `size`. With the videos' `labels`, an epoch has as many videos
+    of each class, and as many in all as without: some several times, and others not at all.
     """
 
     def __init__(

@@ -57,8 +57,8 @@ def head_network(model: nn.Module, head: str, device: Device) -> Network:
 def make_scorer(model: nn.Module, device: Device) -> Scorer:
     """Return a function from uint8 clips (B, C, T, H, W) to float32 logits (B, K).
 
-    It computes with a copy of the model as it is at the call: batch norm folded into the convolutions,
-    weights and activations in the device's inference precision.
+    It computes with a copy of the model as it is at the call: batch norm folded into the
+    convolutions, weights and activations in the device's inference precision.
     """
     dtype = device.inference_dtype
     ready = device.place(folded(model)).to(dtype)

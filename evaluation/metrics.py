@@ -112,7 +112,8 @@ class Thresholds(NamedTuple):
 
 
 def thresholds_of(is_positive: np.ndarray, scores: np.ndarray) -> Thresholds:
-    """Count true and false positives at each distinct score, from (N,) bool and (N,) scores of the positive class.
+    """Count true and false positives at each distinct score, from (N,) bool and (N,) scores of the
+    positive class.
 
     Raises ValueError unless both classes occur and all scores are finite.
     """
