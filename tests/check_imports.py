@@ -1,4 +1,4 @@
-"""Check the imports against docs/architecture.md: python -m tests.check_imports.
+"""Check the imports against docs/architecture.md: python -m tests.check_imports [--files].
 
 The rows of its table are in order: a module imports only from its own row and from those below.
 """
@@ -79,9 +79,20 @@ def find_cycles(graph: Mapping[str, Sequence[str]]) -> list[list[str]]:
     return cycles
 
 
+def describe(modules: Mapping[str, Path]) -> Iterator[str]:
+    """Yield each file with the first line of its docstring."""
+    for path in modules.values():
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        yield f"{path.relative_to(ROOT)}: {text.partition(chr(10))[0]}"
+
+
 def main() -> int:
+    modules = find_modules(ROOT)
+    if "--files" in sys.argv:
+        print("\n".join(describe(modules)))
+        return 0
     rows = read_rows((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
-    faults = list(find_faults(rows, find_modules(ROOT)))
+    faults = list(find_faults(rows, modules))
     print("\n".join(faults) or f"imports: {len(rows)} layers, none runs upward")
     return 1 if faults else 0
 
