@@ -195,6 +195,7 @@ def _build(options: Options, n_classes: int) -> nn.Module:
         options.model_depth,
         n_classes=n_classes,
         n_input_channels=options.n_input_channels,
+        dropout=options.dropout,
         **options.model_options(),
     )
 

@@ -37,7 +37,7 @@ def clip_network(model: nn.Module, device: Device, *, module: nn.Module | None =
 
 
 def head_network(model: nn.Module, head: str, device: Device) -> Network:
-    """Return the network of a model's head alone, on cached features (B, D)."""
+    """Return the network of a model's head and its dropout, on cached features (B, D)."""
 
     def to_input(features: Tensor) -> Tensor:
         return features.to(device.torch_device, non_blocking=True)
@@ -51,7 +51,8 @@ def head_network(model: nn.Module, head: str, device: Device) -> Network:
 
         return score
 
-    return Network(model.get_submodule(head), to_input, make_head_scorer)
+    module = nn.Sequential(model.get_submodule("dropout"), model.get_submodule(head))
+    return Network(module, to_input, make_head_scorer)
 
 
 def make_scorer(model: nn.Module, device: Device) -> Scorer:

@@ -16,6 +16,7 @@ def build(
     *,
     n_classes: int,
     n_input_channels: int = 3,
+    dropout: float = 0.0,
     conv1_t_size: int = 7,
     conv1_t_stride: int = 1,
     no_max_pool: bool = False,
@@ -23,8 +24,9 @@ def build(
 ) -> nn.Module:
     """Build a freshly initialised model: clips (B, C, T, H, W) -> logits (B, n_classes).
 
-    `options` are the remaining ones of FAMILIES[family].options. Raises UserError for an unknown
-    family or depth, listing the known ones.
+    `dropout` acts on the input of the head, in training mode. `options` are the remaining ones of
+    FAMILIES[family].options. Raises UserError for an unknown family or depth, listing the known
+    ones.
     """
     if family not in FAMILIES:
         raise UserError(f"unknown model {family!r}; choose from {', '.join(FAMILIES)}")
@@ -34,7 +36,9 @@ def build(
         raise UserError(f"{family} has no depth {depth}; choose from {known}")
     stem = Stem(n_input_channels, conv1_t_size, conv1_t_stride, not no_max_pool)
     module = import_module(f"models.{family}")
-    model = module.build(entry.depths[depth], n_classes=n_classes, stem=stem, **options)
+    model = module.build(
+        entry.depths[depth], n_classes=n_classes, stem=stem, dropout=dropout, **options
+    )
     if entry.zero_head_bias:
         nn.init.zeros_(getattr(model, entry.head).bias)
     return model

@@ -45,7 +45,9 @@ class Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    def __init__(self, n_layers: tuple[int, ...], *, n_classes: int, stem: Stem) -> None:
+    def __init__(
+        self, n_layers: tuple[int, ...], *, n_classes: int, stem: Stem, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.features = _stem(stem)
         planes = N_STEM_PLANES
@@ -57,13 +59,14 @@ class DenseNet(nn.Module):
                 self.features.add_module(f"transition{number}", Transition(planes))
                 planes //= 2
         self.features.add_module("norm5", nn.BatchNorm3d(planes))
+        self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(planes, n_classes)
         initialise(self)
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, C, T, H, W) -> logits (B, K)."""
         x = F.relu(self.features(clips))
-        return self.classifier(F.adaptive_avg_pool3d(x, 1).flatten(1))
+        return self.classifier(self.dropout(F.adaptive_avg_pool3d(x, 1).flatten(1)))
 
 
 def _stem(stem: Stem) -> nn.Sequential:
@@ -77,5 +80,5 @@ def _stem(stem: Stem) -> nn.Sequential:
     return nn.Sequential(OrderedDict(parts))
 
 
-def build(layout: Layout, *, n_classes: int, stem: Stem) -> DenseNet:
-    return DenseNet(layout.n_blocks, n_classes=n_classes, stem=stem)
+def build(layout: Layout, *, n_classes: int, stem: Stem, dropout: float = 0.0) -> DenseNet:
+    return DenseNet(layout.n_blocks, n_classes=n_classes, stem=stem, dropout=dropout)

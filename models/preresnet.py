@@ -51,11 +51,19 @@ class PreBottleneck(Block):
         return out + (x if self.downsample is None else self.downsample(x))
 
 
-def build(layout: Layout, *, n_classes: int, stem: Stem, resnet_shortcut: str = "B") -> ResNet:
+def build(
+    layout: Layout,
+    *,
+    n_classes: int,
+    stem: Stem,
+    dropout: float = 0.0,
+    resnet_shortcut: str = "B",
+) -> ResNet:
     return ResNet(
         PreBottleneck if layout.bottleneck else PreBasicBlock,
         layout.n_blocks,
         n_classes=n_classes,
         stem=stem,
+        dropout=dropout,
         shortcut=resnet_shortcut,
     )

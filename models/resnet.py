@@ -137,11 +137,13 @@ class ResNet(nn.Module):
         *,
         n_classes: int,
         stem: Stem,
+        dropout: float = 0.0,
         widths: Sequence[int] = WIDTHS,
         shortcut: str = "B",
         block_options: Mapping[str, Any] | None = None,
     ) -> None:
-        """`n_blocks` and `widths` (planes) are per layer, `shortcut` is A or B."""
+        """`n_blocks` and `widths` (planes) are per layer, `shortcut` is A or B, `dropout` acts on
+        the input of the head."""
         super().__init__()
         self.shortcut = shortcut
         self.in_planes = widths[0]
@@ -154,6 +156,7 @@ class ResNet(nn.Module):
         self.layer3 = self._layer(block, widths[2], n_blocks[2], stride=2)
         self.layer4 = self._layer(block, widths[3], n_blocks[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool3d(1)
+        self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(widths[3] * block.expansion, n_classes)
         initialise(self)
 
@@ -189,7 +192,7 @@ class ResNet(nn.Module):
         """(B, C, T, H, W) -> logits (B, K)."""
         x = self.maxpool(self.run_stem(clips))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(self.avgpool(x).flatten(1))
+        return self.fc(self.dropout(self.avgpool(x).flatten(1)))
 
 
 def initialise(model: nn.Module) -> None:
@@ -213,6 +216,7 @@ def build(
     *,
     n_classes: int,
     stem: Stem,
+    dropout: float = 0.0,
     resnet_shortcut: str = "B",
     resnet_widen_factor: float = 1.0,
 ) -> ResNet:
@@ -221,6 +225,7 @@ def build(
         layout.n_blocks,
         n_classes=n_classes,
         stem=stem,
+        dropout=dropout,
         widths=widened(resnet_widen_factor),
         shortcut=resnet_shortcut,
     )

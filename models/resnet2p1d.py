@@ -108,6 +108,7 @@ def build(
     *,
     n_classes: int,
     stem: Stem,
+    dropout: float = 0.0,
     resnet_shortcut: str = "B",
     resnet_widen_factor: float = 1.0,
 ) -> ResNet2p1d:
@@ -116,6 +117,7 @@ def build(
         layout.n_blocks,
         n_classes=n_classes,
         stem=stem,
+        dropout=dropout,
         widths=widened(resnet_widen_factor),
         shortcut=resnet_shortcut,
     )

@@ -23,6 +23,7 @@ def build(
     *,
     n_classes: int,
     stem: Stem,
+    dropout: float = 0.0,
     resnet_shortcut: str = "B",
     resnext_cardinality: int = 32,
 ) -> ResNet:
@@ -31,6 +32,7 @@ def build(
         layout.n_blocks,
         n_classes=n_classes,
         stem=stem,
+        dropout=dropout,
         widths=WIDTHS,
         shortcut=resnet_shortcut,
         block_options={"cardinality": resnext_cardinality},

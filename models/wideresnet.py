@@ -16,6 +16,7 @@ def build(
     *,
     n_classes: int,
     stem: Stem,
+    dropout: float = 0.0,
     resnet_shortcut: str = "B",
     wide_resnet_k: int = 2,
 ) -> ResNet:
@@ -24,6 +25,7 @@ def build(
         layout.n_blocks,
         n_classes=n_classes,
         stem=stem,
+        dropout=dropout,
         widths=tuple(width * wide_resnet_k for width in WIDTHS),
         shortcut=resnet_shortcut,
     )

@@ -277,3 +277,30 @@ def test_a_frozen_weight_is_rounded_again_once_it_has_changed():
     with torch.autocast("cpu", torch.bfloat16):
         conv(x).sum().backward()
     assert conv.weight.grad is not None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropout_acts_on_the_input_of_the_head_in_training_alone(family):
+    depth = min(FAMILIES[family].depths)
+    size = (2, 3, 16, 32, 32)
+    with torch.device("meta"):
+        plain, model = (build(family, depth, n_classes=5, dropout=p) for p in (0.0, 0.5))
+    assert list(model.state_dict()) == list(plain.state_dict())
+    weights = weights_from_names({k: list(v.shape) for k, v in plain.state_dict().items()})
+    head_inputs = []
+    for one in (plain, model):
+        one.load_state_dict(weights, assign=True)
+        head = getattr(one, FAMILIES[family].head)
+        head.register_forward_pre_hook(lambda _, inputs: head_inputs.append(inputs[0]))
+    torch.manual_seed(0)
+    clips = torch.rand(size)
+    with torch.no_grad():
+        before = torch.random.get_rng_state()
+        plain.train()(clips)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        model.train()(clips)
+        all_inputs, inputs = head_inputs
+        is_kept = inputs != 0
+        torch.testing.assert_close(inputs[is_kept], 2 * all_inputs[is_kept])
+        assert 0.4 < (is_kept.sum() / (all_inputs != 0).sum()) < 0.6
+        assert torch.equal(model.eval()(clips), model(clips))
