@@ -92,19 +92,37 @@ def assert_same_run(one, two, atol=1e-5):
             assert entry["score"] == pytest.approx(other["score"], abs=atol)
 
 
-def test_two_processes_compute_what_one_does(tmp_path, start):
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--rand_augment", "1", "5", "--random_erasing", "0.5", "--label_smoothing", "0.1")],
+    ids=["plain", "augmented"],
+)
+def test_two_processes_compute_what_one_does(tmp_path, start, flags):
     """12 steps; the last batch of an epoch leaves one process without a clip."""
     make_dataset(tmp_path, train=7, val=2, labels=("a", "b"))
     index = json.loads((tmp_path / "index.json").read_text())
     del index["database"]["b_0"]  # 13 training videos: batches of 4, 4, 4 and 1
     (tmp_path / "index.json").write_text(json.dumps(index))
-    alone = start(tmp_path, "one")
-    together = start(tmp_path, "two", launcher=TORCHRUN)
+    alone = start(tmp_path, "one", *flags)
+    together = start(tmp_path, "two", *flags, launcher=TORCHRUN)
     finish(alone)
     told = finish(together)
     assert told.count("video top-1") == 1
     assert "2 processes" in told
     assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_mixing_where_a_process_has_one_clip_or_none(tmp_path, start):
+    """7 training videos in batches of 3: 2 and 1, 2 and 1, 1 and 0."""
+    make_dataset(tmp_path, train=4, val=1)
+    index = json.loads((tmp_path / "index.json").read_text())
+    del index["database"]["b_0"]
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    flags = ("--batch_size", "3", "--mixup", "1", "--cutmix", "1", "--dropout", "0.5")
+    finish(start(tmp_path, "two", *flags, launcher=TORCHRUN))
+    rows = read_table((tmp_path / "two/train_batch.log").read_text())
+    assert len(rows) == 9
+    assert all(0 < row["loss"] < 3 for row in rows)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

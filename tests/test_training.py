@@ -166,8 +166,11 @@ def test_cached_views_are_those_of_the_first_epochs(tmp_path):
     assert rows[1]["loss"] != pytest.approx(others[1]["loss"], abs=1e-5)
 
 
-def test_a_run_on_cached_features_resumes(tmp_path):
-    flags = (*pretrained(tmp_path), "--cache_features", "2", "--checkpoint", "1")
+@pytest.mark.parametrize(
+    "flags", [(), ("--mixup", "0.8", "--label_smoothing", "0.1", "--dropout", "0.5")]
+)
+def test_a_run_on_cached_features_resumes(tmp_path, flags):
+    flags = (*pretrained(tmp_path), *flags, "--cache_features", "2", "--checkpoint", "1")
     assert small_run(tmp_path, *flags, result="whole") == 0
     assert small_run(tmp_path, *flags, "--n_epochs", "1") == 0
     resumed = ("--resume_path", "res/save_1.pth")
