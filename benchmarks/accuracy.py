@@ -1,129 +1,178 @@
-"""Compare video top-1 of one small network trained from scratch by main.py and by the plain
-implementation, over several seeds.
+"""Compare recipes on sets of videos over several seeds, paired per video.
 
-    python -m benchmarks.accuracy FRAMES INDEX [--seeds 1 2 3] [--n_epochs 15] [--sample_size 112]
+    python -m benchmarks.accuracy --index own.json --frames jpg --configs original scratch_small \\
+        --seeds 1 2 3 4 5 --out runs -- --model_depth 10 --n_epochs 12
+
+Every combination is a run of main.py in a folder of its own, OUT/SET/CONFIG/SEED, where SET is the
+name of the index. Finished runs are skipped and interrupted ones resumed: the same command
+continues. Flags after -- go to all runs and win over the recipes. OUT/accuracy.json and
+OUT/accuracy.md compare every recipe with the first; seeds that all recipes have finished count.
 """
 
-import argparse
-import contextlib
-import io
-import statistics
+import json
+import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.data import DataLoader
+from benchmarks.accuracy_table import SetRuns, plain_comparison, write_tables
+from errors import UserError
+from recipe import find_recipe
+from utils.command_line import INPUT, OUTPUT_FOLDER, Parser, run
+from utils.files import atomic_write, write_json
+from utils.reading import read_json, read_text
 
-import main as program
-from benchmarks import plain
-from datasets.index import read_index
-from evaluation.results import accuracy_of, read_results
-from models.build import build
-from temporal_transforms import random_window
-
-DEPTH, WIDTH, BATCH, RATE, DECAY = 10, 0.5, 16, 0.01, 1e-3
-
-
-def drop_after(n_epochs: int) -> int:
-    """Return the epoch after which the learning rate is divided by 10."""
-    return max(1, n_epochs * 2 // 3)
+ROOT = Path(__file__).parent.parent
+FINISHED = "val.run.json"  # the last file that a run writes
+# Change nothing in the results: a run that is killed loses at most 5 minutes.
+ALWAYS = ("--inference", "--no_report", "--resume_path", "auto", "--checkpoint_minutes", "5")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What both implementations train on and for how long."""
+class Config:
+    """A recipe under comparison; its content, so that a later change is noticed."""
 
-    frames: Path
+    name: str
+    path: Path
+    content: str
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """An index and the frames it lists."""
+
+    name: str
     index: Path
-    n_epochs: int
-    side: int  # of the clips, in pixels
-
-
-class _TrainClips(plain.PlainVideos):
-    """A dataset of one random clip per video."""
-
-    def __getitem__(self, number: int) -> tuple[Tensor, int]:  # type: ignore[override]
-        _, folder, n_frames, label = self.videos[number]
-        [positions] = random_window(n_frames, Random(), size=16)
-        numbers = [1 + position for position in positions]
-        return plain.train_clip(folder, numbers, self.side), label
-
-
-def train_plain(setting: Setting, work: Path, *, seed: int) -> Path:
-    """Train and infer in fp32 with gradients of all parameters; return the result file."""
-    torch.manual_seed(seed)
-    frames, index, n_epochs = setting.frames, setting.index, setting.n_epochs
-    videos = _TrainClips(frames, index, subset="training", side=setting.side)
-    model = build("resnet", DEPTH, n_classes=len(videos.labels), resnet_widen_factor=WIDTH)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [drop_after(n_epochs)])
-    for _ in range(n_epochs):
-        model.train()
-        for clips, labels in DataLoader(videos, BATCH, shuffle=True, num_workers=2):
-            loss = F.cross_entropy(model(clips), labels)
-            model.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-    held_out = plain.PlainVideos(frames, index, subset="validation", side=setting.side)
-    plain.infer(model, held_out, work / "plain.json")
-    return work / "plain.json"
-
-
-def train_ours(setting: Setting, work: Path, *, seed: int) -> Path:
-    n_epochs, index = setting.n_epochs, setting.index.resolve()
-    arguments = [
-        "--video_path", str(setting.frames.resolve()), "--annotation_path", str(index),
-        "--sample_size", str(setting.side),
-        "--result_path", str(work / str(seed)), "--dataset", "folder",
-        "--n_classes", str(len(read_index(index).labels)), "--model_depth", str(DEPTH),
-        "--resnet_widen_factor", str(WIDTH), "--batch_size", str(BATCH),
-        "--learning_rate", str(RATE), "--weight_decay", str(DECAY),
-        "--multistep_milestones", str(drop_after(n_epochs)), "--n_epochs", str(n_epochs),
-        "--manual_seed", str(seed), "--no_val", "--inference", "--n_threads", "2",
-    ]  # fmt: skip
-    with contextlib.redirect_stdout(io.StringIO()):
-        status = program.main(arguments)
-    assert status == 0
-    return work / str(seed) / "val.json"
+    frames: Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.accuracy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("frames", type=Path, help="folder with a folder of frame folders per class")
-    parser.add_argument("index", type=Path, help="written by folder_json or ucf101_json")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--n_epochs", type=int, default=15)
-    parser.add_argument(
-        "--sample_size", type=int, default=112, help="height and width of the clips, pixels"
-    )
-    options = parser.parse_args(argv)
-    index = read_index(options.index)
-    setting = Setting(options.frames, options.index, options.n_epochs, options.sample_size)
-    found: list[list[float]] = []
-    with tempfile.TemporaryDirectory() as work:
-        for seed in options.seeds:
-            paths = [train(setting, Path(work), seed=seed) for train in (train_ours, train_plain)]
-            results = (read_results(path) for path in paths)
-            found.append([accuracy_of(index, result, "val").top[1] for result in results])
-            print(f"seed {seed}: ours {found[-1][0]:.4f}, plain {found[-1][1]:.4f}", flush=True)
-    means = [statistics.mean(column) for column in zip(*found, strict=True)]
-    print(f"mean: ours {means[0]:.4f}, plain {means[1]:.4f}")
-    if len(found) > 1:
-        spread = statistics.stdev(ours - theirs for ours, theirs in found) / len(found) ** 0.5
-        print(f"difference {means[0] - means[1]:+.4f}, standard error {spread:.4f}")
+    words = list(sys.argv[1:] if argv is None else argv)
+    split = words.index("--") if "--" in words else len(words)
+    options, common = _build_parser().parse_args(words[:split]), words[split + 1 :]
+    configs = [_config(name) for name in options.configs]
+    sets = _sets(options)
+    _refuse_same_names([config.name for config in configs], "--configs")
+    _refuse_same_names([video_set.name for video_set in sets], "--index")
+    for seed in options.seeds:
+        for video_set in sets:
+            for config in configs:
+                folder = options.out / video_set.name / config.name / str(seed)
+                _finish_run(folder, video_set, config, seed=seed, common=common)
+            _write_comparison(options, sets, configs, common)
+    print((options.out / "accuracy.md").read_text(encoding="utf-8"))
     return 0
 
 
+def _build_parser() -> Parser:
+    parser = Parser(prog="benchmarks.accuracy", description=__doc__)
+    add = parser.add_argument
+    add("--index", type=INPUT, nargs="+", required=True, help="index of each set")
+    add("--frames", type=INPUT, nargs="+", required=True, help="folder of frames of each set")
+    add("--configs", nargs="+", required=True, help="recipes, as main.py --recipe takes them")
+    add("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="seeds (1 2 3 4 5)")
+    add("--out", type=OUTPUT_FOLDER, required=True, help="folder for all runs and the tables")
+    return parser
+
+
+def _config(name: str) -> Config:
+    path = find_recipe(name)
+    return Config(path.stem, path.resolve(), read_text(path, "recipe"))
+
+
+def _sets(options: Namespace) -> list[VideoSet]:
+    if len(options.index) != len(options.frames):
+        raise UserError(
+            f"--frames: {len(options.frames)} folders for {len(options.index)} indexes; give one "
+            "for each"
+        )
+    pairs = zip(options.index, options.frames, strict=True)
+    return [VideoSet(index.stem, index.resolve(), frames.resolve()) for index, frames in pairs]
+
+
+def _refuse_same_names(names: Sequence[str], flag: str) -> None:
+    if len({*names}) < len(names):
+        raise UserError(f"{flag}: two files have the same name: {' '.join(names)}; rename one")
+
+
+def _finish_run(
+    folder: Path, video_set: VideoSet, config: Config, *, seed: int, common: Sequence[str]
+) -> None:
+    """Start or resume one run, unless it is finished. Raises UserError if it fails."""
+    arguments = [
+        "--video_path", str(video_set.frames), "--annotation_path", str(video_set.index),
+        "--result_path", str(folder.resolve()), "--dataset", "folder",
+        "--recipe", str(config.path), "--manual_seed", str(seed), *ALWAYS, *common,
+    ]  # fmt: skip
+    _check_same_run(folder, {"arguments": arguments, "recipe": config.content})
+    if (folder / FINISHED).exists():
+        return
+    print(f"{folder}", flush=True)
+    output = folder / "output.txt"
+    with output.open("ab") as file:
+        status = _wait_for([sys.executable, str(ROOT / "main.py"), *arguments], file)
+    if status:
+        text = output.read_text(encoding="utf-8", errors="replace").rstrip()
+        raise UserError(f"{output}: main.py ended with status {status}: {text.splitlines()[-1:]}")
+
+
+def _check_same_run(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write what a run is made of beside its results, or check that it is the same."""
+    path = folder / "run.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, record)
+    elif read_json(path, "record of the run") != record:
+        raise UserError(
+            f"{path}: this run was started with other flags or another recipe; delete the folder "
+            "or choose another --out"
+        )
+
+
+def _wait_for(command: Sequence[str], output: Any) -> int:
+    """Run a command to its end. If this process is interrupted, the command saves and ends first;
+    in a session of its own, it gets no Ctrl-C of the terminal besides."""
+    process = subprocess.Popen(
+        command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def _write_comparison(
+    options: Namespace, sets: Sequence[VideoSet], configs: Sequence[Config], common: Sequence[str]
+) -> None:
+    """Write the tables of all seeds that every recipe has finished."""
+    compared = {
+        video_set.name: plain_comparison(runs)
+        for video_set in sets
+        for runs in _finished(options, video_set, configs)
+    }
+    recipes = {config.name: config.content.splitlines() for config in configs}
+    content = {"flags of all runs": list(common), "recipes": recipes, "sets": compared}
+    with atomic_write(options.out / "accuracy.json") as part:
+        part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_tables(options.out / "accuracy.md", compared, common)
+
+
+def _finished(
+    options: Namespace, video_set: VideoSet, configs: Sequence[Config]
+) -> Iterator[SetRuns]:
+    folders = {
+        seed: [options.out / video_set.name / config.name / str(seed) for config in configs]
+        for seed in options.seeds
+    }
+    done = {seed: row for seed, row in folders.items() if all((f / FINISHED).exists() for f in row)}
+    if done:
+        yield SetRuns(video_set.index, [config.name for config in configs], done)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -32,7 +32,8 @@ def written(tmp_path):
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_recipes_are_accepted(name):
     options = parse(name, "--pretrain_path", "w.pth")
-    assert options.recipe == name and "learning_rate" in options.from_recipe
+    assert options.recipe == name
+    assert "learning_rate" in options.from_recipe
     assert f"recipe {name}: " in describe_recipe(options)
 
 
@@ -51,7 +52,8 @@ def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_defaults(writ
                    "--multistep_milestones 3 5\n")  # fmt: skip
     options = parse(path, "--batch_size", "6", "--n_epochs", "7")
     assert (options.batch_size, options.ema, options.n_epochs) == (6, 0.9, 7)
-    assert options.nesterov and options.multistep_milestones == (3, 5)
+    assert options.nesterov
+    assert options.multistep_milestones == (3, 5)
     assert options.from_recipe == {"ema", "nesterov", "multistep_milestones"}
     assert options.given >= {"ema", "batch_size", "n_epochs", "recipe"}
     expected = f"recipe {path}: --ema 0.9 --nesterov --multistep_milestones 3 5"
@@ -90,7 +92,9 @@ def test_a_bad_line_is_named(written, line, complaint):
     with pytest.raises(UserError) as caught:
         parse(path)
     text = str(caught.value)
-    assert text.startswith(f"{path}: line 2: ") and complaint in text and "\n" not in text
+    assert text.startswith(f"{path}: line 2: ")
+    assert complaint in text
+    assert "\n" not in text
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"batch_size": "four"}', '{"videos": 1}'])
@@ -104,7 +108,8 @@ def test_a_json_file_without_options_is_refused(tmp_path, text):
 def test_a_recipe_that_is_no_file_is_one_line(name, capsys):
     assert main.main([*PATHS, "--recipe", name]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and len(line) < 300
+    assert line.startswith("error: ")
+    assert len(line) < 300
 
 
 @pytest.fixture(scope="module")

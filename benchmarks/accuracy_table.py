@@ -1,0 +1,173 @@
+"""The comparison of benchmarks.accuracy: finished runs in, JSON values and a Markdown table out."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from datasets.activitynet import read_any_index
+from errors import UserError
+from evaluation.comparison import Split, compare_with_first, read_splits
+from evaluation.metrics import mean_class_accuracy, paired_bootstrap
+from reporting.facts import read_log
+from utils.files import atomic_write
+
+SUBSET = "val"
+COLUMNS = (
+    "recipe",
+    "video top-1, mean ± standard error",
+    "per seed",
+    "mean of classes",
+    "minutes of training",
+    "minutes to the first one's accuracy",
+    "difference from the first, 95% interval",
+    "p",
+)
+
+
+@dataclass(frozen=True)
+class SetRuns:
+    """The finished runs on one set: {seed: a results folder per recipe}."""
+
+    index: Path
+    names: Sequence[str]
+    folders: Mapping[int, Sequence[Path]]
+
+
+def plain_comparison(runs: SetRuns) -> dict[str, Any]:
+    """Compare every recipe with the first; return JSON values. Raises UserError."""
+    splits = [
+        read_splits([[runs.index, *(f / f"{SUBSET}.json" for f in row)]], SUBSET)[0]
+        for row in runs.folders.values()
+    ]
+    if any(split.videos != splits[0].videos for split in splits):
+        raise UserError(f"{runs.index}: some seeds lack results of videos that others have")
+    hits = np.stack([split.hits for split in splits], axis=1)  # (recipes, seeds, videos)
+    curves = [[_curve(folders[i]) for folders in runs.folders.values()] for i in range(len(hits))]
+    target = _final_accuracy(curves[0])
+    labels = np.unique(splits[0].labels, return_inverse=True)[1]
+    return {
+        "index": str(runs.index),
+        "videos": len(splits[0].videos),
+        "classes": len(read_any_index(runs.index).labels),
+        "seeds": list(runs.folders),
+        "recipes": {
+            name: _plain_recipe(of_recipe, labels) | _plain_times(curve, target)
+            for name, of_recipe, curve in zip(runs.names, hits, curves, strict=True)
+        },
+        "against the first": {
+            name: _plain_pair(hits[0], hits[number], number, splits)
+            for number, name in enumerate(runs.names[1:], 1)
+        },
+    }
+
+
+def _plain_recipe(hits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Describe one recipe, from (seeds, videos) bool."""
+    accuracies = hits.mean(axis=1).tolist()
+    return {
+        "accuracies": accuracies,
+        "mean": mean(accuracies),
+        "standard_error": _standard_error(accuracies),
+        "mean_class_accuracy": mean(mean_class_accuracy(row, labels) for row in hits),
+    }
+
+
+def _plain_pair(
+    first: np.ndarray, other: np.ndarray, number: int, splits: Sequence[Split]
+) -> dict[str, Any]:
+    """Compare two recipes, (seeds, videos) bool each: all seeds together, and McNemar's test for
+    each."""
+    found = paired_bootstrap(first, other)
+    pairs = [compare_with_first(split.hits)[number - 1] for split in splits]
+    n_errors = int((~first).sum())
+    return {
+        "difference": found.mean,
+        "standard_error": _standard_error((other.mean(axis=1) - first.mean(axis=1)).tolist()),
+        "interval": list(found.interval),
+        "p": found.p,
+        "error_ratio": int((~other).sum()) / n_errors if n_errors else None,
+        "mcnemar": [
+            {"only_first": pair.only_a, "only_this": pair.only_b, "p": pair.p} for pair in pairs
+        ],
+    }
+
+
+def _standard_error(values: Sequence[float]) -> float | None:
+    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def _curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the minutes of training up to the end of each epoch, and the video accuracies then;
+    no accuracies if a run did not validate."""
+    times, val = read_log(folder / "time.log"), read_log(folder / "val.log")
+    minutes = np.zeros(0) if times is None else np.cumsum(np.nan_to_num(times["train"])) / 60
+    return minutes, np.zeros(0) if val is None else val["video_acc"]
+
+
+def _final_accuracy(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
+    finals = [float(accuracies[-1]) for _, accuracies in curves if len(accuracies)]
+    return mean(finals) if len(finals) == len(curves) else None
+
+
+def _plain_times(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], target: float | None
+) -> dict[str, Any]:
+    """Return the minutes of training per seed, and those until the accuracy reaches `target`,
+    None where it does not."""
+    reached: list[float | None] = []
+    for minutes, accuracies in curves:
+        n = min(len(minutes), len(accuracies))  # of epochs in both logs
+        hits = accuracies[:n] >= (np.inf if target is None else target)
+        reached.append(float(minutes[hits.argmax()]) if hits.any() else None)
+    totals = [float(minutes[-1]) if len(minutes) else None for minutes, _ in curves]
+    return {"minutes": totals, "minutes_to_first": reached}
+
+
+def write_tables(path: Path, sets: Mapping[str, Mapping[str, Any]], common: Sequence[str]) -> None:
+    """Write a table per set. Raises UserError if the file can't be written."""
+    with atomic_write(path) as part:
+        part.write_text("\n".join(_page(sets, common)) + "\n", encoding="utf-8")
+
+
+def _page(sets: Mapping[str, Mapping[str, Any]], common: Sequence[str]) -> Iterator[str]:
+    yield f"Flags of all runs: `{shlex.join(common)}`" if common else "No flags but the recipes'."
+    for name, compared in sets.items():
+        seeds = " ".join(map(str, compared["seeds"]))
+        yield f"\n## {name}: {compared['videos']} videos, seeds {seeds}\n"
+        yield f"| {' | '.join(COLUMNS)} |"
+        yield f"|{' --- |' * len(COLUMNS)}"
+        for recipe, found in compared["recipes"].items():
+            yield _row(recipe, found, compared["against the first"].get(recipe))
+
+
+def _row(name: str, found: Mapping[str, Any], pair: Mapping[str, Any] | None) -> str:
+    error = found["standard_error"]
+    spread = "" if error is None else f" ± {100 * error:.1f}"
+    cells = [
+        name,
+        f"{100 * found['mean']:.1f}{spread}",
+        " ".join(f"{100 * accuracy:.1f}" for accuracy in found["accuracies"]),
+        f"{100 * found['mean_class_accuracy']:.1f}",
+        _mean_minutes(found["minutes"]),
+        _mean_minutes(found["minutes_to_first"]),
+    ]
+    if pair is None:
+        cells += ["–", "–"]
+    else:
+        points = [100 * value for value in (pair["difference"], *pair["interval"])]
+        cells += ["{:+.1f} ({:+.1f} to {:+.1f})".format(*points), f"{pair['p']:.2g}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean_minutes(values: Sequence[float | None]) -> str:
+    """Write the mean, and how many seeds it is of, if not all."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    some = "" if len(known) == len(values) else f" ({len(known)} of {len(values)} seeds)"
+    return f"{mean(known):.1f}{some}"
