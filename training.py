@@ -277,7 +277,7 @@ def fit(
         return start.epoch - 1
     time_left = TimeLeft(start.epoch, n_epochs)
     for epoch in range(start.epoch, n_epochs + 1):
-        rate, stopwatch = trainer.optim.learning_rate, Stopwatch()
+        stopwatch = Stopwatch()
         epoch_start = start if epoch == start.epoch else Position(epoch)
         position = train_one_epoch(
             trainer,
@@ -289,6 +289,8 @@ def fit(
             on_metrics=partial(log_batch, run_log, len(train_loader)),
             checkpoints=checkpoints,
         )
+        # At its end: of a schedule that counts updates, a resumed run does not know another.
+        rate = trainer.optim.learning_rate
         log_epoch(position, f"of {n_epochs}", rate, run_log, f"{stopwatch}{time_left}")
         warn_of_divergence(position, trainer.n_classes, rate)
         warn_of_skipped(train_loader.skipped, f"epoch {epoch}")

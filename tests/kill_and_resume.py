@@ -28,8 +28,15 @@ from tests.runs import make_dataset
 LOGS = ("train.log", "train_batch.log", "val.log", "val.json")
 LAST_EPOCH = 4
 TUNE = ("--pretrain_path", "pretrained/save_1.pth", "--freeze_bn")
+RECIPE = (
+    "--optimizer", "adamw", "--learning_rate", "0.001", "--lr_scheduler", "cosine",
+    "--warmup_epochs", "0.5", "--layer_decay", "0.8", "--no_norm_decay", "--sampler", "balanced",
+    "--label_smoothing", "0.1", "--mixup", "0.4", "--cutmix", "1", "--dropout", "0.3",
+    "--rand_augment", "1", "5", "--random_erasing", "0.5", "--ema", "0.9",
+)  # fmt: skip
 VARIANTS = {
     "plain": (),
+    "recipe": RECIPE,
     "plateau": ("--lr_scheduler", "plateau", "--plateau_patience", "0"),
     "accumulate": ("--accumulate", "3", "--clip_grad", "1"),  # of 4 batches: 3 and 1
     "cached": (*TUNE, "--ft_begin_module", "fc", "--cache_features", "2"),
@@ -96,8 +103,9 @@ def outcome(folder):
     for path in saved:
         content = torch.load(path, weights_only=True)
         tensors = dict(content["state_dict"])
+        tensors |= {f"trained {n}": t for n, t in content.get("trained_state_dict", {}).items()}
         for number, state in content["optimizer"]["state"].items():
-            tensors[f"momentum {number}"] = state["momentum_buffer"]
+            tensors |= {f"{key} {number}": tensor for key, tensor in state.items()}
         found |= {f"{path.name} {n}": tensor.numpy().tobytes() for n, tensor in tensors.items()}
         rest = {name: content[name] for name in ("epoch", "scheduler", "best")}
         found[f"{path.name} rest"] = json.dumps(rest, sort_keys=True)
