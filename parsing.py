@@ -287,13 +287,13 @@ def _augmentation_contradictions(options: Options) -> Iterator[str]:
         yield f"--rand_augment {given}: needs two numbers, of operations and their magnitude"
     elif options.rand_augment[1] > 30:
         yield f"--rand_augment {_text(options.rand_augment)}: the magnitude must be from 0 to 30"
-    if options.input_type == "flow" and options.colorjitter:
-        yield "--colorjitter cannot be combined with --input_type flow: flow has no colours"
-    if options.input_type == "flow" and options.rand_augment[0]:
+    elif options.input_type == "flow" and options.rand_augment[0]:
         yield (
             "--rand_augment cannot be combined with --input_type flow: it would rotate the flow "
             "field but not its vectors"
         )
+    if options.input_type == "flow" and options.colorjitter:
+        yield "--colorjitter cannot be combined with --input_type flow: flow has no colours"
     if options.cutmix and options.cache_features:
         yield "--cutmix cannot be combined with --cache_features: features have no boxes"
 
