@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -28,7 +29,8 @@ from engine.run_log import COLUMNS, RunLog
 from errors import UserError
 from evaluation.results import accuracy_of, averaged, describe, read_results
 from media.manifest import Manifest
-from opts import FLAGS
+from opts import FLAGS, Options, as_words
+from parsing import parse_opts
 from predict.classifier import load_classifier, read_labels
 from reporting.facts import read_facts, read_log
 from tests import strange_weights
@@ -166,6 +168,24 @@ def logs_on_resume(folder):
         log = RunLog(folder, options={}, keep_before=2, keep_batches=1, resumed=folder / "last.pth")
         log.write(name, rows[name] | {"epoch": 2})
         assert path.read_text(encoding="utf-8").startswith("\t".join(COLUMNS[name]))
+
+    return attempt
+
+
+def recipes(folder):
+    """Text files, and the opts.json of a run."""
+    paths = ["--video_path", "v", "--annotation_path", "a", "--result_path", "r"]
+    values = {n: f.default for n, f in FLAGS.items() if f.default and not f.is_path}
+    text = "".join(f"{shlex.join(as_words(name, value))}\n" for name, value in values.items())
+    saved = Options().as_plain()
+
+    def attempt(draw):
+        path = folder / draw.choice(["own.txt", "opts.json"])
+        if path.suffix == ".json":
+            path.write_bytes(damaged_json(saved, draw))
+        else:
+            path.write_bytes(damaged_bytes(text.encode(), draw))
+        parse_opts([*paths, "--recipe", str(path)])
 
     return attempt
 
@@ -384,6 +404,7 @@ TARGETS = {
     result_files: 5,
     files_beside_results: 4,
     logs_on_resume: 3,
+    recipes: 3,
     manifests: 4,
     video_lists: 3,
     label_lists: 2,

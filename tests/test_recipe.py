@@ -136,6 +136,20 @@ def test_the_options_of_a_run_repeat_it(data, tmp_path, capsys):
         assert (first / log).read_bytes() == (tmp_path / "second" / log).read_bytes()
 
 
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_recipes_run(data, tmp_path, name, capsys):
+    weights = []
+    if name in ("head", "finetune"):
+        assert small_run(data, "--n_epochs", "1", "--no_val", result=str(tmp_path / "a")) == 0
+        weights = ["--pretrain_path", str(tmp_path / "a/save_1.pth")]
+    flags = [*weights, "--n_epochs", "1", "--warmup_epochs", "0.5", "--inference"]
+    assert small_run(data, "--recipe", name, *flags, result=str(tmp_path / "b")) == 0
+    assert f"recipe {name}: --" in capsys.readouterr().out
+    if name == "head":
+        flags += ["--cache_features", "2"]
+        assert small_run(data, "--recipe", name, *flags, result=str(tmp_path / "c")) == 0
+
+
 def test_a_checkpoint_does_not_override_a_recipe(data, tmp_path, capsys):
     assert small_run(data, "--n_epochs", "1", result=str(tmp_path / "a")) == 0
     recipe = tmp_path / "own.txt"
