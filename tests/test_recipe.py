@@ -142,7 +142,7 @@ def test_the_recipes_run(data, tmp_path, name, capsys):
     if name in ("head", "finetune"):
         assert small_run(data, "--n_epochs", "1", "--no_val", result=str(tmp_path / "a")) == 0
         weights = ["--pretrain_path", str(tmp_path / "a/save_1.pth")]
-    flags = [*weights, "--n_epochs", "1", "--warmup_epochs", "0.5", "--inference"]
+    flags = [*weights, "--n_epochs", "5", "--inference"]
     assert small_run(data, "--recipe", name, *flags, result=str(tmp_path / "b")) == 0
     assert f"recipe {name}: --" in capsys.readouterr().out
     if name == "head":
