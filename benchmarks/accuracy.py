@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy_table import SetRuns, plain_comparison, write_tables
+from datasets.activitynet import read_any_index
 from errors import UserError
-from recipe import find_recipe
+from recipe import find_recipe, recipe_names
 from utils.command_line import INPUT, OUTPUT_FOLDER, Parser, run
 from utils.files import atomic_write, write_json
 from utils.reading import read_json, read_text
@@ -36,7 +37,7 @@ class Config:
     """A recipe under comparison; its content, so that a later change is noticed."""
 
     name: str
-    path: Path
+    value: str  # of --recipe
     content: str
 
 
@@ -80,7 +81,8 @@ def _build_parser() -> Parser:
 
 def _config(name: str) -> Config:
     path = find_recipe(name)
-    return Config(path.stem, path.resolve(), read_text(path, "recipe"))
+    value = name if name in recipe_names() else str(path.resolve())
+    return Config(path.stem, value, read_text(path, "recipe"))
 
 
 def _sets(options: Namespace) -> list[VideoSet]:
@@ -89,6 +91,8 @@ def _sets(options: Namespace) -> list[VideoSet]:
             f"--frames: {len(options.frames)} folders for {len(options.index)} indexes; give one "
             "for each"
         )
+    for index in options.index:
+        read_any_index(index)  # an error here comes before hours of training
     pairs = zip(options.index, options.frames, strict=True)
     return [VideoSet(index.stem, index.resolve(), frames.resolve()) for index, frames in pairs]
 
@@ -105,7 +109,7 @@ def _finish_run(
     arguments = [
         "--video_path", str(video_set.frames), "--annotation_path", str(video_set.index),
         "--result_path", str(folder.resolve()), "--dataset", "folder",
-        "--recipe", str(config.path), "--manual_seed", str(seed), *ALWAYS, *common,
+        "--recipe", config.value, "--manual_seed", str(seed), *ALWAYS, *common,
     ]  # fmt: skip
     _check_same_run(folder, {"arguments": arguments, "recipe": config.content})
     if (folder / FINISHED).exists():
@@ -116,7 +120,8 @@ def _finish_run(
         status = _wait_for([sys.executable, str(ROOT / "main.py"), *arguments], file)
     if status:
         text = output.read_text(encoding="utf-8", errors="replace").rstrip()
-        raise UserError(f"{output}: main.py ended with status {status}: {text.splitlines()[-1:]}")
+        last = text.splitlines()[-1] if text else "no output"
+        raise UserError(f"{output}: main.py ended with status {status}: {last}")
 
 
 def _check_same_run(folder: Path, record: Mapping[str, Any]) -> None:
