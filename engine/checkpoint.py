@@ -192,7 +192,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        raise UserError(f"{path}: can't be read: {error}") from None
 
 
 def _all_tensors(weights: Mapping[Any, Any]) -> bool:

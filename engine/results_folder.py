@@ -51,7 +51,7 @@ def locked(folder: Path) -> Iterator[None]:
         holder = os.read(handle, 200).decode(errors="replace").strip()
         os.close(handle)
         if error.errno not in (errno.EACCES, errno.EAGAIN):
-            log.info("%s: cannot be locked against a second run: %s", folder, error.strerror)
+            log.info("%s: can't be locked against a second run: %s", folder, error.strerror)
             yield
             return
         raise UserError(

@@ -101,7 +101,7 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         cause = error.strerror or error
-        raise UserError(f"--result_path {folder}: cannot be written: {cause}") from None
+        raise UserError(f"--result_path {folder}: can't be written: {cause}") from None
 
 
 def _read_checkpoints(options: Options) -> tuple[Checkpoint | None, Checkpoint | None]:

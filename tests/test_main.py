@@ -294,7 +294,7 @@ def test_missing_videos_are_counted_and_named(own, capsys):
         (["--pretrain_path", "none.pth"], "no such checkpoint"),
         (["--resume_path", "cut.pth"], "only a part"),
         (["--resume_path", "index.json"], "no checkpoint"),
-        (["--result_path", "index.json"], "cannot be written"),
+        (["--result_path", "index.json"], "can't be written"),
         (["--accimage"], "accimage is not installed"),
         (["--resume_path", "auto", "--no_train", "--result_path", "empty"], "no checkpoint in"),
     ],

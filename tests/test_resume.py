@@ -279,7 +279,7 @@ def test_a_read_only_results_folder(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     assert small_run(tmp_path, "--resume_path", "auto", "--n_epochs", "3") == 2
-    assert "res: cannot be written: Permission denied" in capsys.readouterr().err
+    assert "res: can't be written: Permission denied" in capsys.readouterr().err
     assert (tmp_path / "res/save_2.pth").read_bytes() == before
 
 
