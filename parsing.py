@@ -267,7 +267,7 @@ def _contradictions(options: Options) -> Iterator[str]:
     if options.warmup_epochs > options.n_epochs:
         yield f"--warmup_epochs {options.warmup_epochs:g} exceeds --n_epochs {options.n_epochs}"
     for name in ("momentum", "dampening", "nesterov"):
-        if options.optimizer != "sgd" and name in options.given:
+        if options.optimizer != "sgd" and name in options.given - options.from_recipe:
             yield f"--{name} needs --optimizer sgd"
     if options.no_train and options.resume_path is None:
         yield "--no_train needs --resume_path: without it the weights would be random"

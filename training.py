@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from datasets.samplers import ShuffledBatches
 from datasets.video_dataset import ClipBatch, TrainLoader, ValLoader
 from engine.batch_augment import BatchAugment
 from engine.checkpoint import TRAINED
@@ -20,7 +21,7 @@ from engine.checkpoint_manager import CheckpointManager
 from engine.device import Device, is_out_of_memory
 from engine.distributed import SINGLE_PROCESS, World, explain_lost_process
 from engine.ema import WeightAverage
-from engine.epoch_log import log_batch, log_epoch, warn_of_divergence, warn_of_skipped
+from engine.epoch_log import log_batch, log_epoch, log_times, warn_of_divergence, warn_of_skipped
 from engine.losses import IGNORE_INDEX, classification_loss
 from engine.optim import Optimization
 from engine.prefetch import MAX_PENDING, prefetch
@@ -120,6 +121,14 @@ class Trainer:
                 self._update()
         n_hits = (logits.detach().argmax(dim=1) == targets).sum()
         return BatchSums(loss.detach(), n_hits)
+
+    def clips_of_update(self, batches: ShuffledBatches, number: int, n_clips: float) -> float:
+        """Return the clips of all processes in the update that batch `number` is part of.
+
+        `n_clips` are those of the batch. Of later batches, which are not read yet, unreadable clips
+        count as well.
+        """
+        return n_clips if self.accumulate == 1 else batches.clips_around(number, self.accumulate)
 
     def _update(self) -> None:
         """Clip the gradients and step the optimiser, unless fp16 gradients overflowed."""
@@ -234,9 +243,7 @@ def train_one_epoch(
             updates = (number + 1) % trainer.accumulate == 0 or ends_epoch
             sums, rate = None, trainer.optim.learning_rate
             if n_clips or (updates and trainer.has_gradients):
-                n_in_update = n_clips
-                if trainer.accumulate > 1:  # later batches are not read yet: unreadable clips count
-                    n_in_update = batches.clips_around(number, trainer.accumulate)
+                n_in_update = trainer.clips_of_update(batches, number, n_clips)
                 sums = trainer.run_batch(
                     batch, n_clips=n_in_update, updates=updates, epoch=epoch, number=number
                 )
@@ -289,30 +296,19 @@ def fit(
             on_metrics=partial(log_batch, run_log, len(train_loader)),
             checkpoints=checkpoints,
         )
+        stopwatch.stop()
         # At its end: of a schedule that counts updates, a resumed run does not know another.
         rate = trainer.optim.learning_rate
         log_epoch(position, f"of {n_epochs}", rate, run_log, f"{stopwatch}{time_left}")
         warn_of_divergence(position, trainer.n_classes, rate)
         warn_of_skipped(train_loader.skipped, f"epoch {epoch}")
-        n_clips = position.n_clips - epoch_start.n_clips
-        seconds = {"train": stopwatch.seconds, "waiting": stopwatch.waited}
-        seconds["clips_per_second"] = n_clips / stopwatch.seconds
-        evaluation, validation_stopwatch = None, Stopwatch()
+        validation_stopwatch = Stopwatch()
+        evaluation = None
         if val_loader is not None:
-            save_if_due = partial(checkpoints.save_inside_epoch, trainer.state, position._asdict())
-            evaluation = validate(
-                trainer.network.make_scorer(trainer.scored_model),
-                val_loader,
-                trainer.device,
-                epoch,
-                run_log,
-                world=trainer.world,
-                # Several processes can only save together, and here their batches differ.
-                before_batch=save_if_due if trainer.world.size == 1 else None,
-            )
-        seconds["validation"] = 0.0 if evaluation is None else validation_stopwatch.seconds
-        rounded = {name: round(value, 3) for name, value in seconds.items()}
-        run_log.write("time", {"epoch": epoch} | rounded)
+            evaluation = _validate(trainer, val_loader, position, run_log, checkpoints)
+        validation_stopwatch.stop()
+        n_clips = position.n_clips - epoch_start.n_clips
+        log_times(run_log, epoch, stopwatch, validation_stopwatch, n_clips)
         trainer.optim.end_epoch(None if evaluation is None else evaluation.loss)
         is_best = _note_best(trainer, epoch, evaluation)
         time_left.end_epoch(epoch)
@@ -323,6 +319,27 @@ def fit(
         if is_last_epoch:
             return epoch
     return start.epoch - 1  # all epochs were trained before
+
+
+def _validate(
+    trainer: Trainer,
+    loader: ValLoader,
+    position: Position,
+    run_log: RunLog,
+    checkpoints: CheckpointManager,
+) -> Evaluation:
+    """Validate after an epoch of training; a single process may save meanwhile."""
+    save_if_due = partial(checkpoints.save_inside_epoch, trainer.state, position._asdict())
+    return validate(
+        trainer.network.make_scorer(trainer.scored_model),
+        loader,
+        trainer.device,
+        position.epoch,
+        run_log,
+        world=trainer.world,
+        # Several processes can only save together, and here their batches differ.
+        before_batch=save_if_due if trainer.world.size == 1 else None,
+    )
 
 
 def _is_finished(trainer: Trainer, epoch: int) -> bool:

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from engine.progress import BatchMetrics, Position
+from engine.progress import BatchMetrics, Position, Stopwatch
 from engine.run_log import RunLog
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,20 @@ def log_epoch(position: Position, of: str, rate: float, run_log: RunLog, time: s
     run_log.write("train", {"epoch": epoch, "loss": loss, "acc": accuracy, "lr": rate})
     text = "epoch %d %s: train loss %.4f, clip accuracy %.4f, rate %g, %s"
     log.info(text, epoch, of, loss, accuracy, rate, time)
+
+
+def log_times(
+    run_log: RunLog, epoch: int, training: Stopwatch, validation: Stopwatch, n_clips: int
+) -> None:
+    """Write a row of time.log; `n_clips` were trained on."""
+    seconds = {
+        "train": training.seconds,
+        "waiting": training.waited,
+        "clips_per_second": n_clips / training.seconds,
+        "validation": validation.seconds,
+    }
+    rounded = {name: round(value, 3) for name, value in seconds.items()}
+    run_log.write("time", {"epoch": epoch} | rounded)
 
 
 def warn_of_divergence(position: Position, n_classes: int, rate: float) -> None:

@@ -147,6 +147,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.started, self.waited = time.monotonic(), 0.0
+        self._stopped: float | None = None
 
     def timed(self, items: Iterable[T]) -> Iterator[T]:
         """Yield the items, counting the time until each one is there as waiting."""
@@ -159,10 +160,13 @@ class Stopwatch:
                 return
             yield item
 
+    def stop(self) -> None:
+        self._stopped = time.monotonic()
+
     @property
     def seconds(self) -> float:
-        """Since it was made."""
-        return time.monotonic() - self.started
+        """From its making until it was stopped, or until now."""
+        return (self._stopped or time.monotonic()) - self.started
 
     def __str__(self) -> str:
         total = self.seconds

@@ -7,7 +7,7 @@ the files of an earlier run unchanged.
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.results_folder import holds_training, set_aside, set_later_aside
 from errors import writing
@@ -28,14 +28,24 @@ COLUMNS = {
 MOST_DIGITS = 16
 
 
+class Resumed(NamedTuple):
+    """Where a run continues: after `batches` batches of `epoch`.
+
+    `checkpoint` is a file of the results folder, or None for one from elsewhere.
+    """
+
+    epoch: int = 1
+    batches: int = 0
+    checkpoint: Path | None = None
+
+
 class RunLog:
     """Writes train.log, train_batch.log, val.log, time.log, opts.json and TensorBoard event files.
 
     An earlier run's files in the folder, except `inputs`, are moved aside before the first row.
 
-    A run that continues from `resumed`, a checkpoint of the folder, at epoch `keep_before` keeps
-    the rows of earlier epochs, and in train_batch.log those of the epoch's first `keep_batches`;
-    only later checkpoints are moved. An evaluation moves nothing, and does not change the logs and
+    A run that continues from a checkpoint of the folder keeps the rows up to there; only later
+    checkpoints are moved. An evaluation moves nothing, and does not change the logs and
     options of a training run. Only one of several processes writes; the others are silent.
     """
 
@@ -45,22 +55,18 @@ class RunLog:
         *,
         options: Mapping[str, Any],
         labels: Sequence[str] = (),
-        keep_before: int = 1,
-        keep_batches: int = 0,
+        start: Resumed = Resumed(),  # noqa: B008  immutable
         tensorboard: bool = False,
         is_silent: bool = False,
-        resumed: Path | None = None,
         is_evaluation: bool = False,
         inputs: Collection[Path] = (),
     ) -> None:
         self.folder = folder
         self.is_silent = is_silent
-        self.keep_before = keep_before
-        self.keep_batches = keep_batches
+        self.start = start
         self._options = dict(options)
         self._labels = labels
         self._tensorboard = tensorboard
-        self._resumed = resumed
         self._is_evaluation = is_evaluation
         self._inputs = inputs
         self._is_read_only = is_evaluation and folder.exists() and holds_training(folder)
@@ -104,13 +110,14 @@ class RunLog:
         if self._tensorboard:
             from engine.tensorboard import Board
 
-            self.board = Board(self.folder, labels=self._labels, purge_from=self.keep_before)
+            self.board = Board(self.folder, labels=self._labels, purge_from=self.start.epoch)
 
     def _move_earlier_run(self) -> None:
-        if self._resumed is None:
+        epoch, batches, checkpoint = self.start
+        if checkpoint is None:
             set_aside(self.folder, inputs=self._inputs)
         else:
-            set_later_aside(self.folder, self._resumed, (self.keep_before - 1, self.keep_batches))
+            set_later_aside(self.folder, checkpoint, (epoch - 1, batches))
 
     def close(self) -> None:
         if self.board is not None:
@@ -122,8 +129,8 @@ class RunLog:
         if not path.exists():
             path.write_text(header, encoding="utf-8")
         else:
-            n_batches = self.keep_batches if log == "train_batch" else 0
-            kept = _rows_before(path, (self.keep_before, n_batches), len(COLUMNS[log]))
+            n_batches = self.start.batches if log == "train_batch" else 0
+            kept = _rows_before(path, (self.start.epoch, n_batches), len(COLUMNS[log]))
             _replace(path, header + kept)
 
 

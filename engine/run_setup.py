@@ -17,7 +17,7 @@ from engine.device import Device, tune_process
 from engine.distributed import World
 from engine.progress import Position
 from engine.results_folder import find_newest
-from engine.run_log import RunLog
+from engine.run_log import Resumed, RunLog
 from errors import UserError
 from model import (
     adopt_checkpoint_options,
@@ -169,11 +169,13 @@ def _open_log(options: Options, resumed: Checkpoint | None, world: World, index:
         options.result_path,
         options=options.as_plain(),
         labels=index.labels,
-        keep_before=sys.maxsize if options.no_train else start.epoch,
-        keep_batches=start.batches,
+        start=Resumed(
+            sys.maxsize if options.no_train else start.epoch,
+            start.batches,
+            resumed.path if resumed is not None and continues else None,
+        ),
         tensorboard=options.tensorboard,
         is_silent=not world.is_first,
-        resumed=resumed.path if resumed is not None and continues else None,
         is_evaluation=options.no_train,
         inputs=[path for path in inputs if path is not None],
     )

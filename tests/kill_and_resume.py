@@ -176,9 +176,10 @@ def check_variant(root, variant, workers, first, **how):
     expected = outcome(root / f"undisturbed_{name}")
     check_equal(first or expected, expected)
     hits = trial(root, name, expected, duration, flags=flags, **how)
-    told = ", ".join(f"{count} in {phase}" for phase, count in sorted(hits.items()))
+    counts = ", ".join(f"{count} in {phase}" for phase, count in sorted(hits.items()))
     print(
-        f"{variant}, {workers} workers, {how['number'].name}: {hits.total()} kills ({told}): equal",
+        f"{variant}, {workers} workers, {how['number'].name}: "
+        f"{hits.total()} kills ({counts}): equal",
         flush=True,
     )
     return expected

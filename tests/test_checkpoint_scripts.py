@@ -18,7 +18,7 @@ def wrapped(path, **content):
     return weights
 
 
-def told(capsys):
+def output(capsys):
     lines = capsys.readouterr().out.splitlines()[1:]
     return {line[2:22].strip(): line[23:] for line in lines}
 
@@ -28,7 +28,7 @@ def test_a_file_of_ours_tells_everything(tmp_path, capsys):
     assert small_run(tmp_path, "--conv1_t_size", "3", "--no_max_pool", "--n_epochs", "1") == 0
     capsys.readouterr()
     assert inspect([str(tmp_path / "res/save_1.pth")]) == 0
-    found = told(capsys)
+    found = output(capsys)
     assert found["model"] == "resnet-10"
     assert found["classes"] == "2"
     assert found["class names"] == "a, b"
@@ -57,7 +57,7 @@ def test_families_are_told_by_their_tensors(tmp_path, capsys, model, depth, opti
     weights = {n: torch.zeros(t.shape, dtype=torch.half) for n, t in built.state_dict().items()}
     torch.save(weights, tmp_path / "bare.pth")
     assert inspect([str(tmp_path / "bare.pth")]) == 0
-    found = told(capsys)
+    found = output(capsys)
     assert found["classes"] == "7"
     assert found["model"] == f"{model}-{depth}"
     assert found["flags"] == f"--model {model} --model_depth {depth} {flags}".strip()
@@ -108,7 +108,7 @@ def test_safetensors(tmp_path, capsys):
     assert set(load_checkpoint(tmp_path / "c.safetensors").state_dict) == set(weights)
     capsys.readouterr()
     assert inspect([str(tmp_path / "c.safetensors")]) == 0
-    assert told(capsys)["model"] == "resnet-10"
+    assert output(capsys)["model"] == "resnet-10"
     (tmp_path / "d.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match=r"d.safetensors: can't be read"):
         load_checkpoint(tmp_path / "d.safetensors")

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, in bounds: the kernel's own counts tell."""
+"""Freed memory stays with the process, in bounds, by the kernel's own counts."""
 
 import multiprocessing
 

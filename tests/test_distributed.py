@@ -106,9 +106,9 @@ def test_two_processes_compute_what_one_does(tmp_path, start, flags):
     alone = start(tmp_path, "one", *flags)
     together = start(tmp_path, "two", *flags, launcher=TORCHRUN)
     finish(alone)
-    told = finish(together)
-    assert told.count("video top-1") == 1
-    assert "2 processes" in told
+    output = finish(together)
+    assert output.count("video top-1") == 1
+    assert "2 processes" in output
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
@@ -206,9 +206,9 @@ def test_what_ends_a_launched_process_ends_the_launcher(tmp_path, launched):
     assert "error:" in finish(failing, status=2)
     wait_for(job, tmp_path / "res/save_1.pth")
     job.process.terminate()
-    told = finish(job, status=128 + signal.SIGTERM)
-    assert "continue with the same command" in told
-    assert "Traceback" not in told
+    output = finish(job, status=128 + signal.SIGTERM)
+    assert "continue with the same command" in output
+    assert "Traceback" not in output
 
 
 def test_a_terminal_that_is_closed_saves_and_under_nohup_does_not_matter(tmp_path, launched):
@@ -244,10 +244,10 @@ def test_a_process_that_is_killed_ends_the_others_without_torchrun(tmp_path, sta
     )  # fmt: skip
     wait_for(first, tmp_path / "res/save_1.pth")
     second.process.kill()
-    told = finish(first, status=2)
+    output = finish(first, status=2)
     finish(second, status=-signal.SIGKILL)
-    assert "error: another process of this run has ended" in told
-    assert "Traceback" not in told
+    assert "error: another process of this run has ended" in output
+    assert "Traceback" not in output
 
 
 def test_without_a_launcher_one_line_says_how_to_start(tmp_path, start):
@@ -260,8 +260,8 @@ def test_without_a_launcher_one_line_says_how_to_start(tmp_path, start):
 def test_synchronised_batch_norm_is_refused_without_a_gpu(tmp_path, capsys, distributed):
     flags = [flag for flag in FLAGS if flag != "--no_cuda"] + ["--batchnorm_sync", *distributed]
     assert main.main(["--root_path", str(tmp_path), "--result_path", "res", *flags]) == 2
-    told = capsys.readouterr().err
-    assert told == "error: --batchnorm_sync needs GPUs, and none is visible\n"
+    output = capsys.readouterr().err
+    assert output == "error: --batchnorm_sync needs GPUs, and none is visible\n"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from datasets.index_checks import check_index
 from datasets.selection import select_videos
 from datasets.video_files import count_video
 from engine.checkpoint import load_checkpoint
-from engine.run_log import COLUMNS, RunLog
+from engine.run_log import COLUMNS, Resumed, RunLog
 from errors import UserError
 from evaluation.results import accuracy_of, averaged, describe, read_results
 from media.manifest import Manifest
@@ -156,7 +156,7 @@ def files_beside_results(folder):
 def logs_on_resume(folder):
     rows = {name: dict.fromkeys(columns, 1) for name, columns in COLUMNS.items()}
     for epoch in (1, 2):
-        log = RunLog(folder, options={}, keep_before=epoch, resumed=folder / "last.pth")
+        log = RunLog(folder, options={}, start=Resumed(epoch, 0, folder / "last.pth"))
         for name, row in rows.items():
             log.write(name, row | {"epoch": epoch})
     sound = {name: (folder / f"{name}.log").read_bytes() for name in COLUMNS}
@@ -165,7 +165,7 @@ def logs_on_resume(folder):
         name = draw.choice(sorted(COLUMNS))
         path = folder / f"{name}.log"
         path.write_bytes(damaged_bytes(sound[name], draw))
-        log = RunLog(folder, options={}, keep_before=2, keep_batches=1, resumed=folder / "last.pth")
+        log = RunLog(folder, options={}, start=Resumed(2, 1, folder / "last.pth"))
         log.write(name, rows[name] | {"epoch": 2})
         assert path.read_text(encoding="utf-8").startswith("\t".join(COLUMNS[name]))
 

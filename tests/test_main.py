@@ -12,7 +12,7 @@ from tests.runs import make_dataset, make_frames, read_table, small_flags, small
 
 
 def run_files(folder):
-    """What a run computed, without what tells where and when it ran."""
+    """What a run computed, without where and when it ran."""
     return {
         p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in (".log", ".json")
         and p.name not in ("opts.json", "time.log", "val.run.json")
@@ -176,8 +176,8 @@ def test_fewer_than_five_videos(tmp_path, capsys):
     make_dataset(tmp_path, train=1, val=1, n_frames=5)
     assert small_run(tmp_path, "--inference", "--n_epochs", "1") == 0
     out = capsys.readouterr().out
-    told = "only 2 validation videos: the 95% interval of an accuracy of 50.0% is 9% to 91%"
-    assert out.index(told) < out.index("epoch 1 of 1")
+    warning = "only 2 validation videos: the 95% interval of an accuracy of 50.0% is 9% to 91%"
+    assert out.index(warning) < out.index("epoch 1 of 1")
     assert out.rindex("only 2 validation videos: ") < out.index("video top-1")
 
 

@@ -100,7 +100,7 @@ def test_features_that_are_not_finite_are_not_written(trained, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_not_saved(trained, tmp_path, capsys):
-    """The last step of an epoch can spoil them with no loss to tell."""
+    """The last step of an epoch can spoil them without a loss that shows it."""
     content = content_of(trained / "res/save_1.pth")
     optimizer = content["optimizer"]
     optimizer["param_groups"][0]["lr"] = 1e6
@@ -119,7 +119,7 @@ def test_json_holds_no_nan(tmp_path):
 
 
 def test_every_writer_of_json_refuses_nan():
-    """json.dumps writes NaN unless told otherwise, which no other reader of JSON takes."""
+    """json.dumps writes NaN by default, which no other reader of JSON takes."""
     sources = [
         path
         for path in ROOT.rglob("*.py")

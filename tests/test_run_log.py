@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from engine.run_log import RunLog
+from engine.run_log import Resumed, RunLog
 from errors import UserError
 from tests.runs import limit_file_size
 
@@ -40,7 +40,7 @@ def test_resume_cuts_back_and_goes_on(tmp_path):
     log = RunLog(tmp_path, options=OPTIONS)
     for epoch in (1, 2, 3):
         log.write("train", row(epoch))
-    RunLog(tmp_path, options=OPTIONS, keep_before=3, resumed=tmp_path / "last.pth").write(
+    RunLog(tmp_path, options=OPTIONS, start=Resumed(3, 0, tmp_path / "last.pth")).write(
         "train", row(3, loss=0.125)
     )
     lines = (tmp_path / "train.log").read_text().splitlines()
@@ -51,7 +51,7 @@ def test_resume_cuts_back_and_goes_on(tmp_path):
 
 def test_resume_of_a_log_with_fewer_columns(tmp_path):
     (tmp_path / "val.log").write_text("epoch\tloss\tacc\n1\t0.7\t0.5\n")
-    log = RunLog(tmp_path, options=OPTIONS, keep_before=2, resumed=tmp_path / "last.pth")
+    log = RunLog(tmp_path, options=OPTIONS, start=Resumed(2, 0, tmp_path / "last.pth"))
     log.write("val", {"epoch": 2, "loss": 0.6, "acc": 0.5, "video_acc": 1.0})
     assert (tmp_path / "val.log").read_text() == (
         "epoch\tloss\tacc\tvideo_acc\n1\t0.7\t0.5\t\n2\t0.6\t0.5\t1.0\n"
@@ -76,9 +76,9 @@ def test_a_full_disk_is_one_line_and_the_earlier_rows_go_on(tmp_path):
     with limit_file_size(size + 3), pytest.raises(UserError, match=r"train.log: the log can't be"):
         log.write("train", row(12))
     assert (tmp_path / "train.log").read_text().endswith("\n12\t")  # a part of the row
-    RunLog(
-        tmp_path, options=OPTIONS, keep_before=12, keep_batches=1, resumed=tmp_path / "last.pth"
-    ).write("train", row(12))
+    RunLog(tmp_path, options=OPTIONS, start=Resumed(12, 1, tmp_path / "last.pth")).write(
+        "train", row(12)
+    )
     rows = (tmp_path / "train.log").read_text().splitlines()
     assert [line.split("\t")[0] for line in rows[1:]] == ["1", "12"]
 
@@ -107,7 +107,7 @@ def test_rows_that_are_no_log_of_ours_are_cut_off_on_resume(tmp_path):
     junk = ["²\t1\n", "1" * 5000 + "\t1\n", "\n", "x\n", "2\n", "2\tx\t1\n", "\udcff\n"]
     text = header + good + "".join(junk)
     (tmp_path / "train_batch.log").write_text(text, encoding="utf-8", errors="surrogateescape")
-    log = RunLog(tmp_path, options={}, keep_before=2, keep_batches=1, resumed=tmp_path / "last.pth")
+    log = RunLog(tmp_path, options={}, start=Resumed(2, 1, tmp_path / "last.pth"))
     log.write("train_batch", {"epoch": 2, "batch": 2, "iter": 4, "loss": 1, "acc": 0, "lr": 1})
     rows = (tmp_path / "train_batch.log").read_text(encoding="utf-8").splitlines()
     assert rows == [header.strip(), good.strip(), "2\t2\t4\t1\t0\t1"]

@@ -1,4 +1,4 @@
-"""Plain use where the system is Windows, as far as it can be told on another: see
+"""Plain use where the system is Windows, as far as another system can show it: see
 tests/windows/sitecustomize.py."""
 
 import pickle
