@@ -110,7 +110,7 @@ def read_rows(path: Path, *, is_labelled: bool) -> Iterator[tuple[str, dict[str,
 def _video_id(place: str, row: dict[str, str]) -> str:
     try:
         start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for infinity
         raise UserError(
             f"{place}: times {row['time_start']!r}, {row['time_end']!r} are not seconds"
         ) from None

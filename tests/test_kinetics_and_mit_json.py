@@ -190,6 +190,8 @@ def test_lists_of_another_kinetics_are_refused(tmp_path):
         ({"train": ["a,x,zero,10,train,0"]}, "train.csv: line 2: times 'zero', '10' are no"),
         ({"train": ["a,x,0,10,train,0"], "val": ["b,y,0,1,val,0"]}, "'b' is not in the training"),
         ({"train": ["a,x"]}, "line 2: too few values"),
+        ({"train": ["a,x,0,1e999,t,0"]}, "line 2: times .* are not seconds"),
+        ({"train": ["a,x,zero,10,t,0"]}, "line 2: times .* are not seconds"),
         ({"train": ["a,x,0,10,t,0"], "val": ["a,x,0,10,v,0"]}, "is already a training video"),
     ],
 )
