@@ -100,13 +100,7 @@ class Trainer:
             return BatchSums(*torch.zeros(2))
         clips, targets = self._clips_and_targets(batch)
         with explain_torch_errors(), explain_lost_process(), self._gradient_sync(updates):
-            inputs, mixed = self.network.to_input(clips), targets
-            if self.augment is not None:
-                inputs, mixed = self.augment.mix(inputs, targets, epoch=epoch, number=number)
-            if self.dropout_seed is not None:
-                torch.manual_seed(_seed_of(self.dropout_seed, epoch, number, self.world.rank))
-            with self.device.autocast():
-                logits = self.network.module(inputs)  # (B, K)
+            logits, mixed = self._forward(clips, targets, epoch=epoch, number=number)
             loss = classification_loss(
                 logits.float(),
                 mixed,
@@ -121,6 +115,21 @@ class Trainer:
                 self._update()
         n_hits = (logits.detach().argmax(dim=1) == targets).sum()
         return BatchSums(loss.detach(), n_hits)
+
+    def _forward(
+        self, clips: Tensor, targets: Tensor, *, epoch: int, number: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (B, K), and the targets as batch mixing leaves them.
+
+        A function of its own, so that the normalised clips are freed before the backward pass.
+        """
+        inputs = self.network.to_input(clips)
+        if self.augment is not None:
+            inputs, targets = self.augment.mix(inputs, targets, epoch=epoch, number=number)
+        if self.dropout_seed is not None:
+            torch.manual_seed(_seed_of(self.dropout_seed, epoch, number, self.world.rank))
+        with self.device.autocast():
+            return self.network.module(inputs), targets
 
     def clips_of_update(self, batches: ShuffledBatches, number: int, n_clips: float) -> float:
         """Return the clips of all processes in the update that batch `number` is part of.
