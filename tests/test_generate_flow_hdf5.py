@@ -97,3 +97,10 @@ def test_training_and_inference_on_generated_flow(tmp_path):
 def test_missing_jpg_dir(tmp_path):
     with pytest.raises(UserError, match="none: can't be read: No such file"):
         main([str(tmp_path / "none"), str(tmp_path / "flow")])
+
+
+def test_one_folder_of_frames(tmp_path, monkeypatch):
+    make_frames(tmp_path / "video", 3)
+    monkeypatch.chdir(tmp_path / "video")
+    assert main([".", str(tmp_path / "flow")]) == 0
+    assert (tmp_path / "flow/video.hdf5").is_file()

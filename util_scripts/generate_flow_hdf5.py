@@ -35,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{options.jpg_dir}: holds no folders of frames")
     maker = FlowMaker(cv2, METHODS[options.method](cv2), options.bound)
     targets = [
-        options.dst_dir / folder.relative_to(options.jpg_dir).with_name(f"{folder.name}.hdf5")
+        # JPG_DIR itself may be a folder of frames, also as ".".
+        options.dst_dir
+        / folder.relative_to(options.jpg_dir).parent
+        / f"{folder.resolve().name}.hdf5"
         for folder in folders
     ]
     with thread_pool(max(options.n_jobs, 0)) as pool:
