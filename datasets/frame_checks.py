@@ -3,6 +3,7 @@ pictures in two subsets."""
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -187,14 +188,18 @@ def check_pixels(
 
 
 def fix_counts(path: Path, videos: Sequence[FoundVideo]) -> int:
-    """Write the frame counts that were found into the index, after a backup (see back_up).
+    """Write the frame counts that were found into the index, after a backup (see back_up). Parts of
+    a video that has several entries stay as they are, unless they are outside of it.
 
     Returns the number of entries that changed. Raises UserError if it can't be written.
     """
     content = read_json(path, "index")
     changed = 0
+    n_entries = Counter(video.path for video in videos)
     for video in videos:
         begin, end = video.entry.segment or (0, 0)
+        if n_entries[video.path] > 1 and video.first <= begin < end <= video.last + 1:
+            continue
         is_part = video.first <= begin < min(end, video.last + 1)
         first = begin if is_part else video.first
         annotation = content["database"][video.entry.video_id].setdefault("annotations", {})

@@ -3,7 +3,7 @@ seconds for half a million videos."""
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from datasets.index import UNLABELLED, Index
@@ -113,7 +113,11 @@ def _name(entry: Entry) -> str | None:
 
 
 def _group(entry: Entry) -> str | None:
-    match = UCF_GROUP.match(_base_name(entry))
+    return _group_of(_base_name(entry))
+
+
+def _group_of(name: str) -> str | None:
+    match = UCF_GROUP.match(name)
     return match and match[1]
 
 
@@ -123,7 +127,10 @@ class _Recording(NamedTuple):
 
 
 def _recording(entry: Entry) -> _Recording | None:
-    name = _base_name(entry)
+    return _recording_of(_base_name(entry))
+
+
+def _recording_of(name: str) -> _Recording | None:
     if UCF_GROUP.match(name):
         return None
     for pattern in SAME_RECORDING:
@@ -147,6 +154,22 @@ def same_recordings(index: Index) -> Iterator[Finding]:
     for recording, text in shared.items():
         if _is_distinct(recording, counts[recording], totals):
             yield Finding(SAME_RECORDING[recording.pattern], text)
+
+
+def guess_recordings(videos: Sequence[tuple[str, str]]) -> list[str]:
+    """Guess the recording of each video, given by its name without suffix and its label, from the
+    names alone; "" where they do not tell."""
+    found = [_recording_of(name) for name, _ in videos]
+    totals = Counter(label for _, label in videos)
+    counts: defaultdict[_Recording, Counter[str]] = defaultdict(Counter)
+    for recording, (_, label) in zip(found, videos, strict=True):
+        if recording is not None:
+            counts[recording][label] += 1
+    distinct = {r for r, per_label in counts.items() if _is_distinct(r, per_label, totals)}
+    return [
+        _group_of(name) or (recording.stem if recording in distinct and recording else "")
+        for recording, (name, _) in zip(found, videos, strict=True)
+    ]
 
 
 def _is_distinct(recording: _Recording, counts: Counter[str], totals: Counter[str]) -> bool:

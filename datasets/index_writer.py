@@ -14,11 +14,15 @@ from utils.reading import bad_name, read_text, shown
 
 
 class Video(NamedTuple):
-    """A video to put into an index; `path` is its place below JPG_DIR, with slashes."""
+    """A video to put into an index; `path` is its place below JPG_DIR, with slashes.
+
+    `part` is [first frame, last frame + 1] of a part of it, None for all frames.
+    """
 
     subset: str
     label: str | None
     path: str
+    part: tuple[int, int] | None = None
 
 
 class Split(NamedTuple):
@@ -58,19 +62,25 @@ def make_entries(
     """Make the entries of the videos that have frames, in the order given; with `keep_missing`
     also those of the others, without a segment.
 
-    A video's id is the name of its folder, or its whole path if several videos share that name.
+    A video's id is the name of its folder, or its whole path if several videos share that name;
+    that of a part ends in its first and last frame. Raises UserError if two get the same id.
     """
-    names = Counter(PurePosixPath(video.path).name for video in videos)
+    names = Counter(PurePosixPath(path).name for path in {video.path for video in videos})
     entries: dict[str, Any] = {}
-    for subset, label, path in videos:
+    for subset, label, path, part in videos:
         n_frames = survey.n_frames.get(path)
         if n_frames is None and not keep_missing:
             continue
         name = PurePosixPath(path).name
-        video_id = name if names[name] == 1 else path
+        video_id, first = name if names[name] == 1 else path, survey.first
+        if part is not None:
+            first, n_frames = part[0], part[1] - part[0]
+            video_id += f"_{first:06d}_{part[1] - 1:06d}"
+        if video_id in entries:
+            raise UserError(f"two videos would be called {shown(video_id)}; rename one of them")
         is_default = path == f"{UNLABELLED_FOLDER if label is None else label}/{video_id}"
         entries[video_id] = entry_of(
-            subset, label, n_frames, video_path=None if is_default else path, first=survey.first
+            subset, label, n_frames, video_path=None if is_default else path, first=first
         )
     return entries
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -37,40 +37,75 @@ def videos_of_subsets(
 
     Labelled test videos become validation videos if there is no validation folder.
     """
-    test_subset = "testing" if "validation" in subsets.values() else "validation"
     videos = []
     for path in sorted(paths):
         top, *below = path.split("/")
         subset = subsets[top]
         if len(below) >= 2:
-            videos.append(Video(test_subset if subset == "testing" else subset, below[0], path))
+            videos.append(Video(subset, below[0], path))
         elif below and subset == "testing":
             videos.append(Video(subset, None, path))
         else:
             raise UserError(f"{jpg_dir / path}: has frames, but is not {top}/CLASS/VIDEO")
-    if test_subset == "validation" and any(video.subset == test_subset for video in videos):
-        print("there is no folder val: the test videos become validation videos")
+    return test_as_validation(videos)
+
+
+def test_as_validation(videos: Sequence[Video]) -> list[Video]:
+    """Turn labelled test videos into validation videos if there are none, and print that."""
+    is_tested = any(video.subset == "testing" and video.label is not None for video in videos)
+    if not is_tested or any(video.subset == "validation" for video in videos):
+        return list(videos)
+    print("there are no videos in val: the test videos become validation videos")
+    return [
+        video._replace(subset="validation")
+        if video.subset == "testing" and video.label is not None
+        else video
+        for video in videos
+    ]
+
+
+def videos_of_classes(jpg_dir: Path, paths: Iterable[str]) -> list[Video]:
+    """Make videos of CLASS/VIDEO, all of them in training until they are split."""
+    videos = []
+    for path in sorted(paths):
+        label, slash, _ = path.partition("/")
+        if not slash:
+            raise UserError(f"{jpg_dir / path}: has frames, but is not CLASS/VIDEO")
+        videos.append(Video("training", label, path))
     return videos
 
 
 def draw_videos(
-    jpg_dir: Path, paths: Iterable[str], *, fraction: float, seed: int, group_by: str | None
+    videos: Sequence[Video], source_of: Mapping[str, str], *, fraction: float, seed: int
 ) -> list[Video]:
-    """Split the videos CLASS/VIDEO at random; videos of one source stay together."""
-    paths = sorted(paths)
-    for path in paths:
-        if "/" not in path:
-            raise UserError(f"{jpg_dir / path}: has frames, but is not CLASS/VIDEO")
-    source_of = find_sources(paths, group_by)
+    """Split videos at random, except test videos; those of one source stay together.
+
+    `source_of` maps the path of each video to its source.
+    """
+    drawn = draw_validation(count_sources(videos, source_of), fraction=fraction, seed=seed)
+    return assign_subsets(videos, source_of, drawn)
+
+
+def count_sources(videos: Iterable[Video], source_of: Mapping[str, str]) -> dict[str, Counter[str]]:
+    """Map each source to its number of videos per class, without test videos."""
     sources: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for path in paths:
-        sources[source_of[path]][path.partition("/")[0]] += 1
-    drawn = draw_validation(sources, fraction=fraction, seed=seed)
+    for video in videos:
+        if video.subset != "testing" and video.label is not None:
+            sources[source_of[video.path]][video.label] += 1
+    return dict(sources)
+
+
+def assign_subsets(
+    videos: Sequence[Video], source_of: Mapping[str, str], validation: Collection[str]
+) -> list[Video]:
+    """Put the sources in `validation` into validation, all others into training; test videos
+    remain."""
+    names = {True: "validation", False: "training"}
     return [
-        Video(
-            "validation" if source_of[path] in drawn else "training", path.partition("/")[0], path
-        )
-        for path in paths
+        video
+        if video.subset == "testing"
+        else video._replace(subset=names[source_of[video.path] in validation])
+        for video in videos
     ]
 
 

@@ -296,7 +296,7 @@ def _warn_before_training(
         log.warning("index: %d %s: %s", len(texts), kind, "; ".join(first_few(texts)))
     if val_loader is not None and (n := len(val_loader.dataset)) < FEW:
         text = describe_interval((n + 1) // 2, n)
-        log.warning("only %d validation videos: %s", n, text)
+        log.warning("with only %d validation videos, %s", n, text)
     if run.resumed is None and run.options.pretrain_path is None:
         n_videos, n_nodes = len(train_loader.dataset), run.world.n_nodes
         advice = from_scratch(run.options, n_videos=n_videos, n_nodes=n_nodes)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 FEW = 50  # below so many videos, or videos of a class, figures are too uncertain to judge
+WIDE = 0.1  # an interval of this width is worth a warning
 
 
 def topk_hits(scores: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
@@ -55,10 +56,31 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def describe_interval(successes: int, n: int) -> str:
-    """Describe how uncertain an accuracy is, for the user to read."""
+def interval_width(successes: int, n: int) -> float:
+    """Return the width of the 95% Wilson interval."""
     low, high = wilson_interval(successes, n)
-    return f"the 95% interval of an accuracy of {successes / n:.1%} is {low:.0%} to {high:.0%}"
+    return high - low
+
+
+def more_to_halve(successes: int, n: int) -> int:
+    """Return how many more samples, at the same share of successes, would halve the width of the
+    interval, to two digits."""
+    width = interval_width(successes, n)
+    low, high = n, 8 * n  # the width falls as n ** -0.5, or as 1 / n where all or none succeed
+    while high - low > 1:
+        middle = (low + high) // 2
+        is_enough = interval_width(round(successes / n * middle), middle) <= width / 2
+        low, high = (low, middle) if is_enough else (middle, high)
+    return int(float(f"{high - n:.2g}"))
+
+
+def describe_interval(successes: int, n: int) -> str:
+    """Describe how uncertain an accuracy is, for a reader who knows no statistics."""
+    low, high = wilson_interval(successes, n)
+    return (
+        f"an accuracy of {successes / n:.0%} can be anything from {low:.0%} to {high:.0%} (95% "
+        f"interval); {more_to_halve(successes, n)} more videos would halve that range"
+    )
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:

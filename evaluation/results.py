@@ -12,7 +12,14 @@ import numpy as np
 
 from datasets.index import UNLABELLED, Index, canonical_subset
 from errors import UserError
-from evaluation.metrics import FEW, describe_interval, mean_class_accuracy, wilson_interval
+from evaluation.metrics import (
+    FEW,
+    WIDE,
+    describe_interval,
+    interval_width,
+    mean_class_accuracy,
+    wilson_interval,
+)
 from utils.files import write_json
 from utils.reading import Finite, decode_text, parse_json, read_bytes, shown_name, typed
 from utils.text import join_few
@@ -218,13 +225,14 @@ def _rank(label: str, ranking: Sequence[str]) -> float:
 
 
 def few_videos_warning(accuracy: Accuracy, subset: str) -> str | None:
-    """Warn of the uncertainty if there are fewer than FEW videos in `subset`, else None."""
-    n = accuracy.n_counted
-    if n >= FEW:
+    """Say in a sentence what `subset` is too small to tell; None if its interval is narrow."""
+    n, hits = accuracy.n_counted, accuracy.n_hits
+    if n >= FEW and interval_width(hits, n) <= WIDE:
         return None
+    only = "only " if n < FEW else ""
     return (
-        f"only {n} {canonical_subset(subset)} videos: {describe_interval(accuracy.n_hits, n)}; "
-        "accuracy on videos from other places or cameras may be lower still"
+        f"with {only}{n} {canonical_subset(subset)} videos, {describe_interval(hits, n)}; accuracy "
+        "on videos from other places or cameras may be lower still"
     )
 
 

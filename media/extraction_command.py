@@ -17,6 +17,7 @@ from media.orphans import Orphan, existing, find_orphans, prune, record_gone
 from media.shard import WHOLE, parse_shard
 from utils.command_line import INPUT, OUTPUT_FOLDER, Parser
 from utils.progress_bar import Bar
+from utils.spreadsheet import read_spreadsheet
 
 MAX_JOBS = 4096  # threads that any system can start
 
@@ -55,14 +56,31 @@ def _extract(options: argparse.Namespace, extraction: Extraction) -> Summary:
     n_jobs = min(options.n_jobs, MAX_JOBS) if options.n_jobs > 0 else os.cpu_count() or 1
     with Manifest(options.jpg_dir, options.shard) as manifest:
         suffix = extraction.frame_format.suffix
-        jobs = partial(find_jobs, options.video_dir, options.jpg_dir, options.shard, suffix=suffix)
+        jobs = partial(
+            find_jobs,
+            options.video_dir,
+            options.jpg_dir,
+            options.shard,
+            suffix=suffix,
+            only=_listed(options.only),
+        )
         with Bar("extraction", sum(1 for _ in jobs()), "video") as bar:
             for outcome in extract_all(jobs(), extraction, manifest, n_jobs):
                 summary.add(outcome)
                 bar.update(1)
         manifest.write_moved(str(extraction.video_dir))
-        record_gone(manifest, keep=options.keep_gone)
+        if options.only is None:
+            record_gone(manifest, keep=options.keep_gone)
     return summary
+
+
+def _listed(table: Path | None) -> frozenset[str] | None:
+    """Read the column path of a table of videos."""
+    if table is None:
+        return None
+    rows = read_spreadsheet(table, ["path"], [])
+    paths = [row.cells["path"] for row in rows]
+    return frozenset(os.path.normpath(name) for path in paths for name in (path, path.strip()))
 
 
 def _prune(
@@ -94,6 +112,8 @@ def make_parser(name: str, description: str | None) -> Parser:
     add("--timeout", type=above_0, default=0, help="seconds per video; -1: no limit")
     add("--retry_failed", action="store_true", help="extract only the videos that failed before")
     add("--prune", action="store_true", help="remove the frames of videos that no longer exist")
+    text = "extract only the videos in the column path of this table (CSV)"
+    add("--only", type=INPUT, metavar="TABLE", help=text)
     text = "keep frames in indexes although their video was deleted, for example to save space"
     add("--keep_gone", action="store_true", help=text)
     text = (
@@ -110,6 +130,8 @@ def _parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
         raise UserError("--size -1: the shorter side needs at least 1 pixel")
     if options.prune and options.shard != WHOLE:
         raise UserError("--prune needs all videos: run it without --shard, after all shards")
+    if options.prune and options.only is not None:
+        raise UserError("--prune needs all videos: run it without --only")
     if options.prune and options.keep_gone:
         raise UserError("--prune cannot be combined with --keep_gone")
     if options.interpolate and options.fps is None:

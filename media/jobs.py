@@ -1,6 +1,6 @@
 """Find the files of a folder of videos to extract, and where their frames go."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from media.extraction import ALIAS, Job, Outcome
@@ -11,17 +11,24 @@ from media.walking import Skipped, Visit, walk
 
 
 def find_jobs(
-    video_dir: Path, jpg_dir: Path, shard: Shard = WHOLE, *, suffix: str = ""
+    video_dir: Path,
+    jpg_dir: Path,
+    shard: Shard = WHOLE,
+    *,
+    suffix: str = "",
+    only: Collection[str] | None = None,
 ) -> Iterator[Job | Outcome]:
     """Yield a job for every file of the shard, in name order, or its outcome if it can't be read
-    or another file's frames go to the same place."""
+    or another file's frames go to the same place. With `only`, other names are passed over."""
     for visit in walk(video_dir, excluded=jpg_dir):
         below = visit.path.relative_to(video_dir)
-        for skipped in visit.skipped:
+        for skipped in visit.skipped if only is None else ():
             yield from _outcome(shard, str(below / skipped.name), _verdict_on(skipped))
         owners = _target_owners(visit)
         for file in visit.files:
             name, target = str(below / file), target_of(file)
+            if only is not None and name not in only:
+                continue
             if file in visit.aliases:
                 other = visit.aliases[file]
                 yield from _outcome(shard, name, Verdict(ALIAS, f"the same file as {other}"))

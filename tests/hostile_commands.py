@@ -52,6 +52,7 @@ def make_inputs(folder):
         "classInd.txt": "1 a\n2 b\n", "trainlist01.txt": "a/a_0.avi 1\n",
         "testlist01.txt": "b/b_0.avi\n", "a_test_split1.txt": "a_0.avi 1\na_1.avi 2\n",
         "train.csv": kinetics, "val.csv": kinetics, "moments_categories.txt": "a,0\nb,1\n",
+        "list.csv": "path;label\na/a_0.mp4;a\nb/b_0;b\n",
         "trainingSet.csv": "a/a_0.mp4,a\n", "validationSet.csv": "b/b_0.mp4,b\n",
     }.items():  # fmt: skip
         (lists / name).write_text(text)
@@ -71,7 +72,7 @@ def make_inputs(folder):
         "lists_dir": lists, "splits_dir": lists, "checkpoint": res / "save_2.pth",
         "file_path": res / "save_2.pth", "result": res / "val.json", "results": res / "val.json",
         "results_dir": res, "inputs": video, "video": video, "labels": lists / "classInd.txt",
-        "n_classes": "700", "file_type": "jpg",
+        "n_classes": "700", "file_type": "jpg", "csv": lists / "list.csv", "folds": "2",
     }  # fmt: skip
 
 

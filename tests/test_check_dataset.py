@@ -106,6 +106,24 @@ def test_notes_are_not_wrong(tmp_path, capsys):
     assert "note: 1 videos with more frames than in the index" in capsys.readouterr().out
 
 
+def test_fix_keeps_parts_of_videos(tmp_path):
+    make_frames(tmp_path / "jpg/m", 20)
+    parts = {"m_1": [1, 9], "m_2": [9, 15], "m_3": [15, 31]}
+    database = {
+        name: {
+            "subset": "training",
+            "annotations": {"label": "a", "segment": segment},
+            "video_path": "m",
+        }
+        for name, segment in parts.items()
+    }
+    (tmp_path / "index.json").write_text(json.dumps({"labels": ["a"], "database": database}))
+    check(tmp_path, "--fix")
+    fixed = json.loads((tmp_path / "index.json").read_text())["database"]
+    segments = {name: entry["annotations"]["segment"] for name, entry in fixed.items()}
+    assert segments == parts | {"m_3": [15, 21]}
+
+
 def test_fix_corrects_frame_counts(tmp_path, capsys):
     make_dataset(tmp_path)
     before = (tmp_path / "index.json").read_bytes()

@@ -37,7 +37,7 @@ def test_prints_the_lines_of_the_original_first(files, capsys):
         "top-1 accuracy: 0.6",
     ]
     assert lines[6].startswith(
-        "only 5 validation videos: the 95% interval of an accuracy of 60.0% is"
+        "with only 5 validation videos, an accuracy of 60% can be anything from"
     )
     assert lines[7].startswith("video top-1 0.6000: 3 of 5 videos right, 95% interval 0.2307 to")
     assert lines[8:] == [

@@ -25,6 +25,7 @@ from media.ffmpeg_inputs import (
     secrets_of,
     shown_url,
 )
+from media.rates import read_rates
 from media.sources import find_inputs
 from predict import video_reader
 from tests.commands import Command
@@ -32,7 +33,6 @@ from tests.playlists import concat, dash, ffmetadata, hls, sdp, vobsub
 from tests.servers import dripping, serving
 from tests.test_predict_video import CPU, MODEL, predict, predicted, write_checkpoint
 from tests.videos import draw
-from util_scripts.add_fps_into_activitynet_json import read_rates
 from util_scripts.folder_json import main as folder_json
 from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main as to_jpgs

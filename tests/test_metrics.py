@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from evaluation.metrics import confusion_matrix, mean_class_accuracy, topk_hits, wilson_interval
+from evaluation.metrics import (
+    confusion_matrix,
+    interval_width,
+    mean_class_accuracy,
+    more_to_halve,
+    topk_hits,
+    wilson_interval,
+)
 
 
 def test_topk_hits_agree_with_sorting():
@@ -58,6 +65,13 @@ def test_wilson_bounds_solve_the_score_equation():
     for bound in wilson_interval(250, 304):
         deviation = abs(250 / 304 - bound) / (bound * (1 - bound) / 304) ** 0.5
         assert deviation == pytest.approx(1.959964, abs=1e-6)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(34, 40), (20, 40), (9, 10), (500, 560), (0, 100)])
+def test_that_many_more_videos_halve_the_interval(successes, n):
+    total = n + more_to_halve(successes, n)
+    ratio = interval_width(round(total * successes / n), total) / interval_width(successes, n)
+    assert 0.45 < ratio < 0.53
 
 
 def test_wilson_interval_with_another_confidence():

@@ -23,7 +23,18 @@ COMMANDS = [
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 ]
 # Arguments that take text but no path.
-TEXTS = {"dataset", "layer", "alert", "positive", "group_by", "precision", "model"}
+TEXTS = {
+    "dataset",
+    "layer",
+    "alert",
+    "positive",
+    "group_by",
+    "precision",
+    "model",
+    "encoding",
+    "recipe",
+    "weights",
+}
 
 
 class Caught(Exception):

@@ -100,10 +100,16 @@ def test_missing_videos_count_as_wrong_unless_ignored(index):
 
 @pytest.mark.parametrize(
     ("right", "n", "interval"),
-    [(7, 8, "87.5% is 53% to 98%"), (40, 49, "81.6% is 69% to 90%"), (1, 1, "100.0% is 21% to"),
-     (40, 50, None)],
-)  # fmt: skip
-def test_a_warning_for_fewer_than_50_videos(tmp_path, right, n, interval):
+    [
+        (34, 40, "only 40 validation videos, an accuracy of 85% can be anything from 71% to 93%"),
+        (1, 1, "only 1 validation videos, an accuracy of 100% can be anything from 21% to 100%"),
+        (40, 60, "60 validation videos, an accuracy of 67% can be anything from 54% to 77%"),
+        (49, 49, "only 49 validation videos, an accuracy of 100% can be anything from 93% to 100%"),
+        (60, 60, None),
+        (240, 300, None),
+    ],
+)
+def test_a_sentence_on_what_few_videos_cannot_tell(tmp_path, right, n, interval):
     entries = {f"v{i}": entry_of("validation", "a", 9) for i in range(n)}
     write_index(tmp_path / "index.json", "ab", entries)
     results = {name: scored("ab"[i >= right]) for i, name in enumerate(entries)}
@@ -113,8 +119,7 @@ def test_a_warning_for_fewer_than_50_videos(tmp_path, right, n, interval):
     if interval is None:
         assert text is None
     else:
-        start = f"only {n} validation videos: the 95% interval of an accuracy of {interval}"
-        assert text.startswith(start)
+        assert text.startswith(f"with {interval} (95% interval); ")
 
 
 def test_top_k_is_unknown_beyond_the_saved_entries(index):

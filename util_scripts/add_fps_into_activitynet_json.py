@@ -5,18 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from datasets.activitynet import FOLDER_PREFIX
 from errors import UserError
-from media.ffmpeg import Ffmpeg
-from media.ffmpeg_inputs import input_of
+from media.rates import read_rates
 from utils.command_line import INPUT, OutputPath, Parser, run
 from utils.files import are_same, back_up, write_json
 from utils.outputs import INDEX_WITH_FPS
 from utils.reading import read_json, typed
 from utils.text import first_few
-from utils.threads import thread_pool
 
 MAX_LISTED = 20  # videos without a frame rate
 
@@ -71,17 +67,6 @@ def add_rates(database: dict[str, dict[str, Any]], video_dir: Path) -> tuple[int
             n_changed += database[video].get("fps") != rate
             database[video]["fps"] = rate
     return n_changed, missing
-
-
-def read_rates(paths: Sequence[Path]) -> list[tuple[float | None, str]]:
-    """Read frames per second with ffmpeg; (None, error) if there are none."""
-
-    def read(path: Path) -> tuple[float | None, str]:
-        ran = ffmpeg.run([*input_of(path), "-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"])
-        return ran.rate, ran.errors[0] if ran.errors else "ffmpeg reports no frame rate"
-
-    with thread_pool() as pool, Ffmpeg() as ffmpeg:
-        return list(tqdm(pool.map(read, paths), total=len(paths), disable=None))
 
 
 if __name__ == "__main__":

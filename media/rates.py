@@ -1,0 +1,33 @@
+"""Frame rates of videos, and of the frames extracted from them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from media.ffmpeg import Ffmpeg
+from media.ffmpeg_inputs import input_of
+from media.manifest import WITH_FRAMES, read_rows
+from utils.threads import thread_pool
+
+
+def read_rates(paths: Sequence[Path]) -> list[tuple[float | None, str]]:
+    """Read frames per second with ffmpeg; (None, error) if there are none."""
+
+    def read(path: Path) -> tuple[float | None, str]:
+        ran = ffmpeg.run([*input_of(path), "-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"])
+        return ran.rate, ran.errors[0] if ran.errors else "ffmpeg reports no frame rate"
+
+    with thread_pool() as pool, Ffmpeg() as ffmpeg:
+        return list(tqdm(pool.map(read, paths), total=len(paths), disable=None))
+
+
+def extracted_rates(jpg_dir: Path) -> dict[str, float]:
+    """Return the frames per second of extracted videos, by the place of their frames below JPG_DIR:
+    --fps, or the rate of the video."""
+    latest: dict[str, tuple[float, float]] = {}  # (time of the row, rate)
+    for row in read_rows(jpg_dir):
+        rate = row.arguments.fps or row.rate
+        if row.status in WITH_FRAMES and rate and row.time >= latest.get(row.target, (0, 0))[0]:
+            latest[row.target] = (row.time, rate)
+    return {target: rate for target, (_, rate) in latest.items()}

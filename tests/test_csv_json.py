@@ -1,0 +1,202 @@
+"""util_scripts.csv_json: tables as spreadsheets write them, parts of videos, frames and videos."""
+
+import pytest
+
+from datasets.index import read_index
+from datasets.index_checks import check_index
+from datasets.selection import select_videos
+from errors import UserError
+from tests.commands import run_util
+from tests.test_index_scripts import make_frames, read, videos_of
+from tests.videos import draw
+from util_scripts import csv_json
+
+ODD_LABELS = ("Küche, Flur", "打架", "🥊 a/b", 'say "hi"')
+
+
+def index_of(tmp_path, table, *flags, frames="jpg"):
+    """Write the table, as text or bytes, and run csv_json."""
+    raw = table if isinstance(table, bytes) else table.encode("utf-8")
+    (tmp_path / "list.csv").write_bytes(raw)
+    path = tmp_path / "index.json"
+    argv = [str(tmp_path / "list.csv"), str(tmp_path / frames), str(path), *flags]
+    assert csv_json.main(argv) == 0
+    return path
+
+
+def fault_of(tmp_path, table, *flags):
+    with pytest.raises(UserError) as raised:
+        index_of(tmp_path, table, *flags)
+    assert not (tmp_path / "index.json").exists()
+    return str(raised.value).replace(f"{tmp_path}/list.csv: ", "")
+
+
+def subsets_of(path):
+    return {video_id: subset for video_id, (subset, *_) in videos_of(path).items()}
+
+
+PLAIN = "path,label,split\na/x.mp4,a,train\nb/y.avi,b,val\n"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        PLAIN,
+        "\ufeff" + PLAIN,
+        PLAIN.replace(",", ";").replace("\n", "\r\n"),
+        PLAIN.replace(",", "\t"),
+        "sep=;\r\n" + PLAIN.replace(",", ";").replace("\n", "\r\n"),
+        PLAIN.replace(",", "\t").encode("utf-16"),
+        'Label;"Notes; more";SPLIT;Path\n a ;;train;a\\x.mp4\n'
+        '"b";"two\nlines";"VAL";./b/y.avi\n;;;\n',
+        "\n" + PLAIN.rstrip().replace("val", "Test"),
+    ],
+    ids=["plain", "bom", "semicolons", "tabs", "sep", "utf-16", "any order", "test for val"],
+)  # fmt: skip
+def test_forms_of_tables(tmp_path, table):
+    make_frames(tmp_path / "jpg", "a/x", "b/y")
+    path = index_of(tmp_path, table)
+    assert read(path)["labels"] == ["a", "b"]
+    assert videos_of(path) == {
+        "x": ("training", "a", 2, None),
+        "y": ("validation", "b", 2, None),
+    }
+
+
+def test_odd_labels_and_names(tmp_path):
+    make_frames(tmp_path / "jpg", *(f"clips/clip {n}" for n in range(4)))
+    rows = [
+        f'"clips/clip {n}.mp4","{label.replace(chr(34), chr(34) * 2)}"'
+        for n, label in enumerate(ODD_LABELS)
+    ]
+    path = index_of(tmp_path, "\n".join(["path,label", *rows]), "--val_fraction", "0.5")
+    assert [label for _, label, *_ in videos_of(path).values()] == list(ODD_LABELS)
+    records = select_videos(read_index(path), "train", tmp_path / "jpg").records
+    assert [record.path.name for record in records] == [f"clip {n}" for n in range(4)]
+
+
+def test_other_encodings_are_named(tmp_path):
+    make_frames(tmp_path / "jpg", "x", "y")
+    table = "path,label\nx.mp4,a\ny.mp4,größe\n".encode("cp1252")
+    assert fault_of(tmp_path, table).startswith("line 3: not UTF-8 text; save the table as")
+    path = index_of(tmp_path, table, "--encoding", "cp1252")
+    assert read(path)["labels"] == ["a", "größe"]
+    with pytest.raises(UserError, match="--encoding 'klingon': no such encoding"):
+        index_of(tmp_path, table, "--encoding", "klingon")
+
+
+def test_wrong_rows_are_named_with_their_line(tmp_path):
+    make_frames(tmp_path / "jpg", "x", "y")
+    table = (
+        'path,label,split,group,start,end\nx,"two\nlines",train,,,\ny,,train,,,\n,b,train,,,\n'
+        "x,b,maybe,,,\nx,b,train,,soon,\nx,b,train,,3,2\n../x,b,val,,,\nx,/b,val,,,\ny,c,,,,\n"
+        "x,b,train,g,,\n"
+    )
+    assert fault_of(tmp_path, table).split("\n") == [
+        "line 4: no label",
+        "line 5: no path",
+        "line 6: split 'maybe' is not one of train, training, val, validation, test, testing",
+        "line 7: start 'soon' is not a time in seconds, such as 12.5 or 1:02.5",
+        "line 8: the part ends at 2 s, but starts at 3 s",
+        "line 9: path '../x' is not the name of a video below FRAMES",
+        "line 10: label '/b' leads out of the folder of frames",
+        "line 12: x is listed in line 2 already, with the label two lines",
+        "line 12: x has group none in line 2",
+        "line 11: no split, though other rows have one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ("", "line 1: no column path and no column label, only empty ones; the first line must"),
+        ("path,class\nx,a\n", "line 1: no column label, only path, class; the first line must"),
+        ("path,label,Label\nx,a,b\n", "line 1: there are 2 columns label"),
+        ("path,label\n", "the table has no rows"),
+        ("path,label\nx,a,b\n", "line 2: 3 values for 2 columns; put values that contain"),
+        ('path,label\nx,"a\ny,b\n', "line 2: not a row of a table: unexpected end of data"),
+    ],
+)
+def test_what_is_no_table(tmp_path, table, fault):
+    make_frames(tmp_path / "jpg", "x")
+    assert fault_of(tmp_path, table).startswith(fault)
+
+
+def test_rows_without_frames_and_repeated_rows(tmp_path, capsys):
+    make_frames(tmp_path / "jpg", "x", "y", "z")
+    make_frames(tmp_path / "jpg", "empty", n_frames=0)
+    table = "path,label\nx,a\ny.mp4,a\ngone.mp4,b\nx,a\nempty,b\nz,b\n"
+    assert list(videos_of(index_of(tmp_path, table))) == ["x", "y", "z"]
+    out = capsys.readouterr().out
+    assert "1 rows repeat an earlier one" in out
+    assert "2 rows are left out" in out
+    assert "  line 4: gone.mp4: no folder" in out
+    assert "  line 6: empty: no frames" in out
+
+
+def test_groups_stay_together(tmp_path):
+    names = [f"v{n}" for n in range(30)]
+    make_frames(tmp_path / "jpg", *names)
+    rows = [f"{name},{'ab'[n % 2]},g{n // 6}" for n, name in enumerate(names)]
+    for seed in "123":
+        path = index_of(tmp_path, "\n".join(["path,label,group", *rows]), "--seed", seed)
+        sides = {(n // 6, subset) for n, subset in enumerate(subsets_of(path).values())}
+        assert len(sides) == 5
+        assert len({side for _, side in sides}) == 2
+
+
+def test_a_split_that_takes_groups_apart_is_said(tmp_path, capsys):
+    make_frames(tmp_path / "jpg", "x", "y")
+    index_of(tmp_path, "path,label,split,group\nx,a,train,p1\ny,a,val,p1\n")
+    assert "1 groups or videos have rows in both training and valid" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"--seed, --folds: .* has a column split"):
+        index_of(tmp_path, PLAIN, "--seed", "1", "--folds", "2")
+
+
+def test_parts_of_videos(tmp_path):
+    """The same table for extracted frames and for the videos, of 10 frames per second."""
+    draw(tmp_path / "videos/m 1.avi", seconds=3)
+    draw(tmp_path / "videos/m2.mp4", seconds=2)
+    assert run_util("generate_video_jpgs", tmp_path / "videos", tmp_path / "jpg", "own").status == 0
+    table = (
+        "path;label;start;end;split\nm 1.avi;a;0;1,5;train\nm 1.avi;b;1.5;0:03;train\n"
+        "m2.mp4;a;;1;val\nm2.mp4;b;1;;val\n"
+    )
+    expected = {
+        "m 1_000001_000015": [1, 16],
+        "m 1_000016_000030": [16, 31],
+        "m2_000001_000010": [1, 11],
+        "m2_000011_000020": [11, 21],
+    }
+    for frames in ("jpg", "videos"):
+        path = index_of(tmp_path, table, frames=frames)
+        index = read(path)["database"]
+        assert {key: entry["annotations"]["segment"] for key, entry in index.items()} == expected
+        file_type = "jpg" if frames == "jpg" else "video"
+        for subset in ("train", "val"):
+            chosen = select_videos(read_index(path), subset, tmp_path / frames, file_type=file_type)
+            assert (len(chosen.records), chosen.omitted) == (2, [])
+    assert not [kind for kind, _ in check_index(read_index(path)) if "both" in kind]
+
+
+def test_parts_outside_their_video_and_unknown_rates(tmp_path):
+    make_frames(tmp_path / "jpg", "x", "y", n_frames=20)
+    table = "path,label,start,end\nx,a,0,1\nx,b,1,4\ny,b,5,6\ny,b,0.01,0.02\n"
+    assert fault_of(tmp_path, table).startswith(
+        "line 2: the frame rate of x is unknown; give --fps"
+    )
+    assert fault_of(tmp_path, table, "--fps", "10").split("\n") == [
+        "line 3: the part ends at 4 s, but the video lasts 2.0 s (20 frames at 10 per second)",
+        "line 4: the part starts at 5 s, but the video lasts 2.0 s (20 frames at 10 per second)",
+        "line 5: the part holds no frame: the video lasts 2.0 s (20 frames at 10 per second)",
+    ]
+    path = index_of(tmp_path, table.replace("0.02", "1").replace("5,6", "1,"), "--fps", "5")
+    assert videos_of(path)["x_000006_000020"][2] == 20
+
+
+def test_parts_of_one_video_stay_together(tmp_path):
+    make_frames(tmp_path / "jpg", *(f"m{n}" for n in range(8)), n_frames=20)
+    rows = [f"m{n},{label},{t},{t + 1}" for n in range(8) for t, label in enumerate("ab")]
+    path = index_of(tmp_path, "\n".join(["path,label,start,end", *rows]), "--fps", "10")
+    sides = {(video_id[:2], subset) for video_id, subset in subsets_of(path).items()}
+    assert len(sides) == 8
