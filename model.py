@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,20 +46,24 @@ def build_loaded_model(options: Options, checkpoint: Checkpoint) -> nn.Module:
 
 
 def _build_loaded(options: Options, checkpoint: Checkpoint, n_classes: int) -> nn.Module:
-    # On the meta device first: the shape of one small tensor can ask for a model of any size.
-    try:
-        with torch.device("meta"):
-            skeleton = _build(options, n_classes)
-    except (ValueError, RuntimeError, ZeroDivisionError) as error:
-        cause = str(error).splitlines()[0]
-        raise UserError(
-            f"{checkpoint.path}: {options.arch} cannot have its shapes: {cause}"
-        ) from None
+    skeleton = _skeleton(options, checkpoint, n_classes)
     check_fits(skeleton, checkpoint)
     _check_clips(skeleton, options)
     model = _build(options, n_classes)
     load_weights(model, checkpoint)
     return model
+
+
+def _skeleton(options: Options, checkpoint: Checkpoint, n_classes: int) -> nn.Module:
+    """Build the model on the meta device: the shape of one small tensor can ask for any size."""
+    try:
+        with torch.device("meta"):
+            return _build(options, n_classes)
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        cause = str(error).splitlines()[0]
+        raise UserError(
+            f"{checkpoint.path}: {options.arch} cannot have its shapes: {cause}"
+        ) from None
 
 
 def _check_clips(model: nn.Module, options: Options) -> None:
@@ -136,7 +141,7 @@ def _found_in_tensors(
         return {}  # an error when the weights are loaded, unless both families have these shapes
     found = identity.values
     del found["n_input_channels"]
-    if not with_classes:
+    if not with_classes or not identity.n_classes:
         del found["n_classes"]
     if "resnet_widen_factor" in found:  # the option is exact, the tensors' width is rounded
         saved = checkpoint.options.get("resnet_widen_factor", found["resnet_widen_factor"])
@@ -152,8 +157,8 @@ def build_finetuned_model(
     With --keep_head the head is kept; its classes must be `labels`, those of the index.
     """
     n_pretrain_classes = _pretrain_classes(options, checkpoint)
-    model = _build_loaded(options, checkpoint, n_pretrain_classes)
     head = FAMILIES[options.model].head
+    model = _build_loaded(options, *_with_head(options, checkpoint, n_pretrain_classes))
     if options.keep_head:
         _check_kept_head(options, checkpoint, n_pretrain_classes)
         check_class_names(checkpoint, labels, index)
@@ -170,6 +175,16 @@ def build_finetuned_model(
     )
     _report_class_names(checkpoint.class_names, labels)
     return model
+
+
+def _with_head(options: Options, checkpoint: Checkpoint, n_classes: int) -> tuple[Checkpoint, int]:
+    """Give a trunk without a head one that fine-tuning will replace; return its classes, too."""
+    if n_classes:
+        return checkpoint, n_classes
+    name = FAMILIES[options.model].head
+    width = getattr(_skeleton(options, checkpoint, 1), name).in_features
+    head = {f"{name}.weight": torch.zeros(1, width), f"{name}.bias": torch.zeros(1)}
+    return replace(checkpoint, state_dict=checkpoint.state_dict | head), 1
 
 
 def _check_kept_head(options: Options, checkpoint: Checkpoint, n_in_file: int) -> None:

@@ -180,9 +180,22 @@ class Options:
         help="temporal crop in training")
     n_val_samples: int = flag("clips", 3, COUNT, roles=Role.NONE,
         help="evenly spaced clips per validation video")
-    mean_dataset: str = flag("clips", "kinetics", ("kinetics", "activitynet", "0.5"),
+    eval_resize: tuple[int, ...] = flag("clips", (0,), Range(0, 4096),
+        roles=Role.PREPROCESSING | Role.CLASSIFIER | Role.PIXELS | Role.FIXED_WITHIN_EPOCH,
+        help="resize frames to this before the central square is cropped: the shorter side, or "
+        "height and width; 0: the shorter side to --sample_size")
+    no_antialias: bool = flag("clips", False,
+        roles=Role.PREPROCESSING | Role.CLASSIFIER | Role.PIXELS | Role.FIXED_WITHIN_EPOCH,
+        help="resize without antialiasing, as torchvision's video models were trained")
+    frame_rate: float = flag("clips", 0.0, Range(0, 1e6),
         roles=Role.PREPROCESSING | Role.CLASSIFIER,
-        help="dataset whose pixel mean and standard deviation normalise the input")
+        help="frames per second of a clip that the weights expect; frames of another rate are "
+        "reported; 0: unknown")
+    mean_dataset: str = flag("clips", "kinetics",
+        ("kinetics", "activitynet", "0.5", "torchvision", "imagenet"),
+        roles=Role.PREPROCESSING | Role.CLASSIFIER,
+        help="pixel mean and standard deviation that normalise the input, by the name of a "
+        "dataset; torchvision: Kinetics-400 as its video models were trained")
     no_mean_norm: bool = flag("clips", False, roles=Role.PREPROCESSING | Role.CLASSIFIER,
         help="do not subtract the mean")
     no_std_norm: bool = flag("clips", False, roles=Role.PREPROCESSING | Role.CLASSIFIER,
@@ -201,6 +214,19 @@ class Options:
     no_max_pool: bool = flag("model", False,
         roles=Role.ARCHITECTURE | Role.STEM | Role.CLASSIFIER,
         help="no max pooling after the first convolution")
+    conv1_planes: int = flag("model", 0, Range(0, 8192), roles=Role.ARCHITECTURE,
+        help="channels of the first convolution of wideresnet and resnext; 0: as many as the first "
+        "layer has")
+    conv1_mid_planes: int = flag("model", 0, Range(0, 8192), roles=Role.ARCHITECTURE,
+        help="channels between the two first convolutions of resnet2p1d (torchvision: 45); 0: as "
+        "many as keep the number of weights of a 3D convolution")
+    shared_mid_planes: bool = flag("model", False, roles=Role.ARCHITECTURE,
+        help="same channels inside both convolution pairs of a resnet2p1d block, as in torchvision")
+    bn_eps: float = flag("model", 1e-5, Range(1e-12, 1),
+        roles=Role.ARCHITECTURE | Role.STEM | Role.CLASSIFIER,
+        help="epsilon of batch norm (1e-3 in weights converted from Caffe2 or TensorFlow)")
+    resnet_2d_layers: int = flag("model", 0, Range(0, 4), roles=Role.ARCHITECTURE,
+        help="number of last layers of resnet with 1x3x3 convolutions (3: MC3)")
     resnet_shortcut: str = flag("model", "B", ("A", "B"), roles=Role.ARCHITECTURE,
         help="shortcuts between different shapes: A pads with zeros, B projects")
     resnet_widen_factor: float = flag("model", 1.0, Range(1e-3, 64), roles=Role.ARCHITECTURE,

@@ -28,6 +28,8 @@ def parse_opts(argv: Sequence[str] | None = None) -> Options:
     options = _resolve(Options(**recipe | values, given=given, from_recipe=from_recipe))
     problems = [*_missing(options), *_bad_values(options), *_contradictions(options)]
     problems += _augmentation_contradictions(options)
+    if not options.starts_from_file:
+        problems += _size_contradictions(options)
     if "model" in options.given or not options.starts_from_file:
         problems += _model_contradictions(options)
     return _sound(options, problems)
@@ -48,7 +50,7 @@ def fill_in(options: Options, found: Mapping[str, Any]) -> Options:
     Raises UserError where those that were given contradict the model found.
     """
     filled = replace(options, **{k: v for k, v in found.items() if k not in options.given})
-    return _sound(filled, _model_contradictions(filled))
+    return _sound(filled, [*_model_contradictions(filled), *_size_contradictions(filled)])
 
 
 def check_saved(values: Any, place: str) -> dict[str, Any]:
@@ -296,6 +298,18 @@ def _augmentation_contradictions(options: Options) -> Iterator[str]:
         yield "--colorjitter cannot be combined with --input_type flow: flow has no colours"
     if options.cutmix and options.cache_features:
         yield "--cutmix cannot be combined with --cache_features: features have no boxes"
+
+
+def _size_contradictions(options: Options) -> Iterator[str]:
+    size, resize = options.sample_size, options.eval_resize
+    if len(resize) > 2 or (len(resize) == 2 and not all(resize)):
+        yield f"--eval_resize {_text(resize)}: needs the shorter side, or height and width"
+    elif any(resize) and min(resize) < size:
+        larger = _text(tuple(-(-side * size // min(resize)) for side in resize))
+        yield (
+            f"--sample_size {size} is larger than --eval_resize {_text(resize)}; give, for "
+            f"example, --eval_resize {larger}"
+        )
 
 
 def _model_contradictions(options: Options) -> Iterator[str]:

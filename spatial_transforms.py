@@ -21,11 +21,15 @@ MEAN = {
     "kinetics": (0.4345, 0.4051, 0.3775),
     "activitynet": (0.4477, 0.4209, 0.3906),
     "0.5": (0.5, 0.5, 0.5),
+    "torchvision": (0.43216, 0.394666, 0.37645),  # Kinetics-400
+    "imagenet": (0.485, 0.456, 0.406),
 }
 STD = {
     "kinetics": (0.2768, 0.2713, 0.2737),
     "activitynet": (0.2767, 0.2695, 0.2714),
     "0.5": (0.5, 0.5, 0.5),
+    "torchvision": (0.22803, 0.22145, 0.216989),
+    "imagenet": (0.229, 0.224, 0.225),
 }
 
 FLIP_PROBABILITY = 0.5
@@ -78,12 +82,14 @@ class View:
     jitter: Jitter | None = None
     rand_augment: RandAugmentDraw | None = None
     erase: Box | None = None  # of the transformed clip
+    antialias: bool = True
     is_flow: bool = False  # channel 0 is horizontal motion around 128, which a flip inverts
 
 
 @dataclass(frozen=True)
 class EvalView:
-    """Resize the shorter side to `size`; with `crop` take the centre square.
+    """Resize the shorter side to `size`, or the frame as `resize` says; with `crop` take the
+    centre square of `size`.
 
     With 3 `crops`, clips have two more views, the squares at both ends of the longer side; with
     `flip`, each view is followed by its mirror image.
@@ -94,6 +100,8 @@ class EvalView:
     crops: int = 1
     flip: bool = False
     is_flow: bool = False
+    resize: tuple[int, ...] = ()  # the shorter side, or height and width
+    antialias: bool = True
 
     @property
     def n_views(self) -> int:
@@ -106,7 +114,15 @@ class EvalView:
         """Return the views of a clip, first that of the centre; `rng` is unused."""
         box, side = Box(0, 0, height, width), self.size if self.crop else None
         return [
-            View(box, (self.size,), side, place=place, flip=flip, is_flow=self.is_flow)
+            View(
+                box,
+                self.resize or (self.size,),
+                side,
+                place=place,
+                flip=flip,
+                is_flow=self.is_flow,
+                antialias=self.antialias,
+            )
             for place in PLACES[: self.crops]
             for flip in (False, True)[: 1 + self.flip]
         ]
@@ -117,7 +133,7 @@ class TrainView:
     """Random crop, flip and further augmentation for training.
 
     `crop` is a key of CROPS, `rand_augment` the number of operations and their magnitude, 0 to 30,
-    `erasing` the probability of erasing a box.
+    `erasing` the probability of erasing a box, `resize` that of EvalView for the crop "center".
     """
 
     size: int
@@ -129,6 +145,8 @@ class TrainView:
     rand_augment: tuple[int, ...] = (0, 0)
     erasing: float = 0.0
     is_flow: bool = False
+    resize: tuple[int, ...] = ()
+    antialias: bool = True
 
     def draw(self, height: int, width: int, rng: Random) -> View:
         view = CROPS[self.crop](self, height, width, rng)
@@ -146,6 +164,7 @@ class TrainView:
             rand_augment=rand_augment,
             erase=_draw_erased_box(self.size, rng) if erases else None,
             is_flow=self.is_flow,
+            antialias=self.antialias,
         )
 
     def views(self, height: int, width: int, rng: Random) -> list[View]:
@@ -176,7 +195,7 @@ def _corner_crop(transform: TrainView, height: int, width: int, rng: Random) -> 
 
 
 def _center_crop(transform: TrainView, height: int, width: int, rng: Random) -> View:
-    return EvalView(transform.size).draw(height, width, rng)
+    return EvalView(transform.size, resize=transform.resize).draw(height, width, rng)
 
 
 CROPS = {"random": _random_crop, "corner": _corner_crop, "center": _center_crop}
@@ -217,11 +236,11 @@ def apply_view(frames: Sequence[Tensor], view: View) -> Tensor:
 def apply_views(frames: Sequence[Tensor], views: Sequence[View]) -> list[Tensor]:
     """Transform frames like apply_view, once for each view. The views have the same box and
     `resize`, so that frames are resized once."""
-    pixels = _resized(frames, views[0].box, views[0].resize)
+    pixels = _resized(frames, views[0].box, views[0].resize, antialias=views[0].antialias)
     return [_finished(pixels, view) for view in views]
 
 
-def _resized(frames: Sequence[Tensor], box: Box, size: Sequence[int]) -> Tensor:
+def _resized(frames: Sequence[Tensor], box: Box, size: Sequence[int], *, antialias: bool) -> Tensor:
     # Decoded JPEGs are (H, W, C) in memory; keeping that layout makes resizing several
     # times faster.
     clip = torch.empty((len(frames), box.height, box.width, frames[0].shape[0]), dtype=torch.uint8)
@@ -229,7 +248,10 @@ def _resized(frames: Sequence[Tensor], box: Box, size: Sequence[int]) -> Tensor:
         cropped = frame[:, box.top : box.top + box.height, box.left : box.left + box.width]
         target.copy_(cropped.permute(1, 2, 0))
     pixels = clip.permute(0, 3, 1, 2)  # (T, h, w, C) -> (T, C, h, w)
-    return F.resize(pixels, list(size), antialias=True)
+    if antialias:
+        return F.resize(pixels, list(size), antialias=True)
+    # In float, as in torchvision's own preprocessing; its kernel for uint8 rounds differently.
+    return F.resize(pixels.float(), list(size), antialias=False).round_().to(torch.uint8)
 
 
 def _finished(pixels: Tensor, view: View) -> Tensor:
@@ -253,7 +275,13 @@ def _square(pixels: Tensor, side: int, place: str) -> Tensor:
     if place == "center":
         return F.center_crop(pixels, [side])
     height, width = pixels.shape[-2:]
-    top, left = (0, 0) if place == "start" else (height - side, width - side)
+    last_top, last_left = height - side, width - side
+    top, left = round(last_top / 2), round(last_left / 2)
+    at_end = place == "end"
+    if width > height:
+        left = last_left if at_end else 0
+    else:
+        top = last_top if at_end else 0
     return F.crop(pixels, top, left, side, side)
 
 

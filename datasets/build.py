@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -60,6 +61,8 @@ def build_train_loader(
         rand_augment=options.rand_augment,
         erasing=options.random_erasing,
         is_flow=options.input_type == "flow",
+        resize=_eval_resize(options),
+        antialias=not options.no_antialias,
     )
     temporal = partial(TRAIN_WINDOWS[options.train_t_crop], size=options.sample_duration)
     batches = ShuffledBatches(
@@ -80,7 +83,7 @@ def build_val_loader(
     training."""
     records = _usable_records(options, index, "validation")
     temporal = partial(even_windows, size=options.sample_duration, n_samples=options.n_val_samples)
-    dataset = _dataset(options, records, temporal, EvalView(options.sample_size))
+    dataset = _dataset(options, records, temporal, build_eval_view(options))
     n_clips = options.batch_size // world.local_size
     videos_per_batch = max(1, n_clips // options.n_val_samples)
     batches = OrderedBatches(world.share(len(records)), videos_per_batch)
@@ -114,14 +117,24 @@ def build_window_dataset(options: Options, index: Index, subset: str) -> VideoDa
     windows = InferenceWindows(
         options.sample_duration, options.window_stride, options.inference_clips
     )
-    spatial = EvalView(
-        options.sample_size,
+    spatial = replace(
+        build_eval_view(options),
         crop=options.inference_crop != "nocrop",
         crops=options.inference_crops,
         flip=options.inference_flip,
         is_flow=options.input_type == "flow",
     )
     return _dataset(options, records, windows, spatial)
+
+
+def build_eval_view(options: Options) -> EvalView:
+    """Build the transform of validation: the central square of each frame."""
+    resize, antialias = _eval_resize(options), not options.no_antialias
+    return EvalView(options.sample_size, resize=resize, antialias=antialias)
+
+
+def _eval_resize(options: Options) -> tuple[int, ...]:
+    return options.eval_resize if any(options.eval_resize) else ()
 
 
 def _dataset(
@@ -146,7 +159,8 @@ def _source(options: Options, *, whole_frames: bool, is_sequential: bool) -> Fra
         require_accimage()
     decode = decode_with_accimage if options.accimage else default_decoder()
     if options.scaled_decode and whole_frames and decode is decode_with_simplejpeg:
-        decode = partial(decode_with_simplejpeg, min_size=options.sample_size)
+        size = max(options.sample_size, *options.eval_resize)
+        decode = partial(decode_with_simplejpeg, min_size=size)
     if options.file_type == "jpg":
         return JpgFolder(decode)
     if options.file_type == "video":

@@ -25,6 +25,8 @@ from engine.checkpoint_fields import Best, Extras, SavedPosition, read_extras
 from engine.weights_check import UNREADABLE, check_crc, check_tensors
 from errors import UserError
 from models.arch_detect import Identity, identify
+from models.catalog import FAMILIES
+from models.namings import Inflation, Naming, find_naming
 from utils.files import atomic_write
 from utils.reading import shown_name
 
@@ -35,13 +37,17 @@ PICKLE = b"\x80"  # then the protocol; torch.save writes 2
 # With --ema, "state_dict" is the average, and this the weights that training continues from.
 TRAINED = "trained_state_dict"
 WRAPPER_PREFIX = "module."  # that DataParallel puts before every name
+I3D = Inflation()
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a file, names without `module.`; what the file lacks is None."""
+    """The content of a file, names without `module.`; what the file lacks is None.
+
+    The weights of a file in the `naming` of another program have this program's names and shapes.
+    """
 
     path: Path
     state_dict: dict[str, Tensor]
@@ -50,6 +56,7 @@ class Checkpoint:
     scheduler: dict[str, Any] | None
     extras: Extras
     trained_state_dict: dict[str, Tensor] | None = None  # of a run with --ema
+    naming: Naming | None = None
 
     @property
     def class_names(self) -> list[str] | None:
@@ -57,8 +64,8 @@ class Checkpoint:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options it was trained with; empty for the original's files."""
-        return self.extras.options
+        """The options it was trained with, as far as known; empty for the original's files."""
+        return self.extras.options or dict(self.naming.options if self.naming else {})
 
     @property
     def best(self) -> Best | None:
@@ -111,13 +118,19 @@ def _as_safetensors(weights: Mapping[str, Tensor], mark: str) -> bytes:
     return save(tensors, {"mark": mark} if mark else None)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint or a bare state dict, without running code from it. Raises UserError."""
+def load_checkpoint(path: Path, *, inflation: Inflation = I3D) -> Checkpoint:
+    """Read a checkpoint or a bare state dict, without running code from it. Raises UserError.
+
+    A file in one of models.namings.NAMINGS is translated; `inflation` is for the 2D ones.
+    """
     content = read_content(path)
     weights = weights_of(content)
     stripped = {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()}
     if len(stripped) < len(weights):
         raise UserError(f"{path}: has names both with and without {WRAPPER_PREFIX!r}")
+    naming = find_naming({name: tuple(tensor.shape) for name, tensor in stripped.items()})
+    if naming is not None:
+        stripped = _translated(naming, stripped, inflation, path)
     beside = {} if weights is content else content
     epoch, optimizer, scheduler = map(beside.get, ("epoch", "optimizer", "scheduler"))
     # Other programs store other things under these names; they count as absent.
@@ -129,7 +142,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
         scheduler if isinstance(scheduler, dict) else None,
         read_extras(beside, str(path)),
         _trained_weights(beside, stripped, path),
+        naming,
     )
+
+
+def _translated(
+    naming: Naming, weights: Mapping[str, Tensor], inflation: Inflation, path: Path
+) -> dict[str, Tensor]:
+    n_new = len({naming.renamed(name) for name in weights})
+    if n_new < len(weights):
+        raise UserError(f"{path}: mixes the names of {naming.title} with others")
+    return naming.translate(weights, inflation)
 
 
 def _trained_weights(
@@ -252,6 +275,8 @@ def _difference(theirs: dict[str, tuple[int, ...]], ours: dict[str, tuple[int, .
     if file is not None and flags is not None and file != flags:
         in_file, in_flags = file.values, flags.values
         names = [name for name in in_file if in_file[name] != in_flags.get(name)]
+        if names == ["n_classes"] and not file.n_classes:
+            return "the checkpoint has no head; train one with --pretrain_path"
         if "model" in names:  # everything else follows from it
             names = ["model", "model_depth"]
         hint = " (--input_type flow has 2, rgb 3)" if "n_input_channels" in names else ""
@@ -269,10 +294,13 @@ def _difference(theirs: dict[str, tuple[int, ...]], ours: dict[str, tuple[int, .
 
 
 def n_classes_of(checkpoint: Checkpoint, head: str) -> int:
-    """Return the number of outputs of a checkpoint's head. Raises UserError without such a head."""
+    """Return the number of outputs of a checkpoint's head, 0 for a trunk without one. Raises
+    UserError for another family."""
     weight = checkpoint.state_dict.get(f"{head}.weight")
     if weight is None:
         identity = checkpoint.identity
+        if identity is not None and FAMILIES[identity.model].head == head:
+            return 0
         kind = f"a {identity.arch}" if identity else "of another family"
         raise UserError(f"{checkpoint.path}: has no head {head!r}: it is {kind}")
     if weight.ndim != 2:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from datasets.activitynet import UntrimmedIndex, read_any_index
+from datasets.frame_rate import describe_mismatch, find_frame_rate
 from datasets.index import Index
 from engine.advice import no_such_weights
 from engine.checkpoint import Checkpoint, check_class_names, load_checkpoint
@@ -27,6 +28,7 @@ from model import (
     build_model,
     freeze_before,
 )
+from models.namings import Inflation
 from opts import AUTO, Options
 from parsing import describe_recipe
 
@@ -66,6 +68,7 @@ def set_up(options: Options, world: World) -> Run:
     if (file := resumed or pretrained) is not None:
         options = adopt_checkpoint_options(options, file, resumes=resumed is not None)
     _check_classes(options, index)
+    options = _with_frame_rate(options, index)
     if resumed is not None:
         check_class_names(resumed, index.labels, index.path)
     torch.manual_seed(options.manual_seed)
@@ -119,7 +122,8 @@ def _read_checkpoints(options: Options) -> tuple[Checkpoint | None, Checkpoint |
         return None, None
     if not options.pretrain_path.exists():
         raise UserError(no_such_weights(options.pretrain_path))
-    return None, load_checkpoint(options.pretrain_path)
+    inflation = Inflation(options.conv1_t_size, options.resnet_2d_layers)
+    return None, load_checkpoint(options.pretrain_path, inflation=inflation)
 
 
 def _count_classes(options: Options, index: Index, *, is_resumed: bool) -> Options:
@@ -138,6 +142,21 @@ def _check_classes(options: Options, index: Index) -> None:
     if options.n_classes > n_labels:
         text = "--n_classes %d, but the index has %d labels: results leave the other outputs out"
         log.warning(text, options.n_classes, n_labels)
+
+
+def _with_frame_rate(options: Options, index: Index) -> Options:
+    """Warn of a frame rate that the weights do not expect; what is trained expects the rate of its
+    clips, where that is known."""
+    rate = find_frame_rate(index, options.video_path)
+    if rate is None:
+        return options
+    stride, expected = options.sample_t_stride, options.frame_rate
+    remedy = f"extract frames with --fps {expected:g}"
+    if text := describe_mismatch(rate, expected, t_stride=stride, remedy=remedy):
+        log.warning("%s", text)
+    if options.no_train or "frame_rate" in options.given:
+        return options
+    return replace(options, frame_rate=round(rate / stride, 3))
 
 
 def _build_model(

@@ -8,7 +8,8 @@ from models.catalog import FAMILIES, Family, Layout, Shapes
 
 @dataclass(frozen=True)
 class Identity:
-    """The architecture of a state dict. `options` holds those that leave a trace in its tensors."""
+    """The architecture of a state dict. `options` holds those that leave a trace in its tensors;
+    `n_classes` is 0 for a trunk without a head."""
 
     model: str
     model_depth: int
@@ -54,7 +55,7 @@ def _identify_as(name: str, family: Family, shapes: Shapes) -> Identity | None:
     bottleneck = f"{stages[0]}{family.first_block}.conv3.weight" in shapes
     depth_of = {layout: depth for depth, layout in family.depths.items()}
     _, n_channels, *_ = shapes[f"{family.prefix}{family.modules[0]}.weight"]
-    n_classes, _ = shapes[f"{family.head}.weight"]
+    n_classes, _ = shapes.get(f"{family.head}.weight", (0, 0))
     return Identity(name, depth_of[Layout(n_blocks, bottleneck)], n_classes, n_channels, options)
 
 

@@ -19,7 +19,10 @@ def build(
     dropout: float = 0.0,
     conv1_t_size: int = 7,
     conv1_t_stride: int = 1,
+    conv1_planes: int = 0,
+    conv1_mid_planes: int = 0,
     no_max_pool: bool = False,
+    bn_eps: float = 1e-5,
     **options: Any,
 ) -> nn.Module:
     """Build a freshly initialised model: clips (B, C, T, H, W) -> logits (B, n_classes).
@@ -34,13 +37,23 @@ def build(
     if depth not in entry.depths:
         known = ", ".join(map(str, entry.depths))
         raise UserError(f"{family} has no depth {depth}; choose from {known}")
-    stem = Stem(n_input_channels, conv1_t_size, conv1_t_stride, not no_max_pool)
+    stem = Stem(
+        n_input_channels,
+        conv1_t_size,
+        conv1_t_stride,
+        not no_max_pool,
+        conv1_planes,
+        conv1_mid_planes,
+    )
     module = import_module(f"models.{family}")
     model = module.build(
         entry.depths[depth], n_classes=n_classes, stem=stem, dropout=dropout, **options
     )
     if entry.zero_head_bias:
         nn.init.zeros_(getattr(model, entry.head).bias)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm3d):
+            layer.eps = bn_eps
     return model
 
 

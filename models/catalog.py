@@ -4,7 +4,7 @@ of a family are recognised. Does not import torch, so that flags can be checked 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any, NamedTuple
 
 Shapes = Mapping[str, tuple[int, ...]]  # of a state dict, by name
@@ -35,8 +35,9 @@ DENSE = {
     201: Layout((6, 12, 48, 32)),
     264: Layout((6, 12, 64, 48)),
 }
-STEM_OPTIONS = ("conv1_t_size", "conv1_t_stride", "no_max_pool")
-RESNET_OPTIONS = (*STEM_OPTIONS, "resnet_shortcut")
+COMMON_OPTIONS = ("conv1_t_size", "conv1_t_stride", "no_max_pool", "bn_eps")
+RESNET_OPTIONS = (*COMMON_OPTIONS, "resnet_shortcut")
+RESNEXT_WIDTHS = (128, 256, 512, 1024)
 RESNET_MODULES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
 DENSENET_MODULES = (
     "conv1", "norm1", "denseblock1", "transition1", "denseblock2", "transition2", "denseblock3",
@@ -78,13 +79,38 @@ def describe_depths() -> str:
     return "; ".join(f"{', '.join(names)}: {depths}" for depths, names in groups)
 
 
+def mid_planes(in_planes: int, planes: int, t_size: int, side: int) -> int:
+    """Return the channels between a `side` x `side` convolution and one of `t_size` in time, with
+    which they have as many weights as a 3D convolution."""
+    in_3d = in_planes * planes * t_size * side * side
+    return in_3d // (in_planes * side * side + t_size * planes)
+
+
 def _recognise_resnet(shapes: Shapes) -> dict[str, Any]:
-    return _trunk_options(shapes) | {"resnet_widen_factor": shapes["conv1.weight"][0] / 64}
+    return _trunk_options(shapes) | {
+        "resnet_widen_factor": shapes["conv1.weight"][0] / 64,
+        "resnet_2d_layers": _count_2d_layers(shapes),
+    }
+
+
+def _count_2d_layers(shapes: Shapes) -> int:
+    """Count the layers at the end whose kernels span one frame."""
+    t_sizes = [shapes[f"layer{layer}.0.conv2.weight"][2] for layer in (4, 3, 2, 1)]
+    return len(list(takewhile(lambda t_size: t_size == 1, t_sizes)))
 
 
 def _recognise_resnet2p1d(shapes: Shapes) -> dict[str, Any]:
     stem = "conv1_t.weight"
-    return _trunk_options(shapes, stem) | {"resnet_widen_factor": shapes[stem][0] / 64}
+    planes, _, t_size, _, _ = shapes[stem]
+    in_stem = shapes["conv1_s.weight"][0]
+    is_default = in_stem == mid_planes(3, planes, t_size, 7)
+    # The first block of layer2, whose input has other channels than its output.
+    planes_2, in_block = shapes["layer2.0.conv2_t.weight"][:2]
+    return _trunk_options(shapes, stem) | {
+        "resnet_widen_factor": planes / 64,
+        "conv1_mid_planes": 0 if is_default else in_stem,
+        "shared_mid_planes": in_block != mid_planes(planes_2, planes_2, 3, 3),
+    }
 
 
 def _recognise_preresnet(shapes: Shapes) -> dict[str, Any] | None:
@@ -98,14 +124,24 @@ def _recognise_wideresnet(shapes: Shapes) -> dict[str, Any] | None:
     planes = shapes["layer1.0.conv2.weight"][0]
     if shapes["layer1.0.conv3.weight"][0] != 2 * planes:
         return None
-    return _trunk_options(shapes) | {"wide_resnet_k": planes // 64}
+    options = {"wide_resnet_k": planes // 64, "conv1_planes": _conv1_planes(shapes, planes)}
+    return _trunk_options(shapes) | options
 
 
 def _recognise_resnext(shapes: Shapes) -> dict[str, Any] | None:
     planes, planes_per_group = shapes["layer1.0.conv2.weight"][:2]
     if planes_per_group >= planes:
         return None
-    return _trunk_options(shapes) | {"resnext_cardinality": planes // planes_per_group}
+    options = {
+        "resnext_cardinality": planes // planes_per_group,
+        "conv1_planes": _conv1_planes(shapes, RESNEXT_WIDTHS[0]),
+    }
+    return _trunk_options(shapes) | options
+
+
+def _conv1_planes(shapes: Shapes, default: int) -> int:
+    planes = shapes["conv1.weight"][0]
+    return 0 if planes == default else planes
 
 
 def _trunk_options(shapes: Shapes, stem: str = "conv1.weight") -> dict[str, Any]:
@@ -122,12 +158,17 @@ def _recognise_densenet(shapes: Shapes) -> dict[str, Any]:
 FAMILIES: dict[str, Family] = {
     "resnet": Family(
         depths=BASIC | BOTTLENECK,
-        options=(*RESNET_OPTIONS, "resnet_widen_factor"),
+        options=(*RESNET_OPTIONS, "resnet_widen_factor", "resnet_2d_layers"),
         recognise=_recognise_resnet,
     ),
     "resnet2p1d": Family(
         depths=BASIC | BOTTLENECK,
-        options=(*RESNET_OPTIONS, "resnet_widen_factor"),
+        options=(
+            *RESNET_OPTIONS,
+            "resnet_widen_factor",
+            "conv1_mid_planes",
+            "shared_mid_planes",
+        ),
         recognise=_recognise_resnet2p1d,
         modules=("conv1_s", "bn1_s", "conv1_t", "bn1_t", *RESNET_MODULES[2:]),
     ),
@@ -136,17 +177,17 @@ FAMILIES: dict[str, Family] = {
     ),
     "wideresnet": Family(
         depths=BOTTLENECK,
-        options=(*RESNET_OPTIONS, "wide_resnet_k"),
+        options=(*RESNET_OPTIONS, "wide_resnet_k", "conv1_planes"),
         recognise=_recognise_wideresnet,
     ),
     "resnext": Family(
         depths=BOTTLENECK,
-        options=(*RESNET_OPTIONS, "resnext_cardinality"),
+        options=(*RESNET_OPTIONS, "resnext_cardinality", "conv1_planes"),
         recognise=_recognise_resnext,
     ),
     "densenet": Family(
         depths=DENSE,
-        options=STEM_OPTIONS,
+        options=COMMON_OPTIONS,
         recognise=_recognise_densenet,
         modules=DENSENET_MODULES,
         stages=("denseblock1", "denseblock2", "denseblock3", "denseblock4"),

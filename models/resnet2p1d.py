@@ -7,14 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.catalog import Layout
+from models.catalog import Layout, mid_planes
 from models.resnet import Block, ResNet, Shortcut, Stem, conv1x1x1, widened
-
-
-def mid_planes(in_planes: int, planes: int, t_size: int, side: int) -> int:
-    """Return the channels between a `side` x `side` convolution and one of `t_size` in time."""
-    in_3d = in_planes * planes * t_size * side * side
-    return in_3d // (in_planes * side * side + t_size * planes)
 
 
 def spatial_conv(in_planes: int, planes: int, stride: int = 1, *, side: int = 3) -> nn.Conv3d:
@@ -35,9 +29,19 @@ class BasicBlock2p1d(Block):
         ("conv2_t", "bn2_t"),
     )
 
-    def __init__(self, in_planes: int, planes: int, stride: int, shortcut: Shortcut) -> None:
+    def __init__(
+        self,
+        in_planes: int,
+        planes: int,
+        stride: int,
+        shortcut: Shortcut,
+        *,
+        shared_mid: bool = False,
+    ) -> None:
+        """With `shared_mid`, both pairs have the channels between them that suit the first."""
         super().__init__()
-        mid1, mid2 = mid_planes(in_planes, planes, 3, 3), mid_planes(planes, planes, 3, 3)
+        mid1 = mid_planes(in_planes, planes, 3, 3)
+        mid2 = mid1 if shared_mid else mid_planes(planes, planes, 3, 3)
         self.conv1_s = spatial_conv(in_planes, mid1, stride)
         self.bn1_s = nn.BatchNorm3d(mid1)
         self.conv1_t = temporal_conv(mid1, planes, stride)
@@ -66,9 +70,18 @@ class Bottleneck2p1d(Block):
         ("conv3", "bn3"),
     )
 
-    def __init__(self, in_planes: int, planes: int, stride: int, shortcut: Shortcut) -> None:
+    def __init__(
+        self,
+        in_planes: int,
+        planes: int,
+        stride: int,
+        shortcut: Shortcut,
+        *,
+        shared_mid: bool = False,
+    ) -> None:
+        """With `shared_mid`, the channels inside the pair follow from the input of the block."""
         super().__init__()
-        mid = mid_planes(planes, planes, 3, 3)
+        mid = mid_planes(in_planes if shared_mid else planes, planes, 3, 3)
         self.conv1 = conv1x1x1(in_planes, planes)
         self.bn1 = nn.BatchNorm3d(planes)
         self.conv2_s = spatial_conv(planes, mid, stride)
@@ -92,7 +105,8 @@ class ResNet2p1d(ResNet):
     folds = (("conv1_s", "bn1_s"), ("conv1_t", "bn1_t"))
 
     def build_stem(self, stem: Stem, planes: int) -> None:
-        mid = mid_planes(3, planes, stem.t_size, 7)  # of 3 input channels, as in the original
+        # Of 3 input channels, as in the original.
+        mid = stem.mid_planes or mid_planes(3, planes, stem.t_size, 7)
         self.conv1_s = spatial_conv(stem.n_input_channels, mid, 2, side=7)
         self.bn1_s = nn.BatchNorm3d(mid)
         self.conv1_t = temporal_conv(mid, planes, stem.t_stride, t_size=stem.t_size)
@@ -111,6 +125,7 @@ def build(
     dropout: float = 0.0,
     resnet_shortcut: str = "B",
     resnet_widen_factor: float = 1.0,
+    shared_mid_planes: bool = False,
 ) -> ResNet2p1d:
     return ResNet2p1d(
         Bottleneck2p1d if layout.bottleneck else BasicBlock2p1d,
@@ -120,4 +135,5 @@ def build(
         dropout=dropout,
         widths=widened(resnet_widen_factor),
         shortcut=resnet_shortcut,
+        block_options={"shared_mid": shared_mid_planes},
     )

@@ -2,10 +2,8 @@
 
 from typing import ClassVar
 
-from models.catalog import Layout
+from models.catalog import RESNEXT_WIDTHS, Layout
 from models.resnet import Bottleneck, ResNet, Shortcut, Stem
-
-WIDTHS = (128, 256, 512, 1024)
 
 
 class ResNeXtBottleneck(Bottleneck):
@@ -33,7 +31,7 @@ def build(
         n_classes=n_classes,
         stem=stem,
         dropout=dropout,
-        widths=WIDTHS,
+        widths=RESNEXT_WIDTHS,
         shortcut=resnet_shortcut,
         block_options={"cardinality": resnext_cardinality},
     )

@@ -1,6 +1,7 @@
 """Flags of the commands that run a classifier on the videos of an index."""
 
 import argparse
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from errors import UserError
 from opts import Role, names_with
 from parsing import add_flags
 from utils.command_line import INPUT
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from datasets.video_dataset import ClipLoader, WindowBatches
@@ -59,6 +62,7 @@ def clips_of(
     the classifier takes. Raises UserError where the frames cannot be used."""
     from datasets.activitynet import read_any_index
     from datasets.build import build_inference_loader
+    from datasets.frame_rate import find_frame_rate
 
     options = replace(classifier.options, video_path=frames_dir, inference_subset=subset)
     if options.input_type == "flow" and options.file_type != "hdf5":
@@ -67,6 +71,9 @@ def clips_of(
             f"{options.file_type}"
         )
     read = read_any_index(index)
+    rate = find_frame_rate(read, frames_dir)
+    if rate is not None and (text := classifier.rate_mismatch(rate)):
+        log.warning("%s", text)
     loader = build_inference_loader(options, read)
     loader.probe()
     return read, loader

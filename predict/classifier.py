@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from datasets.activitynet import read_any_index
+from datasets.frame_rate import describe_mismatch
 from engine.checkpoint import Checkpoint, check_class_names, load_checkpoint
 from engine.device import Device
 from engine.weights_check import odd_rank
@@ -38,6 +39,13 @@ class Classifier:
     options: Options
     device: Device
     checkpoint: Checkpoint
+
+    def rate_mismatch(self, rate: float) -> str | None:
+        """Say how videos of `rate` frames per second differ from those that the model expects, and
+        what to do; None if they do not."""
+        expected, stride = self.options.frame_rate, self.options.sample_t_stride
+        remedy = f"videos of {expected:g} frames per second fit"
+        return describe_mismatch(rate, expected, t_stride=stride, remedy=remedy)
 
 
 def load_classifier(

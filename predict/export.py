@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from datasets.build import build_eval_view
 from engine.device import Device, Normalization
 from errors import UserError
 from models import cpu_kernels
 from models.folding import folded
 from predict.classifier import Classifier
+from spatial_transforms import EvalView
 from utils.files import as_utf8, atomic_write
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -61,7 +63,7 @@ def deployed(classifier: Classifier, *, takes_floats: bool = False) -> Deployed:
 def about(classifier: Classifier, *, takes_floats: bool = False) -> dict[str, Any]:
     """Describe the model's input and output for programs that run it, as JSON values."""
     options = classifier.options
-    size = options.sample_size
+    size, view = options.sample_size, build_eval_view(options)
     pixels = "float32, normalised" if takes_floats else "uint8 pixels, normalised inside the model"
     channels = "RGB" if options.input_type == "rgb" else "optical flow, horizontal and vertical"
     return {
@@ -74,11 +76,20 @@ def about(classifier: Classifier, *, takes_floats: bool = False) -> dict[str, An
         "sample_t_stride": options.sample_t_stride,
         "frames": f"every {options.sample_t_stride}. frame, {options.sample_duration} of these a "
         "clip; a shorter video is looped; scores of a longer one are the mean over its windows",
-        "resize": f"shorter side to {size} (bilinear, antialiased), then the centre square",
+        "resize": f"{_resizing(view)}, then the centre square",
+        "resize_to": list(view.resize or (size,)),
+        "antialias": view.antialias,
         **asdict(classifier.device.normalization),
         "normalization": "(pixel / 255 * value_scale - mean) / std, channel by channel",
         "normalized_inside": not takes_floats,
     }
+
+
+def _resizing(view: EvalView) -> str:
+    how = "bilinear, antialiased" if view.antialias else "bilinear, without antialiasing"
+    if len(view.resize) == 2:
+        return f"height to {view.resize[0]}, width to {view.resize[1]} ({how})"
+    return f"shorter side to {(*view.resize, view.size)[0]} ({how})"
 
 
 def example_clips(classifier: Classifier, n_clips: int = 2) -> Tensor:

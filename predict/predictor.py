@@ -72,6 +72,7 @@ class Predictor:
         self._classifier, self._stride, self._sinks = classifier, stride, sinks
         self._logits = make_scorer(classifier.model, classifier.device)
         self._ffmpeg = Ffmpeg()
+        self._rates: set[float] = set()  # frames per second of the videos so far
 
     def run(self, inputs: Sequence[VideoInput]) -> Summary:
         """Score all inputs under a progress bar. Ctrl-C ends the run early, not with an error."""
@@ -127,6 +128,7 @@ class Predictor:
             reader = VideoReader(self._ffmpeg, source, MODEL_FILTERS)
             with closing(self._windows(reader, result, is_live=source.is_live)) as windows:
                 for window in windows:
+                    self._warn_of_rate(reader)
                     for sink in self._sinks:
                         sink.window(window)
                     on_window(window)
@@ -140,6 +142,15 @@ class Predictor:
         if result.problem:
             damaged = "" if result.total is None else "damaged: "
             say(f"{printable(source.name)}: {damaged}{result.problem}", error=True)
+
+    def _warn_of_rate(self, reader: VideoReader) -> None:
+        """Report a frame rate that the model does not expect, each one once."""
+        rate = reader.stated_rate
+        if rate is None or rate in self._rates:
+            return
+        self._rates.add(rate)
+        if text := self._classifier.rate_mismatch(rate):
+            say(text, error=True)
 
     def _windows(
         self, reader: VideoReader, result: VideoResult, *, is_live: bool

@@ -72,7 +72,12 @@ class VideoReader:
 
     @property
     def rate(self) -> float:
-        return self._stream.log.summary().rate or DEFAULT_RATE
+        return self.stated_rate or DEFAULT_RATE
+
+    @property
+    def stated_rate(self) -> float | None:
+        """Frames per second as the source states them, from the first frame on."""
+        return self._stream.log.summary().rate
 
     def __iter__(self) -> Iterator[Frame]:
         stream = self._stream

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from datasets.build import build_eval_view
 from datasets.samplers import MAX_WINDOWS
 from predict.video_reader import Frame
-from spatial_transforms import EvalView, apply_view
+from spatial_transforms import apply_view
 from temporal_transforms import window as window_positions
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def classifier_windows(
 ) -> Iterator[Window]:
     """Form the windows of a video as main.py --inference does; `stride` counts kept frames."""
     options = classifier.options
-    view = EvalView(options.sample_size)
+    view = build_eval_view(options)
 
     def transform(pixels: Tensor) -> Tensor:  # uint8 (3, H, W) -> (3, h, w)
         _, height, width = pixels.shape

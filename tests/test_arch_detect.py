@@ -10,7 +10,8 @@ from models.build import build
 from models.catalog import FAMILIES, describe_depths
 
 CASES = json.loads(gzip.decompress((Path(__file__).parent / "golden/models.json.gz").read_bytes()))
-WITHOUT_TRACE = ("conv1_t_stride", "no_max_pool")  # options that do not show in the tensors
+# Options that do not show in the tensors.
+WITHOUT_TRACE = ("conv1_t_stride", "no_max_pool", "bn_eps")
 ALL_DEPTHS = [(name, depth) for name, family in FAMILIES.items() for depth in family.depths]
 
 

@@ -183,7 +183,7 @@ def relative_error(actual, expected):
 
 def test_shortcut_a_pads_with_zeros_and_lets_gradients_through():
     x = torch.rand(1, 2, 4, 4, 4, requires_grad=True)
-    y = PadShortcut(3, stride=2)(x)
+    y = PadShortcut(3, (2, 2, 2))(x)
     assert y.shape == (1, 5, 2, 2, 2)
     assert torch.equal(y[:, :2], x[:, :, ::2, ::2, ::2])
     assert not y[:, 2:].any()

@@ -30,8 +30,11 @@ def test_a_flag_without_roles_or_group_is_noticed():
     [
         (Role.REQUIRED, "video_path annotation_path result_path"),
         (Role.DATA_PATH, "video_path annotation_path"),
-        (Role.STEM, "conv1_t_stride no_max_pool"),
-        (Role.PREPROCESSING, "mean_dataset no_mean_norm no_std_norm value_scale"),
+        (Role.STEM, "conv1_t_stride no_max_pool bn_eps"),
+        (
+            Role.PREPROCESSING,
+            "eval_resize no_antialias frame_rate mean_dataset no_mean_norm no_std_norm value_scale",
+        ),
         (Role.CLIP_SHAPE, "sample_size sample_duration sample_t_stride"),
         (Role.CLASSIFIER | Role.INFERENCE, "no_cuda precision"),
     ],

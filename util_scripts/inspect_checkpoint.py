@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.checkpoint import Checkpoint, load_checkpoint
 from models.arch_detect import Identity
-from opts import FLAGS, Role, names_with
+from opts import FLAGS, Role, as_words, names_with
 from utils.command_line import INPUT, Parser, run
 from utils.reading import shown_name
 from utils.text import join_few
@@ -27,6 +27,8 @@ def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tup
         yield "model", "not of a known family"
     else:
         yield "model", identity.arch
+        if checkpoint.naming is not None:
+            yield "written as", checkpoint.naming.title
         yield from _details(identity)
     yield "class names", _names(checkpoint.class_names, all_names)
     yield "epoch", _epoch(checkpoint)
@@ -37,7 +39,7 @@ def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tup
     yield "to resume", " and ".join(held) if held else "weights only"
     if checkpoint.options:
         known = {n: checkpoint.options[n] for n in IN_OPTIONS if n in checkpoint.options}
-        yield "trained with", ", ".join(f"{name} {value}" for name, value in known.items())
+        yield "trained with", ", ".join(f"{name} {_text(known[name])}" for name in known)
     else:
         yield "trained with", "not in the file: the original saves no options"
     if checkpoint.extras.versions:
@@ -47,7 +49,7 @@ def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tup
 
 
 def _details(identity: Identity) -> Iterator[tuple[str, str]]:
-    yield "classes", str(identity.n_classes)
+    yield "classes", str(identity.n_classes) if identity.n_classes else "none: it has no head"
     yield "input channels", str(identity.n_input_channels)
     yield from ((name, str(value)) for name, value in identity.options.items())
 
@@ -69,6 +71,10 @@ def _epoch(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.epoch}, and {position['batches']} batches of epoch {position['epoch']}"
 
 
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _flags(identity: Identity, saved: dict[str, Any]) -> Iterator[str]:
     """The flags that would build this model without the file."""
     yield f"--model {identity.model} --model_depth {identity.model_depth}"
@@ -76,7 +82,7 @@ def _flags(identity: Identity, saved: dict[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         if value is None or value == FLAGS[name].default:
             continue
-        yield f"--{name}" if value is True else f"--{name} {value}"
+        yield " ".join(as_words(name, value))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
