@@ -166,7 +166,9 @@ def build_finetuned_model(
         return model
     replace_head(model, options.model, options.n_classes)
     log.info(
-        "%s: loaded %s without its head of %d classes; new head %r of %d",
+        "%s: loaded %s without its head of %d classes; new head %r of %d"
+        if n_pretrain_classes
+        else "%s: loaded %s, which has no head (%d classes); new head %r of %d",
         checkpoint.path,
         options.arch,
         n_pretrain_classes,

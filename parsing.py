@@ -28,7 +28,7 @@ def parse_opts(argv: Sequence[str] | None = None) -> Options:
     options = _resolve(Options(**recipe | values, given=given, from_recipe=from_recipe))
     problems = [*_missing(options), *_bad_values(options), *_contradictions(options)]
     problems += _augmentation_contradictions(options)
-    if not options.starts_from_file:
+    if {"sample_size", "eval_resize"} <= options.given or not options.starts_from_file:
         problems += _size_contradictions(options)
     if "model" in options.given or not options.starts_from_file:
         problems += _model_contradictions(options)

@@ -1,9 +1,7 @@
 """Files of other programs, random weights in their names and shapes: recognised, translated, and
 equal to the networks they are of."""
 
-import io
 import json
-from contextlib import redirect_stdout
 
 import pytest
 import torch
@@ -364,14 +362,10 @@ def test_other_networks_are_of_no_naming():
 
 
 def test_a_file_is_described_with_its_flags(tmp_path):
-    model = torchvision.models.video.mc3_18(num_classes=5)
-    path = saved(model, tmp_path / "mc3.pth")
-    printed = io.StringIO()
-    with redirect_stdout(printed):
-        assert inspect_checkpoint.main([str(path)]) == 0
-    lines = dict(line.strip().split(maxsplit=1) for line in printed.getvalue().splitlines()[1:])
-    assert lines["written"] == "as           torchvision's r3d or mc3"
-    assert lines["flags"] == (
+    path = saved(torchvision.models.video.mc3_18(num_classes=5), tmp_path / "mc3.pth")
+    facts = dict(inspect_checkpoint.describe(load_checkpoint(path)))
+    assert (facts["model"], facts["written as"]) == ("resnet-18", "torchvision's r3d or mc3")
+    assert facts["flags"] == (
         "--model resnet --model_depth 18 --conv1_t_size 3 --resnet_2d_layers 3 --no_max_pool "
         "--eval_resize 128 171 --no_antialias --frame_rate 15.0 --mean_dataset torchvision"
     )
@@ -380,15 +374,15 @@ def test_a_file_is_described_with_its_flags(tmp_path):
 def test_a_frame_rate_that_the_weights_do_not_expect_is_reported(tmp_path, capsys):
     path = saved(torchvision.models.video.mc3_18(num_classes=2), tmp_path / "mc3.pth")
     make_dataset(tmp_path, train=2, val=1, n_frames=8)
-    row = {"source": "a/a_0.mp4", "n_bytes": 1, "mtime_ns": 1, "status": "done", "rate": 29.97,
+    row = {"source": "a/a_0.mp4", "n_bytes": 1, "mtime_ns": 1, "status": "done", "rate": 30.0,
            "arguments": {"size": 240}, "time": 1.0}  # fmt: skip
     (tmp_path / "jpg" / "manifest.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     inference = ("--resume_path", path, "--no_train", "--no_val", "--inference")
     run(tmp_path, *inference)
-    expected = "clips have 29.97 frames per second, the weights expect 15"
-    assert f"{expected}: --sample_t_stride 2 gives 14.98" in capsys.readouterr().out
+    expected = "clips have 30 frames per second, the weights expect 15"
+    assert f"{expected}: --sample_t_stride 2 gives 15" in capsys.readouterr().out
     run(tmp_path, *inference, "--sample_t_stride", "2")
     assert "frames per second" not in capsys.readouterr().out
     run(tmp_path, "--pretrain_path", path, "--ft_begin_module", "fc", "--n_epochs", "1")
     assert expected in capsys.readouterr().out
-    assert load_checkpoint(tmp_path / "res" / "save_1.pth").options["frame_rate"] == 29.97
+    assert load_checkpoint(tmp_path / "res" / "save_1.pth").options["frame_rate"] == 30

@@ -234,3 +234,21 @@ def test_a_url_may_be_longer_than_a_path():
     assert list(INPUT_VIDEO.files(f"https://x/{LONG}")) == []
     with pytest.raises(UserError, match=r"~nobody-here/a.mp4: no such user ~nobody-here"):
         INPUT_VIDEO("~nobody-here/a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--eval_resize 128 171 200", "--eval_resize 128 171 200: needs the shorter side, or"),
+        ("--eval_resize 0 171", "--eval_resize 0 171: needs the shorter side, or height and width"),
+        (
+            "--sample_size 224 --eval_resize 128 171",
+            "--sample_size 224 is larger than --eval_resize 128 171; .* --eval_resize 224 300",
+        ),
+        ("--eval_resize 100", "--sample_size 112 is larger than --eval_resize 100; .* 112$"),
+    ],
+)
+def test_frames_are_resized_to_at_least_the_crop(words, complaint):
+    with pytest.raises(UserError, match=complaint):
+        parse_opts([*PATHS, *words.split()])
+    assert parse_opts([*PATHS, "--eval_resize", "112"]).eval_resize == (112,)

@@ -355,3 +355,14 @@ def test_events_of_a_file(checkpoint, tmp_path, capsys):
     line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith("event  0:00:00.00 - 0:00:0")
     assert line.endswith(f"  b  {video}")
+
+
+def test_a_frame_rate_that_the_model_does_not_expect_is_reported_once(tmp_path, capsys):
+    write_checkpoint(tmp_path / "c.pth", **MODEL | {"frame_rate": 10.0})
+    for name in ("a.mp4", "b.mp4"):
+        draw(tmp_path / "videos" / name, seconds=1)  # of 10 frames per second
+    assert predict(tmp_path / "c.pth", tmp_path / "videos") == 0
+    told = "clips have 5 frames per second, the weights expect 10: --sample_t_stride 1 gives 10"
+    assert capsys.readouterr().err.count(told) == 1
+    assert predict(tmp_path / "c.pth", tmp_path / "videos", "--sample_t_stride", "1") == 0
+    assert "frames per second" not in capsys.readouterr().err

@@ -17,6 +17,7 @@ from spatial_transforms import (
     TrainView,
     View,
     apply_view,
+    apply_views,
 )
 
 pytestmark = pytest.mark.numeric
@@ -217,3 +218,23 @@ def test_erased_flow_does_not_move():
     pixels = apply_view([flow], view)[0]
     assert pixels[0].unique().tolist() == [55, 128]
     assert pixels[1].unique().tolist() == [128, 200]
+
+
+def test_squares_of_resized_frames_are_centred_along_the_shorter_side():
+    frame = torch.arange(3 * 60 * 80).remainder(251).to(torch.uint8).view(3, 60, 80)
+    views = EvalView(40, crops=3, resize=(60, 80)).views(60, 80, None)
+    places = [(10, 20), (10, 0), (10, 40)]
+    for clip, (top, left) in zip(apply_views([frame], views), places, strict=True):
+        assert torch.equal(clip[0], frame[:, top : top + 40, left : left + 40])
+    tall = EvalView(40, crops=3, resize=(60,)).views(80, 60, None)
+    clips = apply_views([frame.transpose(1, 2)], tall)
+    for clip, (left, top) in zip(clips, places, strict=True):
+        assert torch.equal(clip[0], frame.transpose(1, 2)[:, top : top + 40, left : left + 40])
+
+
+def test_without_antialiasing_a_pixel_is_a_mean_of_its_neighbours_alone():
+    frame = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    frame[:, ::4] = 200  # rows that lie between the sampled ones of a quarter of the size
+    plain, smooth = (EvalView(2, antialias=antialias) for antialias in (False, True))
+    assert apply_view([frame], plain.draw(8, 8, None)).max() == 0
+    assert apply_view([frame], smooth.draw(8, 8, None)).min() > 20
