@@ -7,24 +7,44 @@ from pathlib import Path
 from statistics import median
 
 from datasets.activitynet import UntrimmedIndex
+from datasets.frame_locations import FrameLocator
 from datasets.index import Index
 from errors import UserError
+from media.ffmpeg import Ffmpeg
+from media.ffmpeg_inputs import input_of
 from media.manifest import WITH_FRAMES, read_rows
+from media.verdicts import why_no_video
 
 MAX_ROWS = 10_000  # of a manifest, which may have a million
+MAX_FILES = 5  # videos that ffmpeg opens
 SIMILAR = 1.25  # ratio of two rates up to which they count as the same, such as 25 and 30
 
 
-def find_frame_rate(index: Index, frames_dir: Path) -> float | None:
-    """Return the median frames per second of the videos: of an index that has them, or of the
-    manifest of their extraction. None if neither says it."""
+def find_frame_rate(index: Index, frames_dir: Path, file_type: str = "jpg") -> float | None:
+    """Return the median frames per second of the videos, or None if nothing says it.
+
+    They are those of an index that has them, of the manifest of their extraction, or with the
+    `file_type` "video" those of some of the files.
+    """
     if isinstance(index, UntrimmedIndex):
         return _median(video.fps for video in index.videos)
     try:
+        if file_type == "video":
+            return _median(_rates_of_files(index, frames_dir))
         rows = list(islice(read_rows(frames_dir), MAX_ROWS))
     except UserError:  # no reason to stop: the frames are all that is needed
         return None
     return _median(row.arguments.fps or row.rate for row in rows if row.status in WITH_FRAMES)
+
+
+def _rates_of_files(index: Index, frames_dir: Path) -> list[float | None]:
+    locator = FrameLocator("video")
+    located = (locator.locate(index, entry, str(frames_dir)) for entry in index.entries)
+    paths = (Path(path) for path, exists in islice(located, MAX_ROWS) if exists)
+    videos = islice((path for path in paths if why_no_video(path) is None), MAX_FILES)
+    one_frame = ("-map", "0:V:0", "-frames:v", "1", "-f", "null", "-")
+    with Ffmpeg() as ffmpeg:
+        return [ffmpeg.run([*input_of(path), *one_frame], timeout=30).rate for path in videos]
 
 
 def _median(rates: Iterable[float | None]) -> float | None:

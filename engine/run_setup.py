@@ -147,7 +147,7 @@ def _check_classes(options: Options, index: Index) -> None:
 def _with_frame_rate(options: Options, index: Index) -> Options:
     """Warn of a frame rate that the weights do not expect; what is trained expects the rate of its
     clips, where that is known."""
-    rate = find_frame_rate(index, options.video_path)
+    rate = find_frame_rate(index, options.video_path, options.file_type)
     if rate is None:
         return options
     stride, expected = options.sample_t_stride, options.frame_rate

@@ -71,7 +71,7 @@ def clips_of(
             f"{options.file_type}"
         )
     read = read_any_index(index)
-    rate = find_frame_rate(read, frames_dir)
+    rate = find_frame_rate(read, frames_dir, options.file_type)
     if rate is not None and (text := classifier.rate_mismatch(rate)):
         log.warning("%s", text)
     loader = build_inference_loader(options, read)

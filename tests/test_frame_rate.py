@@ -5,6 +5,7 @@ import pytest
 from datasets.activitynet import read_any_index
 from datasets.frame_rate import describe_mismatch, find_frame_rate
 from tests.runs import make_dataset
+from tests.videos import draw
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,11 @@ def test_the_rate_is_that_of_the_manifest_or_of_activitynet(tmp_path):
     assert find_frame_rate(index, frames) == 25
     (frames / "manifest.jsonl").write_text(row(1, fps=15) + "\n", encoding="utf-8")
     assert find_frame_rate(index, frames) == 15
+
+    draw(tmp_path / "videos" / "a" / "a_0.mp4", rate=12)
+    draw(tmp_path / "videos" / "b" / "b_1.avi", rate=12)
+    assert find_frame_rate(index, tmp_path / "videos", "video") == 12
+    assert find_frame_rate(index, tmp_path, "video") is None
 
     videos = {f"v{n}": {"subset": "training", "fps": fps} for n, fps in enumerate((10.0, 20.0))}
     content = {"taxonomy": [{"nodeName": "a"}], "database": videos}
