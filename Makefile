@@ -2,6 +2,7 @@
 # make demo VIDEOS=folder    the same with a folder of class folders
 # make test    the tests;  make lint    ruff and mypy;  make test-slow    those that take minutes
 # make test-avx2    the numeric tests as a CPU without AVX-512 runs them;  make test-sse41    as the oldest
+# make test-floor    the tests with the oldest versions that requirements.txt names, in .venv-floor
 # make fuzz    20,000 damaged files and hostile command lines (FUZZ_CASES, FUZZ_SEED)
 # make bench   speed against the original's way of working, some minutes
 # Each sets up its own environment in .venv first (torch is some 5 GB with its GPU libraries).
@@ -9,12 +10,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FLOOR := .venv-floor
 VIDEOS ?=
 # Processes that run tests, of one thread each: their small models gain nothing from more.
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: demo test test-slow test-avx2 test-sse41 fuzz lint bench clean
+.PHONY: demo test test-slow test-avx2 test-sse41 test-floor fuzz lint bench clean
 
 demo: $(VENV)/ready
 	PYTHON=$(BIN)/python sh demo.sh "$(VIDEOS)"
@@ -31,6 +33,10 @@ test-avx2: $(VENV)/ready-dev
 
 test-sse41: $(VENV)/ready-dev
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -m "numeric and not slow"
+
+# TESTS names files to run instead of all; PYTHON=python3.10 is the oldest Python.
+test-floor: $(FLOOR)/ready
+	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 fuzz: $(VENV)/ready-dev
 	FUZZ_CASES=$${FUZZ_CASES:-20000} $(PYTEST) --dist load tests/test_fuzz.py
@@ -54,6 +60,12 @@ $(VENV)/ready: requirements.txt | $(BIN)/python
 
 $(VENV)/ready-dev: requirements-dev.txt requirements-extra.txt $(VENV)/ready
 	$(BIN)/python -m pip install -q -r requirements-dev.txt
+	touch $@
+
+$(FLOOR)/ready: requirements.txt requirements-extra.txt requirements-dev.txt
+	$(PYTHON) -m venv --clear $(FLOOR)
+	sed 's/ *#.*//; s/>=/==/' requirements.txt requirements-extra.txt > $(FLOOR)/floors.txt
+	$(FLOOR)/bin/python -m pip install -q -r $(FLOOR)/floors.txt -r requirements-dev.txt
 	touch $@
 
 clean:
