@@ -3,7 +3,9 @@
 import platform
 
 import pytest
+import torch
 
+from engine.device import Device, Normalization, tune_process
 from tests.commands import run_command
 
 pytestmark = pytest.mark.numeric
@@ -22,3 +24,10 @@ def test_auto_is_fp32_where_onednn_has_no_bf16(level):
     """oneDNN may be held to less than the CPU has, as these variables do for tests."""
     done = run_command("-c", PRECISION, environ={"ONEDNN_MAX_CPU_ISA": level})
     assert (done.status, done.stdout) == (0, "fp32\n"), done.stderr
+
+
+@pytest.mark.parametrize(("precision", "is_allowed"), [("bf16", True), ("fp32", False)])
+def test_fp32_on_a_gpu_does_not_round_to_tf32(precision, is_allowed, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    tune_process(Device(torch.device("cuda", 0), precision, Normalization.of("kinetics")))
+    assert torch.backends.cudnn.allow_tf32 is is_allowed
