@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import extraction, finetuning, formats, gpu, index, inference, loading, steps
+from benchmarks import extraction, finetuning, formats, index, inference, loading, steps
 from benchmarks.timing import Comparison
 from engine.device import cpu_has_bf16, tune_process
 from utils.program import run_program
@@ -22,7 +22,6 @@ SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
     "steps": steps.comparisons,
     "inference": inference.comparisons,
     "finetuning": finetuning.comparisons,
-    "gpu": gpu.comparisons,
 }
 
 

@@ -14,7 +14,7 @@ from media.ffmpeg import Ffmpeg
 
 CLASSES, CLIPS = 2, 20
 # Like UCF-101: 320 x 240, 7 seconds, about 500 kB, with 700 kB of JPGs.
-DRAWN = "testsrc2=s=320x240:r=25:d=7,noise=alls=2:allf=t"
+DRAWN, SECONDS = "testsrc2=s=320x240:r=25:d={},noise=alls=2:allf=t", 7
 
 
 def comparisons() -> Iterator[Comparison]:
@@ -45,13 +45,13 @@ def comparisons() -> Iterator[Comparison]:
         yield again._replace(ours=n_videos / again.ours, plain=n_videos / again.plain)
 
 
-def draw(folder: Path) -> Path:
+def draw(folder: Path, *, n_videos: int = CLASSES * CLIPS, seconds: float = SECONDS) -> Path:
     """Generate two classes of videos."""
     ffmpeg = Ffmpeg()
-    for number in range(CLASSES * CLIPS):
+    for number in range(n_videos):
         path = folder / str(number % CLASSES) / f"{number}.avi"
         path.parent.mkdir(parents=True, exist_ok=True)
-        graph = ["-f", "lavfi", "-i", DRAWN, "-c:v", "mpeg4", "-q:v", "8"]
+        graph = ["-f", "lavfi", "-i", DRAWN.format(seconds), "-c:v", "mpeg4", "-q:v", "8"]
         ffmpeg.run(["-y", *graph, str(path)])
     return folder
 

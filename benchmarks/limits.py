@@ -12,9 +12,14 @@ SIDES = {"cpu": (4096, 1), "cuda": (8192, 50)}  # size of the matrices, and prod
 
 
 @cache
-def flops_per_second(dtype: torch.dtype, device: torch.device) -> float:
-    """Measure large matrix products, counting each multiplication and addition."""
-    side, n_products = SIDES[device.type]
+def flops_per_second(
+    dtype: torch.dtype, device: torch.device, sides: tuple[int, int] | None = None
+) -> float:
+    """Measure large matrix products, counting each multiplication and addition.
+
+    `sides` replaces those of SIDES.
+    """
+    side, n_products = sides or SIDES[device.type]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
 
     def work() -> float:
@@ -31,6 +36,16 @@ def flops_per_clip(model: nn.Module, clip: torch.Tensor) -> float:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(clip[None])
     return counter.get_total_flops()
+
+
+def flops_of_training(model: nn.Module, clips: torch.Tensor) -> float:
+    """Count the operations per clip of a forward and a backward pass, float32 (B, C, T, H, W).
+
+    Layers without gradients, and the input of the first layer, need none in the backward pass.
+    """
+    with FlopCounterMode(display=False) as counter:
+        model.train()(clips).sum().backward()
+    return counter.get_total_flops() / len(clips)
 
 
 def clips_per_second(model: nn.Module, clip: torch.Tensor, dtype: torch.dtype) -> float:

@@ -1,5 +1,6 @@
 """Load clips from JPG folders with one thread: training, validation, inference, decoding only."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -27,13 +28,25 @@ SIZE, DURATION, N_VAL, STRIDE = 112, 16, 3, 16
 MOST_VIDEOS = 60
 
 
-def comparisons() -> Generator[Comparison, None, None]:
+def comparisons() -> Iterator[Comparison]:
     """Use the frame folders in $BENCH_FRAMES, or those of generated videos."""
+    with _one_thread(), tempfile.TemporaryDirectory() as folder:
+        yield from _phases(_records(frame_folders(Path(folder))))
+
+
+def of_training_clips(frames: Path) -> Comparison:
+    """Compare the loading of training clips from frame folders with one thread."""
+    with _one_thread(), contextlib.closing(_phases(_records(frames))) as rows:
+        return next(rows)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in a loader worker."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a loader worker
+    torch.set_num_threads(1)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            yield from _phases(_records(frame_folders(Path(folder))))
+        yield
     finally:
         torch.set_num_threads(threads)
 
@@ -45,7 +58,7 @@ def _records(root: Path) -> CompactList[VideoRecord]:
     return compact_records(VideoRecord(f.name, f, 1, n, 0) for f, n in counts)
 
 
-def _phases(records: CompactList[VideoRecord]) -> Iterator[Comparison]:
+def _phases(records: CompactList[VideoRecord]) -> Generator[Comparison, None, None]:
     source, seeded = JpgFolder(default_decoder()), Random(1)
 
     def ours(temporal: Callable, spatial: SpatialTransform) -> Callable[[], float]:

@@ -94,16 +94,21 @@ def write_golden_checkpoint(spec, path):
     torch.save({"epoch": 0, "arch": arch, "state_dict": weights_from_names(shapes)}, path)
 
 
-def run_golden(case, data, work):
-    """Run a case of expected.json whose frames and index lie in `data`; results in work/res."""
+def golden_arguments(case, data, work):
+    """Write the checkpoint of a case of expected.json whose frames and index lie in `data`; return
+    its arguments of main.py. The results go to work/res."""
     write_golden_checkpoint(case["checkpoint"], work / "c.pth")
-    arguments = [
+    return [
         "--root_path", str(work), "--video_path", str(data / "jpg"),
         "--annotation_path", str(data / "index.json"), "--result_path", "res",
         "--dataset", "ucf101", "--no_cuda", "--n_threads", "0", "--n_classes", "2",
         "--precision", "fp32", "--no_report", *case["args"],
     ]  # fmt: skip
-    assert main.main(arguments) == 0
+
+
+def run_golden(case, data, work):
+    """Run a case of expected.json on the CPU; return its results folder."""
+    assert main.main(golden_arguments(case, data, work)) == 0
     return work / "res"
 
 

@@ -1,6 +1,5 @@
 """The fast implementation matches the plain one of benchmarks/plain.py."""
 
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -14,7 +13,6 @@ from datasets.records import VideoRecord
 from datasets.samplers import SampleKey, WindowBatches
 from datasets.video_dataset import ClipBatch, VideoDataset, in_batches_of
 from engine.device import Normalization, choose_device
-from engine.prefetch import prefetch
 from engine.scoring import SplittingScorer, make_scorer
 from errors import UserError
 from inference import WINDOWS
@@ -186,23 +184,3 @@ def test_scoring_continues_with_fewer_clips_when_memory_runs_out(caplog):
 
     with pytest.raises(UserError, match="smaller --sample_size"):
         SplittingScorer(full)(pixels)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_step_on_a_gpu_does_not_synchronise(precision):
-    gpu = choose_device(no_cuda=False, precision=precision, normalization=KINETICS)
-    model = gpu.place(small())
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=True)
-    trainer = make_trainer(model, optimizer, gpu)
-    trainer = replace(trainer, optim=replace(trainer.optim, clip_grad=1.0))
-    trainer.begin_epoch()
-    labels = torch.tensor([0, 1, 2, 3]).pin_memory()
-    batch = ClipBatch(clips(4).pin_memory(), labels, labels, [], [])
-    trainer.run_batch(batch, n_clips=4)  # the first one prepares
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for ready in prefetch([batch] * 5, gpu.torch_device):
-            trainer.run_batch(ready, n_clips=4)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
