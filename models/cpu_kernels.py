@@ -69,7 +69,21 @@ class CpuMaxPool3d(nn.MaxPool3d):
             return super().forward(x)
 
 
-KERNELS: dict[type, type] = {nn.Conv3d: CpuConv3d, nn.MaxPool3d: CpuMaxPool3d}
+class CpuAvgPool3d(nn.AvgPool3d):
+    """nn.AvgPool3d that also takes bf16 and fp16, which torch's does not on a CPU. Autocast widens
+    them by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        return super().forward(x.float()).to(x.dtype)
+
+
+KERNELS: dict[type, type] = {
+    nn.Conv3d: CpuConv3d,
+    nn.MaxPool3d: CpuMaxPool3d,
+    nn.AvgPool3d: CpuAvgPool3d,
+}
 PLAIN = {kernel: plain for plain, kernel in KERNELS.items()}
 
 

@@ -63,6 +63,15 @@ def test_logits_match(family):
         assert (rounded - expected).abs().max() <= 0.05 * largest
 
 
+def test_densenet_scores_in_bf16():
+    """It has average pooling between its blocks, which torch cannot compute in bf16 on a CPU."""
+    torch.manual_seed(1)
+    model, pixels = build("densenet", 121, n_classes=9).eval(), clips(2, side=64)
+    expected = make_scorer(model, on_cpu())(pixels)
+    rounded = make_scorer(model, on_cpu("bf16"))(pixels)
+    assert (rounded - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
 def test_loss_and_gradients_of_a_training_step_match():
     model, other = small(), small()
     pixels, labels = clips(4), torch.tensor([0, 1, 2, 3])
