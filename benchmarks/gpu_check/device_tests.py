@@ -44,4 +44,5 @@ def outcomes(report: Path) -> Iterator[Row]:
     n_passed = len(found) - len(failed) - len(skipped)
     yield {"tests": f"{n_passed} passed, {len(skipped)} skipped", "passed": n_passed > 0}
     for case in failed:
-        yield {"tests": f"{case.get('classname')}::{case.get('name')}", "passed": False}
+        module = case.get("classname", "").rpartition(".")[2]
+        yield {"tests": f"{module}::{case.get('name')}", "passed": False}

@@ -30,7 +30,7 @@ def rows(setting: Setting, record: Record) -> Iterator[Row]:
     n_workers = 1 if setting.on_cpu else os.cpu_count() or 1
     batch_size = setting.batch_sizes[0]
     what = f"epoch from JPGs, {NAMES['resnet']}-{setting.depth}, batch {batch_size}"
-    yield {"what": f"{what}, {n_workers} loader processes"} | epoch(setting, n_workers)
+    yield {"what": f"{what}, {n_workers} loader processes", **epoch(setting, n_workers)}
 
 
 def epoch(setting: Setting, n_workers: int) -> Row:

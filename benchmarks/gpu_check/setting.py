@@ -49,8 +49,8 @@ class Setting:
     def build(self, family: str) -> nn.Module:
         """Return a model whose weights are the same on every call."""
         torch.manual_seed(1)
-        widen = {} if self.width == 1.0 else {"resnet_widen_factor": self.width}
-        return build(family, self.depth, n_classes=self.n_classes, **widen)
+        sizes: dict[str, Any] = {"resnet_widen_factor": self.width}
+        return build(family, self.depth, n_classes=self.n_classes, **sizes)
 
     def clips(self, n: int) -> Tensor:
         """Return random pixels, uint8 (n, 3, T, H, W), the same on every call."""
