@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from errors import UserError
-from opts import Options
+from opts import Options, Role, names_with
 from parsing import parse_opts
 from utils.interruption import SIGPIPE, Interrupted, Interruption
 from utils.program import on_output_lost, run_program
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interruption.handling_signals(), on_output_lost(lambda: interruption.request(SIGPIPE)):
             options = parse_opts(argv)
             _check_outputs(options)
+            _fetch_weights(options)
             n_processes, node = _processes_to_start(options)
             if n_processes > 1:
                 from engine.distributed import launch
@@ -71,6 +72,17 @@ def _check_outputs(options: Options) -> None:
     ]
     remedy = f"move it out of --result_path {folder}, or choose another folder"
     check_outputs(outputs, inputs, remedy=remedy)
+
+
+def _fetch_weights(options: Options) -> None:
+    """Download weights that were given by name, before several processes would do so."""
+    from models.download import fetch
+    from models.weights import find_weights
+
+    for name in names_with(Role.WEIGHTS):
+        path = getattr(options, name)
+        if path is not None and (weights := find_weights(path)) is not None:
+            fetch(weights)
 
 
 def _processes_to_start(options: Options) -> "tuple[int, World]":

@@ -11,13 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.checkpoint import (
-    Checkpoint,
-    check_class_names,
-    check_fits,
-    load_weights,
-    n_classes_of,
-)
+from engine.checkpoint import Checkpoint, check_fits, load_weights, n_classes_of
+from engine.class_names import check_class_names
 from engine.device import Device, Normalization, choose_device
 from engine.distributed import World
 from errors import UserError

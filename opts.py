@@ -32,6 +32,7 @@ class Role(enum.Flag):
     NONE = 0
     REQUIRED = enum.auto()  # main.py does not run without it
     ROOTED = enum.auto()  # a path joined with --root_path
+    WEIGHTS = enum.auto()  # a checkpoint, or the name of one in models/weights.py
     DATA_PATH = enum.auto()  # saved as an absolute path beside results, so that a report finds it
     ARCHITECTURE = enum.auto()  # an argument of the model families that list it
     STEM = enum.auto()  # architecture that tensor shapes do not reveal: must equal the checkpoint's
@@ -118,9 +119,10 @@ class Options:
         help="JSON index of the videos")
     result_path: Path = flag("files", Path(), roles=Role.REQUIRED | Role.ROOTED,
         help="folder for results, created if missing")
-    pretrain_path: Path | None = flag("files", None, roles=Role.ROOTED,
-        help="checkpoint to fine-tune; its head is replaced")
-    resume_path: Path | None = flag("files", None, roles=Role.ROOTED,
+    pretrain_path: Path | None = flag("files", None, roles=Role.ROOTED | Role.WEIGHTS,
+        help="checkpoint to fine-tune, or its name, such as torchvision:r3d_18 (see "
+        "util_scripts.weights); its head is replaced")
+    resume_path: Path | None = flag("files", None, roles=Role.ROOTED | Role.WEIGHTS,
         help="checkpoint to resume or, with --no_train, to evaluate; auto: the newest one in "
         "--result_path, or a fresh start if there is none")
     recipe: str = flag("files", "", roles=Role.NONE,

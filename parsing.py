@@ -9,6 +9,7 @@ from typing import Any
 
 from errors import UserError
 from models.catalog import FAMILIES
+from models.weights import find_weights, is_weights_name
 from opts import AUTO, FLAGS, GROUPS, Flag, Options, Range, Role, as_words, names_with
 from recipe import Line, find_recipe, read_recipe
 from utils.command_line import NEGATIVE_NUMBER, FlagParser, expand_user, path_fault
@@ -187,8 +188,12 @@ def _resolve(options: Options) -> Options:
             changes[name] = tuple(getattr(options, name))
     for name in names_with(Role.ROOTED):
         path = getattr(options, name)
-        if path is not None and not (name == "resume_path" and path == AUTO):
-            changes[name] = (root or Path()) / expand_user(path)
+        if path is None or (name == "resume_path" and path == AUTO):
+            continue
+        if name in names_with(Role.WEIGHTS) and is_weights_name(path):
+            find_weights(path)  # reports an unknown name at once
+            continue
+        changes[name] = (root or Path()) / expand_user(path)
     if options.nesterov:
         changes["dampening"] = 0.0
     if options.inference_batch_size == 0:

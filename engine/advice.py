@@ -14,6 +14,7 @@ from utils.text import join_few
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
 MANY_VIDEOS, LARGE_BATCH = 5000, 64  # with fewer, the default rate is too high from scratch
+DOWNLOADED = "--pretrain_path torchvision:r3d_18"
 WITHOUT_WEIGHTS = (
     "train a small network from random weights at a low rate: leave out --pretrain_path and "
     "--ft_begin_module, and add --model_depth 10 --learning_rate 0.01"
@@ -39,8 +40,9 @@ def no_such_checkpoint(path: Path) -> str:
 def no_such_weights(path: Path) -> str:
     """Describe a missing --pretrain_path, with advice on training without one."""
     return (
-        f"--pretrain_path {no_such_checkpoint(path)}. docs/recipes.md says where to download the "
-        f"released checkpoints; without one, {WITHOUT_WEIGHTS}"
+        f"--pretrain_path {no_such_checkpoint(path)}. {DOWNLOADED} downloads one, and "
+        "docs/recipes.md says where to get the released ones of the original; without one, "
+        f"{WITHOUT_WEIGHTS}"
     )
 
 
@@ -56,7 +58,7 @@ def from_scratch(options: Options, *, n_videos: int, n_nodes: int = 1) -> str | 
         f"training starts from random weights at --learning_rate {options.learning_rate:g}, the "
         "default for batches of 128 and hundreds of thousands of videos: for "
         f"{n_videos} videos in batches of {min(batch, n_videos)} use --learning_rate 0.01 and a "
-        "small network (--model_depth 10), or pretrained weights (docs/recipes.md)"
+        f"small network (--model_depth 10), or pretrained weights ({DOWNLOADED})"
     )
 
 

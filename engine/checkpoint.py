@@ -11,12 +11,12 @@ import re
 import stat
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +26,9 @@ from engine.weights_check import UNREADABLE, check_crc, check_tensors
 from errors import UserError
 from models.arch_detect import Identity, identify
 from models.catalog import FAMILIES
+from models.download import local_file
 from models.namings import Inflation, Naming, find_naming
+from models.weights import HostedWeights
 from utils.files import atomic_write
 from utils.reading import shown_name
 
@@ -57,6 +59,7 @@ class Checkpoint:
     extras: Extras
     trained_state_dict: dict[str, Tensor] | None = None  # of a run with --ema
     naming: Naming | None = None
+    hosted: HostedWeights | None = None  # which of the hosted weights it is, if any
 
     @property
     def class_names(self) -> list[str] | None:
@@ -65,7 +68,10 @@ class Checkpoint:
     @property
     def options(self) -> dict[str, Any]:
         """The options it was trained with, as far as known; empty for the original's files."""
-        return self.extras.options or dict(self.naming.options if self.naming else {})
+        if self.extras.options:
+            return self.extras.options
+        found = dict(self.naming.options) if self.naming else {}
+        return found | (self.hosted.options if self.hosted else {})
 
     @property
     def best(self) -> Best | None:
@@ -121,8 +127,10 @@ def _as_safetensors(weights: Mapping[str, Tensor], mark: str) -> bytes:
 def load_checkpoint(path: Path, *, inflation: Inflation = I3D) -> Checkpoint:
     """Read a checkpoint or a bare state dict, without running code from it. Raises UserError.
 
-    A file in one of models.namings.NAMINGS is translated; `inflation` is for the 2D ones.
+    `path` may also be the name of hosted weights, which are downloaded if need be. A file in one of
+    models.namings.NAMINGS is translated; `inflation` is for the 2D ones.
     """
+    path, hosted = local_file(path)
     content = read_content(path)
     weights = weights_of(content)
     stripped = {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()}
@@ -140,9 +148,10 @@ def load_checkpoint(path: Path, *, inflation: Inflation = I3D) -> Checkpoint:
         epoch if isinstance(epoch, int) and 0 <= epoch < 2**53 else None,
         optimizer if _holds(optimizer, "state", "param_groups") else None,
         scheduler if isinstance(scheduler, dict) else None,
-        read_extras(beside, str(path)),
+        _with_class_names(read_extras(beside, str(path)), hosted),
         _trained_weights(beside, stripped, path),
         naming,
+        hosted,
     )
 
 
@@ -153,6 +162,14 @@ def _translated(
     if n_new < len(weights):
         raise UserError(f"{path}: mixes the names of {naming.title} with others")
     return naming.translate(weights, inflation)
+
+
+def _with_class_names(extras: Extras, hosted: HostedWeights | None) -> Extras:
+    """Add the published class names of hosted weights, whose files hold none."""
+    if hosted is None or extras.class_names is not None:
+        return extras
+    names = hosted.class_names()
+    return extras if names is None else msgspec.structs.replace(extras, class_names=list(names))
 
 
 def _trained_weights(
@@ -306,20 +323,3 @@ def n_classes_of(checkpoint: Checkpoint, head: str) -> int:
     if weight.ndim != 2:
         raise UserError(f"{checkpoint.path}: {head}.weight is {tuple(weight.shape)}, not a matrix")
     return weight.shape[0]
-
-
-def check_class_names(checkpoint: Checkpoint, labels: Sequence[str], index: Path) -> None:
-    """Raise UserError unless the file's class names are the index's, in the same order.
-
-    Otherwise a trained head's outputs mean something else, and accuracy falls to chance without
-    any other sign. The original's files have no names.
-    """
-    names = checkpoint.class_names
-    if names is None or list(names) == list(labels):
-        return
-    pairs = zip_longest(names, labels)
-    number, (saved, given) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-    raise UserError(
-        f"{checkpoint.path}: class {number} is {saved!r} in the checkpoint and {given!r} in "
-        f"{index}: use the index it was trained with, or --pretrain_path for new classes"
-    )

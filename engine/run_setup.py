@@ -13,7 +13,8 @@ from datasets.activitynet import UntrimmedIndex, read_any_index
 from datasets.frame_rate import describe_mismatch, find_frame_rate
 from datasets.index import Index
 from engine.advice import no_such_weights
-from engine.checkpoint import Checkpoint, check_class_names, load_checkpoint
+from engine.checkpoint import Checkpoint, load_checkpoint
+from engine.class_names import check_class_names
 from engine.device import Device, tune_process
 from engine.distributed import World
 from engine.progress import Position
@@ -29,6 +30,7 @@ from model import (
     freeze_before,
 )
 from models.namings import Inflation
+from models.weights import is_weights_name
 from opts import AUTO, Options
 from parsing import describe_recipe
 
@@ -120,7 +122,7 @@ def _read_checkpoints(options: Options) -> tuple[Checkpoint | None, Checkpoint |
         log.info("no checkpoint in %s yet: starting a new run", options.result_path)
     if options.pretrain_path is None:
         return None, None
-    if not options.pretrain_path.exists():
+    if not is_weights_name(options.pretrain_path) and not options.pretrain_path.exists():
         raise UserError(no_such_weights(options.pretrain_path))
     inflation = Inflation(options.conv1_t_size, options.resnet_2d_layers)
     return None, load_checkpoint(options.pretrain_path, inflation=inflation)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def add_classifier_flags(parser: argparse.ArgumentParser) -> None:
     """Add --checkpoint, --labels, and flags for what the checkpoint does not say."""
     group = parser.add_argument_group("model")
-    group.add_argument("--checkpoint", type=INPUT, required=True, help="weights, such as best.pth")
+    text = "weights, such as best.pth, or the name of hosted ones, such as torchvision:r3d_18"
+    group.add_argument("--checkpoint", type=INPUT, required=True, help=text)
     group.add_argument(
         "--labels",
         type=INPUT,

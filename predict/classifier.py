@@ -11,7 +11,8 @@ from torch import nn
 
 from datasets.activitynet import read_any_index
 from datasets.frame_rate import describe_mismatch
-from engine.checkpoint import Checkpoint, check_class_names, load_checkpoint
+from engine.checkpoint import Checkpoint, load_checkpoint
+from engine.class_names import check_class_names
 from engine.device import Device
 from engine.weights_check import odd_rank
 from errors import UserError

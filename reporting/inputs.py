@@ -9,7 +9,7 @@ from datasets.activitynet import narrowed
 from datasets.build import build_window_dataset
 from datasets.index import canonical_subset
 from datasets.video_dataset import VideoDataset
-from engine.checkpoint import check_class_names
+from engine.class_names import check_class_names
 from errors import UserError
 from opts import Role, names_with
 from parsing import options_of

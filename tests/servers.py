@@ -35,7 +35,7 @@ class _Handler(SimpleHTTPRequestHandler):
 @contextmanager
 def serving(folder: Path) -> Iterator[Web]:
     with Web(folder) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield server
         finally:
@@ -43,8 +43,9 @@ def serving(folder: Path) -> Iterator[Web]:
 
 
 @contextmanager
-def dripping(start: bytes, drop: bytes, *, pause: float) -> Iterator[str]:
-    """Run a server that answers `start`, and then `drop` after every pause; yield host and port."""
+def dripping(start: bytes, drop: bytes, *, pause: float, ends: bool = False) -> Iterator[str]:
+    """Run a server that answers `start`, and then `drop` after every pause, or with `ends` closes
+    the connection; yield host and port."""
     ended = threading.Event()
 
     def answer(connection: socket.socket) -> None:
@@ -52,7 +53,7 @@ def dripping(start: bytes, drop: bytes, *, pause: float) -> Iterator[str]:
             try:
                 connection.recv(1 << 16)
                 connection.sendall(start)
-                while not ended.wait(pause):
+                while not ends and not ended.wait(pause):
                     connection.sendall(drop)
             except OSError:  # the client has gone
                 return

@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.checkpoint import (
-    check_class_names,
-    load_checkpoint,
-    load_weights,
-    n_classes_of,
-    save_checkpoint,
-)
+from engine.checkpoint import load_checkpoint, load_weights, n_classes_of, save_checkpoint
 from engine.results_folder import find_newest
 from errors import UserError
 from models.build import build
@@ -158,16 +152,6 @@ def test_head_size(tmp_path):
     assert n_classes_of(checkpoint, "fc") == 9
     with pytest.raises(UserError, match="no head 'classifier': it is a resnet-10"):
         n_classes_of(checkpoint, "classifier")
-
-
-def test_class_names(tmp_path):
-    save_checkpoint(tmp_path / "c.pth", content(small()) | {"class_names": ["a", "b", "c"]})
-    checkpoint = load_checkpoint(tmp_path / "c.pth")
-    check_class_names(checkpoint, ("a", "b", "c"), Path("i.json"))
-    with pytest.raises(UserError, match=r"class 1 is 'b' in the checkpoint and 'c' in i.json"):
-        check_class_names(checkpoint, ("a", "c", "b"), Path("i.json"))
-    with pytest.raises(UserError, match="class 2 is 'c' in the checkpoint and None"):
-        check_class_names(checkpoint, ("a", "b"), Path("i.json"))
 
 
 def test_full_disk_keeps_the_previous_file(tmp_path):

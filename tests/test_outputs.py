@@ -34,6 +34,7 @@ TEXTS = {
     "encoding",
     "recipe",
     "weights",
+    "names",
 }
 
 

@@ -1,12 +1,19 @@
-"""Print what a checkpoint holds: model, classes, how it was trained, and the flags it needs."""
+"""Print what a checkpoint holds: model, classes, how it was trained, the flags it needs, and what a
+clip of its shape costs in operations and memory."""
 
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from engine.checkpoint import Checkpoint, load_checkpoint
+import torch
+
+from engine.checkpoint import Checkpoint, check_fits, load_checkpoint
+from errors import UserError
+from model import adopt_checkpoint_options, build_model
 from models.arch_detect import Identity
+from models.facts import model_facts
 from opts import FLAGS, Role, as_words, names_with
+from parsing import options_of
 from utils.command_line import INPUT, Parser, run
 from utils.reading import shown_name
 from utils.text import join_few
@@ -46,6 +53,29 @@ def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tup
         yield "written by", ", ".join(f"{k} {v}" for k, v in checkpoint.extras.versions.items())
     if identity is not None:
         yield "flags", " ".join(_flags(identity, checkpoint.options))
+
+
+def costs(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """Yield (subject, text) for what its model costs, with clips as in training."""
+    identity = checkpoint.identity
+    if identity is None:
+        return
+    try:
+        yield from _costs(checkpoint, identity)
+    except (UserError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        yield "parameters", f"not computed: {str(error).splitlines()[0]}"
+
+
+def _costs(checkpoint: Checkpoint, identity: Identity) -> Iterator[tuple[str, str]]:
+    channels = {"input_type": "flow"} if identity.n_input_channels == 2 else {}
+    options = adopt_checkpoint_options(options_of(channels), checkpoint, resumes=True)
+    with torch.device("meta"):
+        model = build_model(options)
+    check_fits(model, checkpoint)
+    side, n_frames = options.sample_size, options.sample_duration
+    facts = model_facts(model, (options.n_input_channels, n_frames, side, side))
+    yield from facts.describe()
+    yield "clips", f"{n_frames} frames of {side} x {side} pixels"
 
 
 def _details(identity: Identity) -> Iterator[tuple[str, str]]:
@@ -92,8 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     for path in options.checkpoint:
         checkpoint = load_checkpoint(path)
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-        for subject, text in describe(checkpoint, all_names=options.names):
+        print(f"{path}: {checkpoint.path.stat().st_size / 1e6:.1f} MB")
+        for subject, text in (*describe(checkpoint, all_names=options.names), *costs(checkpoint)):
             print(f"  {subject:20} {text}")
     return 0
 
