@@ -2,6 +2,7 @@
 
 import json
 import time
+import zipfile
 
 import pytest
 
@@ -191,6 +192,26 @@ def test_the_time_that_kernels_cover():
 )
 def test_kernels_are_sorted_by_kind(name, kind):
     assert trace.kind_of(name) == kind
+
+
+def test_wheels_of_a_kit_are_installed_for_this_run_alone(tmp_path):
+    about = "carried-1.0.dist-info"
+    content = {
+        "carried.py": "VALUE = 7\n",
+        f"{about}/METADATA": "Metadata-Version: 2.1\nName: carried\nVersion: 1.0\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{about}/RECORD": "",
+    }
+    (tmp_path / kit.WHEELS).mkdir()
+    with zipfile.ZipFile(tmp_path / kit.WHEELS / "carried-1.0-py3-none-any.whl", "w") as wheel:
+        for name, text in content.items():
+            wheel.writestr(name, text)
+    code = (
+        "import sys, pathlib; from benchmarks.gpu_check import kit;"
+        "kit.unpack(pathlib.Path(sys.argv[1])); import carried; print(carried.VALUE)"
+    )
+    done = run_command("-c", code, tmp_path)  # checks that nothing is left
+    assert (done.status, done.stdout) == (0, "7\n"), done.text
 
 
 def test_wheels_are_fetched_for_what_a_machine_with_torch_lacks(tmp_path):

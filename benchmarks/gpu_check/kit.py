@@ -3,7 +3,9 @@
 Imports only the standard library, so that it runs before the packages are there.
 """
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -63,6 +65,7 @@ def unpack(folder: Path) -> None:
     if not wheels:
         return
     site = tempfile.mkdtemp(prefix="gpu_check_")
+    atexit.register(shutil.rmtree, site, ignore_errors=True)
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
     subprocess.run([*pip, "--no-compile", "--no-cache-dir", "--target", site, *wheels], check=True)
     sys.path.insert(0, site)
