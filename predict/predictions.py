@@ -5,18 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from evaluation.results import ranked
 from predict.events import Event
 
 
 class ScoredWindow(NamedTuple):
-    """Softmax scores of one window, float64 (K,), with its place in frames and seconds."""
+    """Softmax scores of one window, float64 (K,), with its place in frames and seconds, and the
+    input of the model, uint8 (3, T, H, W)."""
 
     segment: tuple[int, int]  # first frame from 1, last + 1
     start: float
     end: float
     scores: np.ndarray
+    clip: Tensor | None = None
 
 
 @dataclass

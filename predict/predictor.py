@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from engine.scoring import make_scorer
+from datasets.samplers import MAX_WINDOWS
+from engine.scoring import Scorer, make_scorer
 from inference import check_finite
 from media.ffmpeg import Ffmpeg
 from media.manifest import LEFT_OUT
@@ -67,12 +68,24 @@ class Summary:
 class Predictor:
     """Scores one input after the other with a classifier, and passes the scores on to sinks."""
 
-    def __init__(self, classifier: Classifier, stride: int, sinks: Sequence[Sink]) -> None:
-        """`stride` counts kept frames from the start of a window to that of the next."""
+    def __init__(
+        self,
+        classifier: Classifier,
+        stride: int,
+        sinks: Sequence[Sink],
+        *,
+        scorer: Scorer | None = None,
+        max_batch: int = MAX_WINDOWS,
+    ) -> None:
+        """`stride` counts kept frames from the start of a window to that of the next. `scorer` is
+        make_scorer's of the classifier, made if not given; `max_batch` windows are scored at a
+        time: with fewer, scores arrive sooner."""
         self._classifier, self._stride, self._sinks = classifier, stride, sinks
-        self._logits = make_scorer(classifier.model, classifier.device)
+        self._logits = scorer or make_scorer(classifier.model, classifier.device)
+        self._max_batch = max_batch
         self._ffmpeg = Ffmpeg()
         self._rates: set[float] = set()  # frames per second of the videos so far
+        self._reader: VideoReader | None = None
 
     def run(self, inputs: Sequence[VideoInput]) -> Summary:
         """Score all inputs under a progress bar. Ctrl-C ends the run early, not with an error."""
@@ -92,6 +105,12 @@ class Predictor:
         finally:
             self._ffmpeg.stop()
         return summary
+
+    def stop(self) -> None:
+        """End the run, from any thread: the sinks receive the results so far."""
+        if self._reader is not None:
+            self._reader.stop()
+        self._ffmpeg.stop()
 
     def _predict(
         self, source: VideoInput, summary: Summary, on_window: Callable[[ScoredWindow], None]
@@ -125,7 +144,7 @@ class Predictor:
         on_window: Callable[[ScoredWindow], None],
     ) -> None:
         try:
-            reader = VideoReader(self._ffmpeg, source, MODEL_FILTERS)
+            reader = self._reader = VideoReader(self._ffmpeg, source, MODEL_FILTERS)
             with closing(self._windows(reader, result, is_live=source.is_live)) as windows:
                 for window in windows:
                     self._warn_of_rate(reader)
@@ -159,7 +178,7 @@ class Predictor:
         reader does, and UserError if the model outputs NaN."""
         n_labels = len(self._classifier.labels)
         formed = classifier_windows(self._classifier, reader, self._stride)
-        prefetcher = WindowPrefetcher(formed, is_live=is_live)
+        prefetcher = WindowPrefetcher(formed, is_live=is_live, max_batch=self._max_batch)
         try:
             for batch in prefetcher.batches():
                 clips = torch.stack([window.clip for window in batch])  # (B, 3, T, h, w)
@@ -167,7 +186,8 @@ class Predictor:
                 for window, row in zip(batch, scores, strict=True):
                     check_finite(row, result.name)
                     known = row[:n_labels].astype(np.float64)
-                    scored = ScoredWindow(window.segment, window.start, window.end, known)
+                    place = (window.segment, window.start, window.end)
+                    scored = ScoredWindow(*place, known, window.clip)
                     result.add(scored)
                     yield scored
         finally:

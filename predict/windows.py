@@ -97,10 +97,12 @@ class WindowPrefetcher:
     counted in `n_skipped`, so that results lag by at most the time one window takes to score.
     """
 
-    def __init__(self, windows: Iterator[Window], *, is_live: bool) -> None:
+    def __init__(
+        self, windows: Iterator[Window], *, is_live: bool, max_batch: int = MAX_WINDOWS
+    ) -> None:
         self.n_skipped = 0
-        self._is_live = is_live
-        size = 0 if is_live else MAX_WINDOWS
+        self._is_live, self._max_batch = is_live, max_batch
+        size = 0 if is_live else max_batch
         self._queue: queue.Queue[Window | BaseException | None] = queue.Queue(size)
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, args=(windows,), daemon=True)
@@ -117,11 +119,11 @@ class WindowPrefetcher:
             self._queue.put(error)
 
     def batches(self) -> Iterator[list[Window]]:
-        """Yield lists of at most MAX_WINDOWS windows. Raises what forming them raised."""
+        """Yield lists of at most `max_batch` windows. Raises what forming them raised."""
         last: BaseException | bool = False
         while last is False:
             batch: list[Window] = []
-            while last is False and len(batch) < MAX_WINDOWS:
+            while last is False and len(batch) < self._max_batch:
                 if batch and self._queue.empty():
                     break
                 item = self._queue.get()

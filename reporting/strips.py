@@ -156,17 +156,17 @@ class _Album:
         caption = f"Frames {first} to {end - 1}, window {tried[best] + 1} of {n_windows}" + (
             "" if heat is None or len(tried) == 1 else f", the highest score of {len(tried)} tried"
         )
-        return _with_pictures(bare._replace(caption=f"{caption}."), samples[best].clips[0], heat)
+        return with_pictures(bare._replace(caption=f"{caption}."), samples[best].clips[0], heat)
 
 
-def _with_pictures(bare: Strip, clip: Tensor, heat: np.ndarray | None) -> Strip:
+def with_pictures(bare: Strip, clip: Tensor, heat: np.ndarray | None) -> Strip:
     """Add pictures of a clip, uint8 (C, T, H, W), and of its heat map, (T, H, W) in [0, 1]."""
     pixels = clip if clip.shape[0] == 3 else clip[:1].expand(3, -1, -1, -1)  # flow: only u
     shown = np.linspace(0, pixels.shape[1] - 1, min(N_FRAMES, pixels.shape[1])).round().astype(int)
     frames = pixels.permute(1, 2, 3, 0).numpy()[shown]  # (T', H, W, 3)
     picture = _sheet(frames)
     with_frames = bare._replace(
-        frames=_data_uri(picture),
+        frames=data_uri(picture),
         frames_alt=f"{len(shown)} frames of {bare.video_id}",
         size=picture.size,
     )
@@ -174,7 +174,7 @@ def _with_pictures(bare: Strip, clip: Tensor, heat: np.ndarray | None) -> Strip:
         return with_frames
     hot = _sheet(_overlaid(frames, heat[shown]), heat[shown].mean(axis=(1, 2)))
     alt = f"Heat map of the same frames for {bare.prediction}; {_brightest(heat)}"
-    return with_frames._replace(heat=_data_uri(hot), heat_alt=alt)
+    return with_frames._replace(heat=data_uri(hot), heat_alt=alt)
 
 
 def _brightest(heat: np.ndarray) -> str:
@@ -217,7 +217,8 @@ def _sheet(frames: np.ndarray, bars: Sequence[float] | np.ndarray | None = None)
     return sheet
 
 
-def _data_uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image) -> str:
+    """Return a JPEG of the image as a URI that contains it."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")

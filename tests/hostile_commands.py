@@ -121,6 +121,9 @@ def script_command_lines(folder):
     commands = [importlib.import_module(f"util_scripts.{name}") for name in COMMANDS]
     parsers = {command: parser_of(command) for command in commands}
 
+    # A server ends only with a signal.
+    serving_ends = patch("serving.worker.Worker.run", lambda worker: None)
+
     def attempt(draw):
         command = draw.choice(commands)
         work = folder / "work" / "deep"  # for ".." as an output
@@ -130,7 +133,7 @@ def script_command_lines(folder):
         words = words_of(parsers[command], draw, fitting, paths)
         try:
             # A program's own standard output takes names that are not UTF-8.
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), serving_ends:
                 assert command.main(words) in (0, 1), words
         except UserError as error:
             lines = str(error).splitlines()

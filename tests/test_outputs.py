@@ -35,6 +35,8 @@ TEXTS = {
     "recipe",
     "weights",
     "names",
+    "host",
+    "host_name",
 }
 
 

@@ -3,33 +3,27 @@
 Skipped without Chromium or Chrome.
 """
 
-import os
-import shutil
-
 import pytest
 
+from tests.browsers import (
+    COLOURS,
+    DESKTOP,
+    OVERFLOWING,
+    PHONE,
+    needs_browser,
+    running_browser,
+)
 from tests.runs import make_dataset, small_run
 from tests.test_report import random_results, write_logs
 from util_scripts import report
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-QUIET = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-)  # fmt: skip
-PHONE, DESKTOP = 390, 1440
-
-BROWSER = next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", ""), *NAMES))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: install one, or $CHROMIUM")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=BROWSER, args=list(QUIET))
-        yield running
-        running.close()
+    with running_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +70,9 @@ def test_the_page_fits_and_loads_nothing(browser, reports, name, width, scheme):
     context.close()
 
 
-# Elements beyond the right edge of the window, except inside parts that scroll.
-OVERFLOWING = """() => [...document.querySelectorAll("body *")]
-    .filter(e => !e.closest(".scroll") && !e.closest("svg")
-                 && e.getBoundingClientRect().right > innerWidth + 0.5)
-    .map(e => e.outerHTML.slice(0, 90))"""
 WITHOUT_TEXT = """() => [...document.querySelectorAll("img, svg")]
     .filter(e => !(e.getAttribute("alt") || e.getAttribute("aria-label")))
     .map(e => e.outerHTML.slice(0, 90))"""
-COLOURS = """() => { const style = getComputedStyle(document.body);
-    return [style.backgroundColor, style.color].map(c => c.match(/\\d+/g).map(Number)); }"""
 
 
 def test_text_of_charts_is_legible_on_a_phone(browser, reports):
