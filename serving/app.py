@@ -184,7 +184,7 @@ class WrongType(Refused):
     pass
 
 
-STATUS = {NotFound: 404, WrongType: 415, TooLarge: 413}
+STATUS: dict[type[Exception], int] = {NotFound: 404, WrongType: 415, TooLarge: 413}
 
 
 def _check_type(request: "Request") -> None:

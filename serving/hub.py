@@ -154,7 +154,8 @@ class Hub:
     def end_session_if_left(self, session: Session) -> None:
         """Remove a session that no page is connected to, with its videos."""
         with self._lock:
-            if session.n_readers == 0 and self._sessions.pop(session.id, None):
+            if session.n_readers == 0 and session.id in self._sessions:
+                del self._sessions[session.id]
                 session.log.close()
                 for video in list(session.videos.values()):
                     self.remove(session, video)

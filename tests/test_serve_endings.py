@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from errors import UserError
+from serving.server import listen
 from tests.commands import Command
 from tests.serve_client import UPLOAD, Client
 from tests.test_predict_video import MODEL, write_checkpoint
@@ -50,10 +51,11 @@ def test_a_wrong_flag_is_one_line(checkpoint, flags, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_port_in_use_is_one_line(site, checkpoint):
-    port = site.place.rpartition(":")[2]
-    with pytest.raises(UserError, match=f"--port {port}: can't listen: .*; choose another --port"):
-        serve.main(["--port", port, "--checkpoint", str(checkpoint)])
+def test_a_port_in_use_is_one_line(checkpoint):
+    with listen("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(UserError, match=f"--port {port}: can't listen: .*; choose another"):
+            serve.main(["--port", port, "--checkpoint", str(checkpoint)])
 
 
 def test_a_missing_package_is_one_line(checkpoint, monkeypatch):

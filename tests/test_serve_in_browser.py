@@ -21,7 +21,7 @@ from tests.browsers import (
     needs_browser,
     running_browser,
 )
-from tests.serve_client import running
+from tests.serve_client import running, wait_until
 from tests.test_predict_video import LABELS, MODEL, write_checkpoint
 from tests.videos import draw
 from utils.outputs import OVERLAY_MARK
@@ -95,6 +95,11 @@ def page(browser, site):
         yield page
 
 
+def wait_for(page, condition):
+    """Wait for a condition. Playwright's own way needs eval, which the page forbids."""
+    wait_until(lambda: page.evaluate(condition) or page.wait_for_timeout(50))
+
+
 def texts(page, selector):
     return page.locator(selector).all_inner_texts()
 
@@ -135,7 +140,7 @@ def test_a_chosen_video_is_scored_and_its_moments_can_be_visited(page, videos):
 
     box = page.locator("#chart svg").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 40)
-    page.wait_for_function("Math.abs(document.getElementById('player').currentTime - 2) < 0.3")
+    wait_for(page, "Math.abs(document.getElementById('player').currentTime - 2) < 0.3")
     assert page.inner_text("#at").startswith(("At 0:01.9", "At 0:02.0", "At 0:02.1"))
     last = int(page.get_attribute("#chart", "aria-valuemax"))
     page.focus("#chart")
@@ -145,7 +150,7 @@ def test_a_chosen_video_is_scored_and_its_moments_can_be_visited(page, videos):
     assert page.get_attribute("#chart", "aria-valuetext").startswith("0:0")
     page.focus("#moments button")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('player').currentTime < 3.5")
+    wait_for(page, "document.getElementById('player').currentTime < 3.5")
 
 
 def test_scores_and_overlay_can_be_downloaded(page, videos, tmp_path):
@@ -171,9 +176,10 @@ def test_scores_and_overlay_can_be_downloaded(page, videos, tmp_path):
 def test_dropped_videos_are_done_one_after_another(page, videos):
     names = ["does not play.avi", "broken.mp4", "third.webm"]
     drop(page, [videos[name] for name in names])
-    page.wait_for_function(
+    wait_for(
+        page,
         """() => [...document.querySelectorAll("#list li")].every(
-            row => row.classList.contains("done") || row.classList.contains("failed"))"""
+            row => row.classList.contains("done") || row.classList.contains("failed"))""",
     )
     states = dict(page.evaluate(STATES))
     assert list(states) == names
@@ -187,7 +193,7 @@ def test_dropped_videos_are_done_one_after_another(page, videos):
     page.click("#list li:nth-child(3) .pick")
     wait_until_done(page)
     page.click("#list li:nth-child(3) .drop")
-    page.wait_for_function("document.querySelectorAll('#list li').length === 2")
+    wait_for(page, "document.querySelectorAll('#list li').length === 2")
     assert page.evaluate("document.activeElement.classList.contains('pick')")
 
 
@@ -200,30 +206,31 @@ def test_the_queue_is_shown(browser, checkpoint, videos):
         opened(browser, client.url) as page,
     ):
         page.set_input_files("#files", [videos[name] for name in names])
-        page.wait_for_function("document.querySelectorAll('#list li.waiting').length === 3")
+        wait_for(page, "document.querySelectorAll('#list li.waiting').length === 3")
         places = ["next", "waiting, 1 before it", "waiting, 2 before it"]
         assert page.evaluate(STATES) == [list(pair) for pair in zip(names, places, strict=True)]
         page.click("#list li:nth-child(2) .drop")
-        page.wait_for_function(
-            "document.querySelector('#list li:last-child span').textContent.includes(' 1 before')"
+        wait_for(
+            page,
+            "document.querySelector('#list li:last-child span').textContent.includes(' 1 before')",
         )
         begin.set()
-        page.wait_for_function("document.querySelectorAll('#list li.done').length === 2")
+        wait_for(page, "document.querySelectorAll('#list li.done').length === 2")
 
 
 def test_a_recording_of_the_camera_is_scored(page):
     page.click("#camera")
     page.wait_for_selector("#recorder:not([hidden])")
-    page.wait_for_function("document.getElementById('preview').videoWidth > 0")
+    wait_for(page, "document.getElementById('preview').videoWidth > 0")
     page.click("#record")
-    page.wait_for_function("document.getElementById('recording').textContent.includes(' 2 s')")
+    wait_for(page, "document.getElementById('recording').textContent.includes(' 2 s')")
     page.click("#record")
     wait_until_done(page)
     [[name, state]] = page.evaluate(STATES)
     assert name.startswith("camera ")
     assert name.endswith((".webm", ".mp4"))
     assert state.split()[0] in LABELS
-    page.wait_for_function("document.getElementById('player').duration < 60")  # not Infinity
+    wait_for(page, "document.getElementById('player').duration < 60")  # not Infinity
     page.click("#close-camera")
     assert page.is_hidden("#recorder")
     assert page.is_enabled("#camera")
@@ -231,7 +238,7 @@ def test_a_recording_of_the_camera_is_scored(page):
 
 def test_a_video_of_2_gb_is_refused_before_it_is_sent(page, videos):
     page.set_input_files("#files", videos["large.mp4"])
-    page.wait_for_function("document.getElementById('note').textContent !== ''")
+    wait_for(page, "document.getElementById('note').textContent !== ''")
     assert page.inner_text("#note") == "large.mp4 has 2.1 GB; at most 3 MB are accepted."
     assert page.locator("#list li").count() == 0
 
