@@ -100,10 +100,6 @@ def wait_for(page, condition):
     wait_until(lambda: page.evaluate(condition) or page.wait_for_timeout(50))
 
 
-def texts(page, selector):
-    return page.locator(selector).all_inner_texts()
-
-
 def wait_until_done(page):
     page.wait_for_selector("#downloads:not([hidden])")
 
@@ -130,8 +126,8 @@ def test_a_chosen_video_is_scored_and_its_moments_can_be_visited(page, videos):
         page.keyboard.press("Enter")
     choosing.value.set_files(videos["plays.webm"])
     wait_until_done(page)
-    assert {*texts(page, "#whole .label")} == {*LABELS}
-    scores = [float(text) for text in texts(page, "#whole .score")]
+    assert {*page.locator("#whole .label").all_inner_texts()} == {*LABELS}
+    scores = [float(text) for text in page.locator("#whole .score").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
     assert page.locator("#chart polyline").count() == 3
     assert page.locator("#strips figure").count() >= 1
