@@ -106,6 +106,11 @@ class Predictor:
             self._ffmpeg.stop()
         return summary
 
+    @property
+    def stated_rate(self) -> float | None:
+        """Frames per second of the last video, if it states them."""
+        return None if self._reader is None else self._reader.stated_rate
+
     def stop(self) -> None:
         """End the run, from any thread: the sinks receive the results so far."""
         if self._reader is not None:

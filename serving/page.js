@@ -521,6 +521,7 @@ $("camera").addEventListener("click", async () => {
   $("preview").srcObject = stream;
   $("preview").play().catch(() => {});
   $("recorder").hidden = false;
+  $("drop").classList.add("filming");
   $("camera").disabled = true;
   $("recording").textContent = `A recording of up to ${MAX_RECORDING} seconds is scored like a file.`;
   $("record").focus();
@@ -532,6 +533,7 @@ function closeCamera() {
   stream = null;
   $("preview").srcObject = null;
   $("recorder").hidden = true;
+  $("drop").classList.remove("filming");
   $("camera").disabled = is_stopped;
 }
 

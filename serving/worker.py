@@ -131,7 +131,14 @@ class Worker:
         video.publish(strips=self._explained(best.best, names, video.name))
         said = f"{result.n_windows} windows, {shown_name(names[0])} {ranking[0]['score']:.3f}"
         damage = f"Damaged: {result.problem}." if result.problem else ""
-        return Done(said, self._why_ended(task) if task.reason else damage)
+        problem = self._why_ended(task) if task.reason else damage
+        return Done(said, " ".join(filter(None, (problem, self._odd_rate(predictor)))))
+
+    def _odd_rate(self, predictor: Predictor) -> str:
+        """Say that the video has another frame rate than the model expects; "" if not."""
+        rate = predictor.stated_rate
+        text = None if rate is None else self._classifier.rate_mismatch(rate)
+        return f"{text[0].upper()}{text[1:]}." if text else ""
 
     def _explained(
         self, best: Mapping[int, ScoredWindow], names: Sequence[str], video: str

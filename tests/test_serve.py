@@ -119,6 +119,15 @@ def test_a_bad_file_is_a_sentence_and_the_server_goes_on(client, video, name, co
     assert client.request("GET", client.video(bad, "overlay.mp4")).status == 404
 
 
+def test_another_frame_rate_than_the_model_expects_is_named(video, tmp_path):
+    write_checkpoint(tmp_path / "best.pth", **MODEL | {"sample_t_stride": 1, "frame_rate": 5.0})
+    with running(tmp_path / "best.pth", heat=False) as (client, _):
+        client.open_page()
+        sent = client.send(video.read_bytes()).json["video"]
+        last = client.messages_until(sent, "done", "failed")[-1]
+        assert last["problem"].startswith("Clips have 10 frames per second, the weights expect 5: ")
+
+
 def test_an_empty_upload_is_a_sentence(client):
     sent = client.send(b"").json["video"]
     assert client.messages_until(sent, "failed")[-1]["problem"] == (
