@@ -87,7 +87,7 @@ def address_of(weights: HostedWeights) -> str:
     mirror = os.environ.get(MIRROR, "")
     if not mirror:
         return weights.url
-    if not re.fullmatch(r"https?://[^\s@?#]+", mirror):
+    if not (mirror.isascii() and re.fullmatch(r"https?://[^\s@?#]+", mirror)):
         raise UserError(
             f"{MIRROR}={shown(mirror)}: must be an address such as https://mirror.example"
         )

@@ -18,6 +18,7 @@ from utils.command_line import InputPath, InputVideo, OutputFolder, OutputPath, 
 COMMANDS = sorted(path.stem for path in Path("util_scripts").glob("[a-z]*.py"))
 # Neither walk the whole disk nor write to places outside the folder of the test.
 WORDS = [word for word in NASTY_WORDS if word not in ("/", "/nonexistent/x", "/dev/zero")]
+NOT_DRAWN = {"help", "speed", "markdown"}  # the last two of model_info take half a minute
 N_FLAGS = (0, 0, 0, 1, 1, 2)
 
 
@@ -95,7 +96,7 @@ def value_of(action, draw, fitting, paths):
 
 def words_of(parser, draw, fitting, paths):
     """A command line: all positional arguments, and a few flags."""
-    flags = [a for a in parser._actions if a.option_strings and a.dest != "help"]
+    flags = [a for a in parser._actions if a.option_strings and a.dest not in NOT_DRAWN]
     words = []
     required = [flag for flag in flags if flag.required]
     for flag in [*required, *draw.sample(flags, min(len(flags), draw.choice(N_FLAGS)))]:

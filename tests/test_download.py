@@ -188,7 +188,9 @@ def test_an_unknown_host_is_reported(cache, monkeypatch):
     assert f"can't be downloaded from {weights.url}: Name or service not known" in message
 
 
-@pytest.mark.parametrize("mirror", ["ftp://x", "mirror.example", "file:///x", "http://u:p@x", " "])
+@pytest.mark.parametrize(
+    "mirror", ["ftp://x", "mirror.example", "file:///x", "http://u:p@x", " ", "http://x/é"]
+)
 def test_a_mirror_must_be_an_address(mirror, cache, monkeypatch):
     monkeypatch.setenv("WEIGHTS_MIRROR", mirror)
     assert "must be an address such as https://mirror.example" in refusal(hosted())
