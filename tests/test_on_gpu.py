@@ -107,7 +107,7 @@ GOLDEN_CASES = list(golden.cases())
 def test_golden_command_lines(folder, case, tmp_path):
     found = dict(golden.differences(case, folder, tmp_path / "run", on_cpu=not HAS_GPU))
     assert found
-    assert {name: value for name, value in found.items() if not value <= golden.LIMIT} == {}
+    assert {name: x for name, x in found.items() if not x <= golden.limit_of(name)} == {}
 
 
 EVERYTHING = (

@@ -12,7 +12,9 @@ from benchmarks.gpu_check.setting import Setting, run_main
 from benchmarks.gpu_check.tables import Row
 from tests.runs import GOLDEN, golden_arguments, read_table
 
-LIMIT = 1e-3
+# By kind of file. Training amplifies the order in which threads sum: with one thread instead of the
+# original's two, sums of weights differ by 2e-3 and losses by 2e-4.
+LIMITS = {".log": 1e-3, ".json": 1e-3, ".pth": 1e-2}
 FOLDERS = ("training", "motion")
 
 
@@ -24,8 +26,8 @@ def rows(setting: Setting, record: Record) -> Iterator[Row]:
                 "run": name,
                 "file": file,
                 "largest difference": difference,
-                "limit": LIMIT,
-                "passed": difference <= LIMIT,
+                "limit": limit_of(file),
+                "passed": difference <= limit_of(file),
             }
 
 
@@ -35,6 +37,11 @@ def cases(*, only_first: bool = False) -> Iterator[tuple[Path, str, dict[str, An
         content = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
         names = list(content)[-1:] if only_first else list(content)
         yield from ((folder, name, content[name]) for name in names)
+
+
+def limit_of(file: str) -> float:
+    """Return the largest difference that passes."""
+    return LIMITS[Path(file).suffix]
 
 
 def differences(
