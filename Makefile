@@ -1,5 +1,6 @@
 # make demo    from nothing to a trained classifier and its accuracy, in ./demo
-# make demo VIDEOS=folder    the same with a folder of class folders
+# make demo VIDEOS=folder    a classifier of your own videos (util_scripts.train_videos), in ./demo
+#                            [MINUTES=30]
 # make test    the tests;  make lint    ruff and mypy;  make test-slow    those that take minutes
 # make test-avx2    the numeric tests as a CPU without AVX-512 runs them;  make test-sse41    as the oldest
 # make test-floor    the tests with the oldest versions that requirements.txt names, in .venv-floor
@@ -12,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FLOOR := .venv-floor
 VIDEOS ?=
+MINUTES ?= 30
 # Processes that run tests, of one thread each: their small models gain nothing from more.
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
@@ -19,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 .PHONY: demo test test-slow test-avx2 test-sse41 test-floor fuzz lint bench clean
 
 demo: $(VENV)/ready
-	PYTHON=$(BIN)/python sh demo.sh "$(VIDEOS)"
+	PYTHON=$(BIN)/python MINUTES="$(MINUTES)" sh demo.sh "$(VIDEOS)"
 
 test: $(VENV)/ready-dev
 	$(PYTEST)

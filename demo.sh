@@ -1,9 +1,10 @@
 #!/bin/sh
 # Run the commands of the README on a small set of videos: from nothing to a trained classifier.
-# usage: PYTHON=python sh demo.sh [folder of class folders of videos]
+# usage: PYTHON=python MINUTES=30 sh demo.sh [folder of class folders of videos, or a table of them]
 set -eu
 PYTHON=${PYTHON:-python3}
 VIDEOS=${1:-}
+MINUTES=${MINUTES:-30}  # for own videos
 MODEL="--model resnet --model_depth 10 --resnet_widen_factor 0.5 --sample_size 64 --batch_size 16 --n_threads 2"
 
 show() {
@@ -24,30 +25,8 @@ EOF
 
 own_videos() {
     case $VIDEOS in "~/"*) VIDEOS=$HOME/${VIDEOS#"~/"} ;; esac  # make VIDEOS=~/… does not expand it
-    if [ ! -d "$VIDEOS" ]; then
-        echo "error: $VIDEOS: no such folder of videos" >&2
-        exit 2
-    fi
-    OWN=$(folder_of "$VIDEOS")
-    mkdir -p "$OWN"
-    STATUS=0
-    show "$PYTHON" -m util_scripts.generate_video_jpgs "$VIDEOS" "$OWN/jpg" own || STATUS=$?
-    case $STATUS in
-        0) ;;
-        1) echo "(some files failed, see above; continuing with the others)" ;;
-        *) exit "$STATUS" ;;
-    esac
-    show "$PYTHON" -m util_scripts.folder_json "$OWN/jpg" "$OWN/index.json"
-    show "$PYTHON" main.py --root_path "$OWN" --video_path jpg --annotation_path index.json \
-        --result_path results --dataset folder $MODEL \
-        --n_epochs 20 --learning_rate 0.01 --multistep_milestones 15 --inference
-    echo
-    echo "Results for $VIDEOS, in $OWN:"
-    echo "  jpg                   extracted frames"
-    echo "  index.json            training and validation videos"
-    echo "  results/report.html   report with the accuracy"
-    echo "  results/best.pth      trained classifier"
-    echo "A Kinetics checkpoint gives far better accuracy: see 'Your own videos' in README.md."
+    show "$PYTHON" -m util_scripts.train_videos "$VIDEOS" --out "$(folder_of "$VIDEOS")" \
+        --minutes "$MINUTES"
 }
 
 generated_videos() {
@@ -75,7 +54,7 @@ generated_videos() {
     echo
     echo "In demo/pretraining and demo/finetuning: videos, jpg (frames), lists, ucf101_01.json (index)"
     echo "and results* (logs, checkpoints); open demo/finetuning/results_fc/report.html in a browser."
-    echo "For your own videos: make demo VIDEOS=folder, or the steps in README.md."
+    echo "For your own videos: make demo VIDEOS=folder, or docs/own-videos.md."
 }
 
 if [ -n "$VIDEOS" ]; then

@@ -68,6 +68,9 @@ FEATURES = Kind(
 )
 ONNX = Kind("an exported model", r"\x08", ('"normalized_inside":',))
 PT2 = Kind("an exported model", r"PK\x03\x04", ("extra/preprocessing.json",))
+RUN_SCRIPT = Kind("the commands of a run", "#!/bin/sh\n# Repeat this run")
+RUN_TABLE = Kind("the videos of a run", "path,label,split,group,start,end\r\n")
+RUN_PLAN = Kind("the plan of a run", r'\{"asked":')
 STRIPPED = Kind("a checkpoint of remove_dataparallel", marks=(STRIPPED_MARK,))
 
 

@@ -1,0 +1,25 @@
+"""What is on this machine already: pretrained weights."""
+
+import os
+from pathlib import Path
+
+WEIGHTS = "torchvision:r3d_18"  # the smallest Kinetics network that is hosted
+FILE = "r3d_18-b3b3357e.pth"
+HOW_TO_GET = (
+    f"pretrained weights would most likely give a better accuracy: --weights {WEIGHTS} downloads "
+    "130 MB once, or --weights FILE.pth (docs/recipes.md lists checkpoints)"
+)
+
+
+def cached_weights() -> str | None:
+    """Return the name of pretrained weights that torch has downloaded before, if any."""
+    return WEIGHTS if (_torch_cache() / FILE).is_file() else None
+
+
+def _torch_cache() -> Path:
+    """Return torch.hub's folder of checkpoints, without importing torch."""
+    home = os.environ.get("TORCH_HOME")
+    if home is None:
+        cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+        home = os.path.join(cache, "torch")
+    return Path(home).expanduser() / "hub" / "checkpoints"

@@ -1,0 +1,242 @@
+"""util_scripts.train_videos: plan, run, interruption and repetition, on a few drawn videos. The
+commands are recorded instead of run, except in one test."""
+
+import json
+import signal
+
+import pytest
+
+from errors import UserError
+from own_videos import train
+from own_videos.plan import Speed
+from tests.commands import Command, run_command, run_util
+from tests.videos import draw, names
+from util_scripts import train_videos
+from utils.interruption import Interrupted
+
+SPEED = Speed(extraction=0.1, train_clip=0.02, val_clip=0.01, per_run=20)
+CTRL_C = 2
+
+
+class Recorder:
+    """Stands in for run_shown: records commands, ends some in another way, and writes results."""
+
+    def __init__(self):
+        self.commands = []
+        self.endings = {}  # {number of a command: exit status, or an exception}
+
+    def __call__(self, words):
+        self.commands.append(" ".join(words))
+        ending = self.endings.pop(len(self.commands), 0)
+        if isinstance(ending, BaseException):
+            raise ending
+        if "util_scripts.csv_json" in words:
+            self._write_index(words)
+        if words[0] == "main.py":
+            self._write_results(words)
+        return ending
+
+    def _write_index(self, words):
+        path, folds = words[4], int(words[words.index("--folds") + 1]) if "--folds" in words else 0
+        for n in range(max(folds, 1)):
+            database = {
+                f"{label}{i}": {
+                    "subset": "validation" if i % max(folds, 2) == n else "training",
+                    "annotations": {"label": label, "segment": [1, 9]},
+                }
+                for label in ("cat", "dog")
+                for i in range(6)
+            }
+            name = path.replace(".json", f"_fold{n + 1}.json") if folds else path
+            with open(name, "w") as file:
+                json.dump({"labels": ["cat", "dog"], "database": database}, file)
+
+    def _write_results(self, words):
+        folder = train.Path(words[words.index("--result_path") + 1])
+        folder.mkdir(exist_ok=True)
+        results = {
+            f"{label}{i}": [{"label": label, "score": 0.9}]
+            for label in ("cat", "dog")
+            for i in range(6)
+        }
+        (folder / "val.json").write_text(json.dumps({"results": results}))
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setattr(train, "run_shown", recorder)
+    monkeypatch.setattr(train, "measure", lambda *_: SPEED)
+    monkeypatch.setattr(train, "cached_weights", lambda: None)
+    return recorder
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("own") / "my videos"
+    for number, name in enumerate(("cat/a", "cat/b", "dog/a", "dog/b"), 1):
+        draw(root / f"{name}.mp4", size="32x32", seconds=number)
+    return root
+
+
+def run(videos, out, *flags):
+    return train_videos.main([str(videos), "--out", str(out), *flags])
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(videos, tmp_path, recorder, capsys):
+    assert run(videos, tmp_path / "run", "--dry_run") == 0
+    out = capsys.readouterr().out
+    assert "4 videos of 2 classes" in out
+    assert "training from scratch on 2 videos, 100 times each" in out
+    assert "--recipe scratch_small --model_depth 10" in out
+    assert "time: about 2" in out
+    assert "--weights torchvision:r3d_18 downloads" in out
+    assert not (tmp_path / "run").exists()
+    assert not recorder.commands
+
+
+def test_the_commands_are_run_written_down_and_summed_up(videos, tmp_path, recorder, capsys):
+    assert run(videos, tmp_path / "run") == 0
+    titles = ("generate_video_jpgs", "csv_json", "main.py", "eval_accuracy")
+    assert [t in c for t, c in zip(titles, recorder.commands, strict=True)] == [True] * 4
+    assert names(tmp_path / "run") == [
+        "commands.sh", "index.json", "plan.json", "results", "videos.csv"
+    ]  # fmt: skip
+    out = capsys.readouterr().out
+    assert out.index("The plan:") < out.index("generate_video_jpgs") < out.index("Done in")
+    assert "accuracy: 100.0% (6 of 6 videos" in out
+    assert "always answering cat, the largest class: 50.0%" in out
+    assert "what 6 videos can't tell" in out
+    for name in ("predict_video", "--overlay", "export_model", "--folds 5"):
+        assert name in out
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_an_interrupted_run_continues_where_it_stopped(videos, tmp_path, recorder, capsys, number):
+    recorder.endings[number] = Interrupted(CTRL_C)
+    assert run(videos, tmp_path / "run") == 130
+    assert "interrupted: the same command continues the run" in capsys.readouterr().err
+    first = list(recorder.commands)
+    assert len(first) == number
+    assert run(videos, tmp_path / "run") == 0
+    assert "continuing the run that was planned here" in capsys.readouterr().out
+    assert recorder.commands[: number - 1] == first[:-1]
+    assert recorder.commands[number] == first[-1]
+    assert len(recorder.commands) == 5
+    assert run(videos, tmp_path / "run") == 0  # it only tells the result again
+    assert len(recorder.commands) == 5
+    assert "accuracy: 100.0%" in capsys.readouterr().out
+
+
+def test_failed_commands(videos, tmp_path, recorder, capsys):
+    """Some videos without frames are no reason to stop; anything else is."""
+    recorder.endings = {1: 1, 2: 2}
+    with pytest.raises(UserError, match=r"ended with status 2; .* the same command continues"):
+        run(videos, tmp_path / "run")
+    assert "some videos failed, see above" in capsys.readouterr().out
+    recorder.endings = {4: 130}
+    assert run(videos, tmp_path / "run") == 130
+    assert run(videos, tmp_path / "run") == 0
+    assert len(recorder.commands) == 6
+
+
+def test_another_plan_moves_the_run_aside(videos, tmp_path, recorder, capsys):
+    assert run(videos, tmp_path / "run") == 0
+    (tmp_path / "run/jpg").mkdir()
+    (tmp_path / "run/mine.txt").write_text("x")
+    assert run(videos, tmp_path / "run", "--folds", "2") == 0
+    out = capsys.readouterr().out
+    assert "holds the run of another plan, which is moved to" in out
+    assert "results" in names(tmp_path / "run/earlier-1")
+    assert {"jpg", "mine.txt", "results_fold1", "results_fold2"} <= {*names(tmp_path / "run")}
+    assert "folds: 100.0%, 100.0%; mean 100.0%" in out
+    assert "accuracy: 100.0% (12 of 12 videos" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--minutes", "0"], "--minutes 0: must be above 0"),
+        (["--folds", "1"], "--folds 1: must be from 2"),
+        (["--recipe", "head"], "--recipe head needs --weights"),
+        (["--folds", "9"], "there are only 4 sources"),
+    ],
+)
+def test_flags_that_make_no_sense(videos, tmp_path, recorder, flags, complaint):
+    with pytest.raises(UserError, match=complaint):
+        run(videos, tmp_path / "run", *flags)
+    assert not (tmp_path / "run").exists()
+
+
+def test_places_that_make_no_sense(videos, tmp_path, recorder):
+    with pytest.raises(UserError, match="no such folder of videos, and no such table"):
+        run(tmp_path / "typo", tmp_path / "run")
+    with pytest.raises(UserError, match="is the folder of the videos"):
+        run(videos, videos)
+
+
+def test_a_run_within_the_folder_of_the_videos(tmp_path, recorder, capsys):
+    for number, name in enumerate(("a/1", "a/2", "b/1", "b/2"), 1):
+        draw(tmp_path / f"v/{name}.mp4", size="32x32", seconds=number)
+    assert run(tmp_path / "v", tmp_path / "v/run") == 0
+    assert run(tmp_path / "v", tmp_path / "v/run") == 0
+    assert "continuing" in capsys.readouterr().out
+    assert len(recorder.commands) == 4
+
+
+def test_files_of_the_user_stay(videos, tmp_path, recorder):
+    table = tmp_path / "videos.csv"
+    rows = [f"{videos}/{name}.mp4,{name[:3]}" for name in ("cat/a", "cat/b", "dog/a", "dog/b")]
+    table.write_text("\n".join(["path,label", *rows]))
+    with pytest.raises(UserError, match=r"videos.csv: is the input"):
+        run(table, tmp_path)
+    (tmp_path / "other/results").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds files that this command did not write"):
+        run(table, tmp_path / "other")
+    assert names(tmp_path / "other") == ["results"]
+    assert run(table, tmp_path / "run") == 0
+    assert recorder.commands
+
+
+SAVES_ON_SIGNAL = """
+import pathlib, signal, sys, time
+def end(number, frame):
+    time.sleep(0.2)
+    pathlib.Path(sys.argv[1]).write_text(str(number))
+    sys.exit(128 + number)
+signal.signal(signal.SIGINT, end)
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import sys
+from own_videos.processes import run_shown
+from utils.command_line import run
+sys.exit(run(lambda argv: run_shown(["-c", sys.argv[1], sys.argv[2]])))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_passed_on_and_waited_for(tmp_path, number):
+    saved = tmp_path / "saved"
+    with Command("-c", PARENT, SAVES_ON_SIGNAL, saved) as command:
+        command.wait_until(lambda: "ready" in command.stdout)
+        command.process.send_signal(number)
+        done = command.finish()
+    assert done.status == 128 + number
+    assert saved.read_text() == str(int(number))
+
+
+def test_a_real_run_and_its_script(videos, tmp_path):
+    """Two epochs or so: from videos to accuracy, and the same again from commands.sh."""
+    words = (videos, "--out", tmp_path / "run", "--minutes", 0.01, "--no_cuda")
+    done = run_util("train_videos", *words, environ={"OMP_NUM_THREADS": "1"})
+    assert done.status == 0, done.text
+    assert "is not enough for these videos" in done.stdout
+    assert "Done in" in done.stdout
+    script = tmp_path / "run/commands.sh"
+    again = run_command(script, program="sh", environ={"OMP_NUM_THREADS": "1"})
+    assert again.status == 0, again.text
+    results = [tmp_path / "run" / place / "val.json" for place in ("results", "again/results")]
+    assert results[0].read_bytes() == results[1].read_bytes()
