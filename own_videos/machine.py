@@ -12,8 +12,9 @@ HOW_TO_GET = (
 
 
 def cached_weights() -> str | None:
-    """Return the name of pretrained weights that torch has downloaded before, if any."""
-    return WEIGHTS if (_torch_cache() / FILE).is_file() else None
+    """Return the path of pretrained weights that torch has downloaded before, if any."""
+    path = _torch_cache() / FILE
+    return str(path) if path.is_file() else None
 
 
 def _torch_cache() -> Path:

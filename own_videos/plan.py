@@ -4,10 +4,12 @@ out."""
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 # Small enough to train from nothing on a laptop; see recipes/scratch_small.txt.
 SMALL_NETWORK = ("--model_depth", "10", "--resnet_widen_factor", "0.5", "--sample_size", "64")
+TORCHVISION = ("torchvision:", "r3d_18-", "mc3_18-", "r2plus1d_18-")  # trained at 15 per second
 FROM_SCRATCH, FINE_TUNING, HEAD = "scratch_small", "finetune", "head"
 CLIP_FRAMES = 16
 CLIP_SECONDS = 1.0  # that a clip should cover: most actions show in it
@@ -16,6 +18,7 @@ CLIPS_TO_SEE = 80_000  # in training from scratch, between these numbers of epoc
 FINE_TUNING_EPOCHS, HEAD_EPOCHS = 30, 50
 ENOUGH_EPOCHS = 8  # of fine-tuning; if the time allows fewer, only the head is trained
 LEAST_EPOCHS = 3
+HANDFUL = 16  # training videos
 CACHED_VIEWS = 4  # of each video, for training the head
 USED = 0.9  # of the time: the estimate may be too low
 VAL_FRACTION, FEW_VIDEOS = 0.2, 500
@@ -77,19 +80,21 @@ def val_fraction_for(n_videos: int) -> float:
     return VAL_FRACTION_OF_FEW if n_videos < FEW_VIDEOS else VAL_FRACTION
 
 
-def clip_flags(*, median_frames: float, rate: float) -> tuple[str, ...]:
+def clip_flags(*, median_frames: float, rate: float, weights: str | None = None) -> tuple[str, ...]:
     """Choose a temporal stride with which 16 frames cover about a second, if the videos are that
-    long."""
+    long. Weights were trained at a rate of their own: torchvision's at such a one, others on every
+    frame."""
+    if weights is not None and not Path(weights).name.startswith(TORCHVISION):
+        return ()
     by_time = round(rate * CLIP_SECONDS / CLIP_FRAMES)
     stride = max(1, min(by_time, int(median_frames // CLIP_FRAMES)))
     return ("--sample_t_stride", str(stride)) if stride > 1 else ()
 
 
 def batch_flags(n_train: int) -> tuple[str, ...]:
-    """Choose smaller batches for few videos, so that an epoch has several updates."""
-    if n_train >= 64:
-        return ()
-    return ("--batch_size", "8" if n_train >= 16 else "4")
+    """Choose smaller batches than the recipe's for a handful of videos, so that an epoch has
+    several updates."""
+    return ("--batch_size", "4") if n_train < HANDFUL else ()
 
 
 def network_flags(weights: str | None) -> tuple[str, ...]:
@@ -134,7 +139,7 @@ def choose(
     flags = (
         *("--recipe", recipe),
         *network_flags(weights),
-        *clip_flags(median_frames=data.median_frames, rate=data.rate),
+        *clip_flags(median_frames=data.median_frames, rate=data.rate, weights=weights),
         *(() if is_head else batch_flags(data.n_train)),
         *recipe_flags,
         *("--n_epochs", str(n_epochs), "--n_val_samples", "1"),

@@ -116,7 +116,7 @@ def _make_plan(request: Request, found: Found) -> tuple[Found, Plan]:
 
 def _flags_to_measure(data: Data, weights: str | None, request: Request) -> list[str]:
     recipe = request.recipe or (FROM_SCRATCH if weights is None else FINE_TUNING)
-    clips = clip_flags(median_frames=data.median_frames, rate=data.rate)
+    clips = clip_flags(median_frames=data.median_frames, rate=data.rate, weights=weights)
     flags = ["--recipe", recipe, *network_flags(weights), *clips, *batch_flags(data.n_train)]
     return [*flags, "--no_cuda"] if request.no_cuda else flags
 

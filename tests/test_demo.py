@@ -8,6 +8,9 @@ import pytest
 from tests.commands import ROOT, run_command
 from tests.videos import draw, names
 
+ENVIRON = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+SECONDS = 900  # for several trainings, on a loaded machine
+
 
 @pytest.fixture
 def checkout(tmp_path):
@@ -20,8 +23,10 @@ def checkout(tmp_path):
 
 
 def demo(checkout, videos):
-    environ = {"PYTHON": sys.executable, "MINUTES": "0.01", "OMP_NUM_THREADS": "1"}
-    return run_command("demo.sh", videos, program="sh", cwd=checkout, environ=environ)
+    environ = ENVIRON | {"PYTHON": sys.executable, "MINUTES": "0.01"}
+    return run_command(
+        "demo.sh", videos, program="sh", cwd=checkout, environ=environ, seconds=SECONDS
+    )
 
 
 def test_own_videos(checkout):
@@ -36,6 +41,12 @@ def test_own_videos(checkout):
     assert {"report.html", "best.pth"} <= {*names(own / "results")}
     assert "accuracy: " in done.stdout
     assert str(own / "results/report.html") in done.stdout
+
+    # Its script repeats it.
+    done = run_command(own / "commands.sh", program="sh", environ=ENVIRON, seconds=SECONDS)
+    assert done.status == 0, done.text
+    results = [own / place / "val.json" for place in ("results", "again/results")]
+    assert results[0].read_bytes() == results[1].read_bytes()
 
     # The same source by another name goes to the same folder; its videos are gone.
     for video in source.rglob("*.mp4"):

@@ -302,3 +302,24 @@ def test_jpg_dir_must_not_be_the_video_folder(tmp_path, monkeypatch, folder):
     monkeypatch.chdir(tmp_path / "videos")
     with pytest.raises(UserError, match="give the frames their own, such as /"):
         main([folder, folder, "kinetics"])
+
+
+def test_only_the_videos_of_a_table(tmp_path, capsys):
+    """Others are neither extracted nor, if they were earlier, taken for deleted."""
+    for name in ("A/a", "A/b 1", "B/c"):
+        draw(tmp_path / f"v/{name}.avi", size="32x32")
+    (tmp_path / "v/A/notes.txt").write_text("nothing")
+    table = tmp_path / "list.csv"
+    table.write_text("\ufefflabel;path\nx;A/b 1.avi\ny;./B/c.avi\n", encoding="utf-8")
+    assert extract(tmp_path / "v", tmp_path / "jpg", "--only", str(table)) == 0
+    assert folders(tmp_path / "jpg") == ["A", "B"]
+    assert names(tmp_path / "jpg/A") == ["b 1"]
+    assert "2 done, 0 already there, 0 partial, 0 left out" in capsys.readouterr().out
+    table.write_text("path\nA/a.avi\n")
+    assert extract(tmp_path / "v", tmp_path / "jpg", "--only", str(table)) == 0
+    assert extract(tmp_path / "v", tmp_path / "jpg") == 0
+    out = capsys.readouterr().out
+    assert "orphaned" not in out
+    assert "0 done, 3 already there" in out
+    with pytest.raises(UserError, match="--prune needs all videos: run it without --only"):
+        extract(tmp_path / "v", tmp_path / "jpg", "--only", str(table), "--prune")

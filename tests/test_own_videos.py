@@ -12,6 +12,7 @@ from errors import UserError
 from own_videos import look
 from own_videos.commands import script_of, steps_of
 from own_videos.found import find_videos, group_by_names, write_table
+from own_videos.machine import FILE, cached_weights
 from own_videos.measure import measure
 from own_videos.outcome import Outcome, chance_of, describe
 from own_videos.plan import SMALL_NETWORK, Data, Speed, choose, clip_flags
@@ -167,7 +168,8 @@ def test_a_small_network_from_scratch_is_trained_as_long_as_it_needs():
     assert value(plan, "--model_depth") == "10"
     assert value(plan, "--n_epochs") == "100"
     assert value(plan, "--sample_t_stride") == "2"
-    assert value(plan, "--batch_size") == "8"
+    assert "--batch_size" not in plan.flags
+    assert value(planned(DATA._replace(n_train=9)), "--batch_size") == "4"
     assert plan.seconds["extracting frames"] == pytest.approx(13)
     assert plan.seconds["training"] == pytest.approx(100 * (42 * 0.02 + 18 * 0.01))
     assert plan.total_seconds < 30 * 60
@@ -190,7 +192,6 @@ def test_many_videos_need_fewer_epochs():
     many = DATA._replace(n_train=1120, n_val=560)
     plan = planned(many, minutes=600)
     assert plan.n_epochs == 72
-    assert "--batch_size" not in plan.flags
 
 
 def test_folds_share_the_time():
@@ -219,6 +220,19 @@ def test_weights_are_fine_tuned_or_get_a_head_where_time_is_short():
 def test_clips_cover_about_a_second(frames, rate, stride):
     flags = clip_flags(median_frames=frames, rate=rate)
     assert flags == (("--sample_t_stride", str(stride)) if stride > 1 else ())
+    of_torchvision = clip_flags(median_frames=frames, rate=rate, weights="torchvision:r3d_18")
+    assert of_torchvision == flags
+    assert clip_flags(median_frames=frames, rate=rate, weights="models/r3d50_K_200ep.pth") == ()
+
+
+def test_weights_in_the_cache_of_torch_are_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert cached_weights() is None
+    file = tmp_path / "hub/checkpoints" / FILE
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert cached_weights() == str(file)
+    assert clip_flags(median_frames=60, rate=30, weights=str(file))
 
 
 # The commands

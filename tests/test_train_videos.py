@@ -1,5 +1,5 @@
 """util_scripts.train_videos: plan, run, interruption and repetition, on a few drawn videos. The
-commands are recorded instead of run, except in one test."""
+commands are recorded instead of run; test_demo.py runs them."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ import pytest
 from errors import UserError
 from own_videos import train
 from own_videos.plan import Speed
-from tests.commands import Command, run_command, run_util
+from tests.commands import Command
 from tests.videos import draw, names
 from util_scripts import train_videos
 from utils.interruption import Interrupted
@@ -226,17 +226,3 @@ def test_a_signal_is_passed_on_and_waited_for(tmp_path, number):
         done = command.finish()
     assert done.status == 128 + number
     assert saved.read_text() == str(int(number))
-
-
-def test_a_real_run_and_its_script(videos, tmp_path):
-    """Two epochs or so: from videos to accuracy, and the same again from commands.sh."""
-    words = (videos, "--out", tmp_path / "run", "--minutes", 0.01, "--no_cuda")
-    done = run_util("train_videos", *words, environ={"OMP_NUM_THREADS": "1"})
-    assert done.status == 0, done.text
-    assert "is not enough for these videos" in done.stdout
-    assert "Done in" in done.stdout
-    script = tmp_path / "run/commands.sh"
-    again = run_command(script, program="sh", environ={"OMP_NUM_THREADS": "1"})
-    assert again.status == 0, again.text
-    results = [tmp_path / "run" / place / "val.json" for place in ("results", "again/results")]
-    assert results[0].read_bytes() == results[1].read_bytes()
