@@ -139,5 +139,6 @@ def next_commands(plan: Plan, run: Path, video: Path) -> dict[str, tuple[str, ..
     return {
         "classify a video": predict,
         "draw the predictions on it": (*predict, "--overlay", str(run / "overlay.mp4")),
+        "try it on a page": ("-m", "util_scripts.serve", "--checkpoint", weights),
         "export the model": (*export, str(run / "model.onnx")),
     }

@@ -7,7 +7,7 @@ WEIGHTS = "torchvision:r3d_18"  # the smallest Kinetics network that is hosted
 FILE = "r3d_18-b3b3357e.pth"
 HOW_TO_GET = (
     f"pretrained weights would most likely give a better accuracy: --weights {WEIGHTS} downloads "
-    "130 MB once, or --weights FILE.pth (docs/recipes.md lists checkpoints)"
+    "130 MB once, or --weights FILE.pth (python -m util_scripts.weights lists more)"
 )
 
 
