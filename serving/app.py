@@ -201,5 +201,6 @@ async def _refused(request: "Request", error: Exception) -> "Response":
 def _answer(status: int, content: Mapping[str, Any]) -> "Response":
     from starlette.responses import Response
 
-    body = json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    body = text.encode("utf-8", "backslashreplace")
     return Response(body, status, media_type="application/json")

@@ -15,7 +15,7 @@ def render_page(session: str, settings: Mapping[str, Any], nonce: str) -> str:
     from markupsafe import Markup
 
     # In a script element, only these characters could end it.
-    data = json.dumps({"session": session, **settings}).replace("<", "\\u003c")
+    data = json.dumps({"session": session, **settings}, allow_nan=False).replace("<", "\\u003c")
     return _template().render(
         style=Markup("\n".join(path.read_text(encoding="utf-8") for path in STYLES)),
         script=Markup((FOLDER / "page.js").read_text(encoding="utf-8")),

@@ -70,5 +70,6 @@ def repeated(index: Path, n_clips: int) -> Path:
         folder = entry.get("video_path", f"{entry['annotations']['label']}/{name}")
         database[f"{name}-{number}"] = entry | {"video_path": folder}
     path = index.with_name("repeated.json")
-    path.write_text(json.dumps(content | {"database": database}), encoding="utf-8")
+    repeated = json.dumps(content | {"database": database}, allow_nan=False)
+    path.write_text(repeated, encoding="utf-8")
     return path
