@@ -10,9 +10,8 @@ from datasets.activitynet import UntrimmedIndex
 from datasets.frame_locations import FrameLocator
 from datasets.index import Index
 from errors import UserError
-from media.ffmpeg import Ffmpeg
-from media.ffmpeg_inputs import input_of
 from media.manifest import WITH_FRAMES, read_rows
+from media.rates import read_rates
 from media.verdicts import why_no_video
 
 MAX_ROWS = 10_000  # of a manifest, which may have a million
@@ -42,9 +41,7 @@ def _rates_of_files(index: Index, frames_dir: Path) -> list[float | None]:
     located = (locator.locate(index, entry, str(frames_dir)) for entry in index.entries)
     paths = (Path(path) for path, exists in islice(located, MAX_ROWS) if exists)
     videos = islice((path for path in paths if why_no_video(path) is None), MAX_FILES)
-    one_frame = ("-map", "0:V:0", "-frames:v", "1", "-f", "null", "-")
-    with Ffmpeg() as ffmpeg:
-        return [ffmpeg.run([*input_of(path), *one_frame], timeout=30).rate for path in videos]
+    return [rate for rate, _ in read_rates(list(videos), timeout=30, is_silent=True)]
 
 
 def _median(rates: Iterable[float | None]) -> float | None:

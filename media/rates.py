@@ -11,15 +11,22 @@ from media.manifest import WITH_FRAMES, read_rows
 from utils.threads import thread_pool
 
 
-def read_rates(paths: Sequence[Path]) -> list[tuple[float | None, str]]:
-    """Read frames per second with ffmpeg; (None, error) if there are none."""
+def read_rates(
+    paths: Sequence[Path], *, timeout: float = 0, is_silent: bool = False
+) -> list[tuple[float | None, str]]:
+    """Read frames per second with ffmpeg; (None, error) if there are none.
+
+    `timeout` is in seconds per video (0: no limit). A terminal gets a bar unless `is_silent`.
+    """
 
     def read(path: Path) -> tuple[float | None, str]:
-        ran = ffmpeg.run([*input_of(path), "-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"])
+        one_frame = ("-map", "0:V:0", "-frames:v", "1", "-f", "null", "-")
+        ran = ffmpeg.run([*input_of(path), *one_frame], timeout=timeout)
         return ran.rate, ran.errors[0] if ran.errors else "ffmpeg reports no frame rate"
 
     with thread_pool() as pool, Ffmpeg() as ffmpeg:
-        return list(tqdm(pool.map(read, paths), total=len(paths), disable=None))
+        rates = pool.map(read, paths)
+        return list(tqdm(rates, total=len(paths), disable=True if is_silent else None))
 
 
 def extracted_rates(jpg_dir: Path) -> dict[str, float]:

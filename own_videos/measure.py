@@ -14,12 +14,14 @@ from errors import UserError
 from media.ffmpeg import Ffmpeg
 from media.ffmpeg_inputs import input_of
 from own_videos.plan import Speed
+from utils.progress_bar import Bar
 from utils.reading import read_text
 
 MAX_SECONDS = 10  # of each video that is copied for the measurement
 N_TRAIN, N_VAL = 32, 8
 N_VAL_SAMPLES = 3  # clips per video, so that validation takes long enough to be timed
 LOG_LINES = 5  # of a command that failed, for the error
+TITLE = "timing"
 
 Run = Callable[[Sequence[str], Path], int]  # runs a command with its output in a file
 
@@ -34,16 +36,19 @@ class Sample(NamedTuple):
 def measure(folder: Path, videos: Sequence[ListedVideo], flags: Sequence[str], run: Run) -> Speed:
     """Extract, train and test on a sample; return the seconds that each takes.
 
-    `flags` are those of the network, the recipe and the clips. Raises UserError if a command fails.
+    `flags` are those of the network, the recipe and the clips. A bar counts the three steps. Raises
+    UserError if a command fails.
     """
-    with tempfile.TemporaryDirectory(prefix="measure-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="measure-") as temporary, Bar(TITLE, 3, "step") as bar:
         work = Path(temporary)
         sample = _copy_sample(folder, videos, work / "videos")
+        bar.update(1)
         started = time.monotonic()
         extract = ["-m", "util_scripts.generate_video_jpgs", str(work / "videos")]
         _run(run, [*extract, str(work / "jpg"), "own"], work, statuses=(0, 1))
         extraction = (time.monotonic() - started) / sample.seconds
         n_train, n_val = _write_index(work, sample.labels)
+        bar.update(1)
         started = time.monotonic()
         train = ["main.py", "--video_path", str(work / "jpg"), "--dataset", "folder"]
         train += ["--annotation_path", str(work / "index.json"), "--result_path", str(work / "res")]

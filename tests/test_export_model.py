@@ -170,8 +170,10 @@ def test_a_full_disk_gives_a_one_line_error(tmp_path, name):
     flag = "--" + name.partition(".")[2]
     arguments = ["--checkpoint", checkpoint, "--no_cuda", flag, tmp_path / name]
     done = run_util("export_model", *arguments, before=lambda: limit_file_size_here(100_000))
-    assert (done.status, len(done.stderr.splitlines())) == (2, 1)
-    assert f"{name}: can't be written: File too large" in done.stderr
+    assert done.status == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]  # torch may warn before it
+    assert last == f"error: {tmp_path / name}: can't be written: File too large"
     assert [path.name for path in tmp_path.iterdir()] == ["c.pth"]
 
 
