@@ -118,6 +118,8 @@ def _joined(options: Options) -> "Iterator[World]":
     if not options.distributed and not is_launched_by_torchrun(os.environ):
         yield SINGLE_PROCESS
         return
+    if options.cache_features:  # the parser has refused it with --distributed
+        raise UserError("--cache_features runs in one process: start it without torchrun")
     world = join(options.dist_url, use_cuda=use_cuda)
     if not world.is_first:
         logging.getLogger().setLevel(logging.ERROR)

@@ -102,17 +102,20 @@ def build_device(options: Options, *, gpu_index: int = 0) -> Device:
     )
 
 
-def adopt_checkpoint_options(options: Options, checkpoint: Checkpoint, *, resumes: bool) -> Options:
-    """Take the architecture, stem and preprocessing from a checkpoint where no flag was given.
+def adopt_checkpoint_options(
+    options: Options, checkpoint: Checkpoint, *, with_classes: bool = True, with_clips: bool = True
+) -> Options:
+    """Take the architecture, stem and preprocessing from a checkpoint where no flag was given, and
+    `with_classes` their number, `with_clips` the shape of clips.
 
-    A run that `resumes` takes the number of classes and the shape of its clips too. A flag that
-    differs from the saved option is a warning, or a UserError for the stem, which the tensors do
-    not show; flags that differ from the tensors are reported when the weights are loaded.
+    A flag that differs from the saved option is a warning, or a UserError for the stem, which the
+    tensors do not show; flags that differ from the tensors are reported when the weights are
+    loaded.
     """
-    found = _found_in_tensors(options, checkpoint, with_classes=resumes)
+    found = _found_in_tensors(options, checkpoint, with_classes=with_classes)
     saved = checkpoint.options
     stem = names_with(Role.STEM)
-    clip_shape = names_with(Role.CLIP_SHAPE) if resumes else ()
+    clip_shape = names_with(Role.CLIP_SHAPE) if with_clips else ()
     for name in (*stem, *names_with(Role.PREPROCESSING), *clip_shape):
         if name not in saved:
             continue

@@ -14,6 +14,7 @@ from typing import Any
 
 from models.catalog import FAMILIES, describe_depths
 
+GIVEN = "given"  # in opts.json: the names of the flags that the run was given
 AUTO = Path("auto")  # --resume_path auto: the newest checkpoint of the results folder
 GROUPS = {
     "files": "files",
@@ -37,12 +38,13 @@ class Role(enum.Flag):
     ARCHITECTURE = enum.auto()  # an argument of the model families that list it
     STEM = enum.auto()  # architecture that tensor shapes do not reveal: must equal the checkpoint's
     PREPROCESSING = enum.auto()  # adopted from any checkpoint unless given
-    CLIP_SHAPE = enum.auto()  # adopted from a checkpoint that is resumed or used for inference
+    CLIP_SHAPE = enum.auto()  # adopted from one that is resumed, used for inference, or hosted
     CLASSIFIER = enum.auto()  # offered by the scripts that load a checkpoint
     WINDOWS = enum.auto()  # offered by the scripts that read the videos of an index
     INFERENCE = enum.auto()  # not adopted from checkpoints: repeated in the suggested command
     PIXELS = enum.auto()  # decides which pixels inference sees
     FIXED_WITHIN_EPOCH = enum.auto()  # a run resumed inside an epoch must have the same value
+    LAUNCH = enum.auto()  # of the machines of one run: not repeated with --recipe opts.json
 
 
 @dataclass(frozen=True)
@@ -354,12 +356,12 @@ class Options:
         help="compile training steps with torch.compile")
     profile: bool = flag("machine", False, roles=Role.NONE,
         help="write a profiler trace of some steps to --result_path")
-    distributed: bool = flag("machine", False, roles=Role.NONE,
+    distributed: bool = flag("machine", False, roles=Role.LAUNCH,
         help="join the processes of a launcher (torchrun, Slurm, MPI); not needed to use all GPUs "
         "of one machine")
-    dist_url: str = flag("machine", "tcp://127.0.0.1:23456", roles=Role.NONE,
+    dist_url: str = flag("machine", "tcp://127.0.0.1:23456", roles=Role.LAUNCH,
         help="address where processes find each other")
-    world_size: int = flag("machine", -1, Range(-1, 10**6), roles=Role.NONE,
+    world_size: int = flag("machine", -1, Range(-1, 10**6), roles=Role.LAUNCH,
         help="number of nodes; -1: as the launcher says")
     batchnorm_sync: bool = flag("machine", False, roles=Role.NONE,
         help="synchronise batch norm across GPU processes")

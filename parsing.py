@@ -10,10 +10,13 @@ from typing import Any
 from errors import UserError
 from models.catalog import FAMILIES
 from models.weights import find_weights, is_weights_name
-from opts import AUTO, FLAGS, GROUPS, Flag, Options, Range, Role, as_words, names_with
+from opts import AUTO, FLAGS, GIVEN, GROUPS, Flag, Options, Range, Role, as_words, names_with
 from recipe import Line, find_recipe, read_recipe
 from utils.command_line import NEGATIVE_NUMBER, FlagParser, expand_user, path_fault
 from utils.reading import read_json, shown, shown_name, typed
+
+# What a run works out unless it is given.
+DERIVED = ("frame_rate", "inference_batch_size", "inference_stride", "n_classes")
 
 
 def parse_opts(argv: Sequence[str] | None = None) -> Options:
@@ -84,14 +87,7 @@ def _recipe_values(name: str, parser: FlagParser) -> dict[str, Any]:
     """Read the flags that a recipe sets. Raises UserError."""
     path = find_recipe(name)
     if path.suffix.lower() == ".json":
-        saved = check_saved(read_json(path, "recipe"), str(path))
-        if not saved:
-            raise UserError(f"{path}: holds no flags of main.py")
-        return {
-            name: value
-            for name, value in saved.items()
-            if _fits_recipe(name) and value != FLAGS[name].default
-        }
+        return _values_of_run(path)
     values: dict[str, Any] = {}
     for line in read_recipe(path):
         name, value = _recipe_flag(line, parser)
@@ -99,6 +95,26 @@ def _recipe_values(name: str, parser: FlagParser) -> dict[str, Any]:
             raise UserError(f"{line.place}: --{name} is set twice")
         values[name] = value
     return values
+
+
+def _values_of_run(path: Path) -> dict[str, Any]:
+    """Read from its opts.json what an earlier run was set to: the flags that it was given, and what
+    it took from a checkpoint; not what follows from other flags, the index or the machine.
+
+    Raises UserError.
+    """
+    content = read_json(path, "recipe")
+    saved = check_saved(content, str(path))
+    if not saved:
+        raise UserError(f"{path}: holds no flags of main.py")
+    given = set(typed(content.get(GIVEN, []), list[str], f"{path}: {GIVEN}"))
+    return {
+        name: value
+        for name, value in saved.items()
+        if _fits_recipe(name)
+        and Role.LAUNCH not in FLAGS[name].roles
+        and (name in given or (name not in DERIVED and value != FLAGS[name].default))
+    }
 
 
 def _fits_recipe(name: str) -> bool:

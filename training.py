@@ -85,21 +85,24 @@ class Trainer:
         updates: bool = True,
         epoch: int = 0,
         number: int = 0,
+        others_lack_clips: bool = False,
     ) -> BatchSums:
         """Run one batch forward and backward; if it `updates`, then step the optimiser.
 
         The loss is the mean over `n_clips`: those of all processes, in all batches of the update.
-        An empty batch of a single process only updates. Random draws follow `epoch` and `number`,
-        that of the batch.
+        An empty batch of a single process only updates; one of several runs on padding, which
+        leaves batch norm as it is. Random draws follow `epoch` and `number`, that of the batch.
         """
         if not self.has_gradients:
             self.optim.optimizer.zero_grad(set_to_none=True)
         self.has_gradients = not updates
         if not len(batch.labels) and self.world.size == 1:
             self._update()
-            return BatchSums(*torch.zeros(2))
+            return BatchSums(*torch.zeros(2, device=self.device.torch_device))
         clips, targets = self._clips_and_targets(batch)
-        with explain_torch_errors(), explain_lost_process(), self._gradient_sync(updates):
+        is_padded = not len(batch.labels) or (others_lack_clips and self._has_shared_norms())
+        norms = norms_at_rest(self.model) if is_padded else nullcontext()
+        with explain_torch_errors(), explain_lost_process(), self._gradient_sync(updates), norms:
             logits, mixed = self._forward(clips, targets, epoch=epoch, number=number)
             loss = classification_loss(
                 logits.float(),
@@ -167,6 +170,15 @@ class Trainer:
             (n_padding,), IGNORE_INDEX, device=self.device.torch_device
         )
 
+    def _has_shared_norms(self) -> bool:
+        """Return whether batch norms compute their statistics from the clips of all processes."""
+        return any(isinstance(module, nn.SyncBatchNorm) for module in self.model.modules())
+
+    def share_statistics(self) -> None:
+        """Give the scored model of every process the batch norm statistics of the first, which are
+        those that are saved."""
+        self.world.share_from_first(list(self.scored_model.buffers()))
+
     def _gradient_sync(self, updates: bool) -> Any:
         """Let DDP average gradients only in the batch that updates."""
         module = self.network.module
@@ -190,6 +202,20 @@ class Trainer:
 def _seed_of(*numbers: int) -> int:
     """Hash some numbers to a seed of torch's generators."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+@contextmanager
+def norms_at_rest(model: nn.Module) -> Iterator[None]:
+    """Let batch norms in training mode use and keep their running statistics meanwhile."""
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = [m for m in model.modules() if isinstance(m, kind) and m.training]
+    try:
+        for norm in norms:
+            norm.eval()
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 @contextmanager
@@ -246,15 +272,22 @@ def train_one_epoch(
         on_device = prefetch(timed_batches, trainer.device.torch_device)
         for number, batch in enumerate(on_device, start=position.batches):
             is_save_due = checkpoints is not None and checkpoints.is_save_due()
-            # One exchange per batch: the number of clips, and whether any process has to save.
-            n_clips, n_saving = world.sums([len(batch.labels), is_save_due])
+            # One exchange per batch: the number of clips, the processes that lack some, and those
+            # that have to save.
+            n_own = len(batch.labels)
+            n_clips, n_lacking, n_saving = world.sums([n_own, not n_own, is_save_due])
             ends_epoch = number + 1 == len(loader)
             updates = (number + 1) % trainer.accumulate == 0 or ends_epoch
             sums, rate = None, trainer.optim.learning_rate
             if n_clips or (updates and trainer.has_gradients):
                 n_in_update = trainer.clips_of_update(batches, number, n_clips)
                 sums = trainer.run_batch(
-                    batch, n_clips=n_in_update, updates=updates, epoch=epoch, number=number
+                    batch,
+                    n_clips=n_in_update,
+                    updates=updates,
+                    epoch=epoch,
+                    number=number,
+                    others_lack_clips=n_lacking > 0,
                 )
             pending.add(sums, batch.videos, int(n_clips), rate)
             if pending.is_full or ends_epoch:
@@ -306,6 +339,7 @@ def fit(
             checkpoints=checkpoints,
         )
         stopwatch.stop()
+        trainer.share_statistics()
         # At its end: of a schedule that counts updates, a resumed run does not know another.
         rate = trainer.optim.learning_rate
         log_epoch(position, f"of {n_epochs}", rate, run_log, f"{stopwatch}{time_left}")

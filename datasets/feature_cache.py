@@ -1,7 +1,8 @@
 """Features of a frozen trunk, computed once and used in place of clips.
 
 Each training video gets `n_views` feature vectors, one per view; the views are those of the first
-epochs, and epoch e trains on view (e - 1) % n_views. Without a cache every epoch has a new view.
+epochs, and epoch e trains on view (e - 1) % n_views. A video that a balanced epoch repeats has the
+same view each time. Without a cache every clip is another view.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ class CachedTraining:
         self.skipped: list[str] = []
         self._views: list[dict[int, tuple[Tensor, Tensor]]] = []  # video -> features (D,), label
         for view in range(1, n_views + 1):
-            loader.batches.begin(view)
+            loader.batches.begin(view, every_video_once=True)
             found: dict[int, tuple[Tensor, Tensor]] = {}
             for batch in _features(loader, trunk, f"features {view} of {n_views}"):
                 rows = zip(batch.videos.tolist(), batch.clips, batch.labels, strict=True)

@@ -43,16 +43,19 @@ class ShuffledBatches:
         self.labels = None if labels is None else np.asarray(labels)
         self.begin(1)
 
-    def begin(self, epoch: int, *, after: int = 0) -> None:
-        """Set the epoch of the next pass, and how many of its batches to skip."""
-        self.epoch, self.after = epoch, after
+    def begin(self, epoch: int, *, after: int = 0, every_video_once: bool = False) -> None:
+        """Set the epoch of the next pass, and how many of its batches to skip.
+
+        `every_video_once`: also where epochs are balanced.
+        """
+        self.epoch, self.after, self.every_video_once = epoch, after, every_video_once
 
     def __len__(self) -> int:
         return -(-self.n_videos // self.batch_size)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        if self.labels is None:
+        if self.labels is None or self.every_video_once:
             order, repeats = rng.permutation(self.n_videos), np.zeros(self.n_videos, np.int64)
         else:
             order, repeats = _balanced_order(self.labels, rng)

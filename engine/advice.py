@@ -66,7 +66,8 @@ def describe_best(options: Options, best: Mapping[str, float] | None) -> str:
     """Return the last line of training: the best epoch and its file."""
     path, epochs = _weights_to_use(options), options.n_epochs
     if best is None or options.no_val:  # a resumed run may know an earlier best epoch
-        return f"trained for {epochs} epochs without validation: {path}"
+        how = " without validation" if options.no_val else ""
+        return f"trained for {epochs} epochs{how}: {path}"
     return (
         f"best of {epochs} epochs: {best['epoch']:.0f}, with a video accuracy of "
         f"{best['video_accuracy']:.4f}: {path}"

@@ -1,11 +1,13 @@
 """Which checkpoints a training run writes, when, and how many it keeps."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from engine.checkpoint import TRAINED, Checkpoint, load_checkpoint, read_content, save_checkpoint
+from engine.checkpoint_fields import Best
 from engine.distributed import SINGLE_PROCESS, World
 from engine.results_folder import SAVED
 from engine.weights_check import first_not_finite
@@ -15,6 +17,8 @@ from utils.interruption import Interrupted, Interruption
 
 BEST = "best.pth"
 State = Callable[[], dict[str, Any]]
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointManager:
@@ -56,7 +60,7 @@ class CheckpointManager:
             self._save(f"save_{epoch}.pth", content)
             self._last_saved = time.monotonic()
             self._delete_old(epoch)
-        if is_best:  # second: see repair
+        if is_best:  # second: see settle
             self._save(BEST, content)
         asked = self._asked()
         if asked and not is_last:
@@ -64,22 +68,39 @@ class CheckpointManager:
                 self._save("last.pth", content)
             raise self._interrupted(asked, f"after epoch {epoch}")
 
-    def repair(self, resumed: Checkpoint) -> None:
-        """Finish what the resumed run was killed before: delete old files, write best.pth."""
-        if not self.world.is_first or resumed.path.parent != self.folder:
-            return
-        self._delete_old(resumed.epoch or 0)
+    def settle(self, resumed: Checkpoint) -> Best | None:
+        """Finish what the resumed run was killed before: delete old files, write best.pth.
+
+        Returns the best epoch so far, or None if its weights are not to be had.
+        """
+        best = self._settled_best(resumed) if self.world.is_first else None
+        found: Best | None = self.world.gather(best)[0]
+        return found
+
+    def _settled_best(self, resumed: Checkpoint) -> Best | None:
+        if resumed.path.parent == self.folder:
+            self._delete_old(resumed.epoch or 0)
         best = resumed.best
-        if resumed.path.name == BEST:
-            return
-        if best is None or best["epoch"] != resumed.epoch or resumed.position is not None:
-            return
-        try:
-            is_written = load_checkpoint(self.folder / BEST).epoch == best["epoch"]
-        except UserError:
-            is_written = False
-        if not is_written:
+        if best is None or self._holds(best):
+            return best
+        if best["epoch"] == resumed.epoch and resumed.position is None:
             save_checkpoint(self.folder / BEST, read_content(resumed.path))
+            return best
+        log.warning(
+            "%s: does not hold epoch %d, the best before %s: the best of the epochs from here on "
+            "counts",
+            self.folder / BEST,
+            best["epoch"],
+            resumed.path,
+        )
+        return None
+
+    def _holds(self, best: Best) -> bool:
+        """Return whether best.pth is of that epoch."""
+        try:
+            return load_checkpoint(self.folder / BEST).epoch == best["epoch"]
+        except UserError:
+            return False
 
     def save_inside_epoch(self, state: State, position: Mapping[str, Any]) -> None:
         """Save last.pth between two batches if it is due; end the run after a signal.

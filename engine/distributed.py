@@ -74,6 +74,16 @@ class World:
             dist.all_gather_object(values, value, group=self.control)
         return values
 
+    def share_from_first(self, tensors: Sequence[Any]) -> None:
+        """Overwrite the tensors, on this process's device, with those of the first process."""
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        with explain_lost_process():
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
 
 SINGLE_PROCESS = World()
 

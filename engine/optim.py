@@ -178,13 +178,15 @@ def build_optimization(
     optimizer = row.build(_parameter_groups(options, trained), options)
     schedule = SCHEDULES[options.lr_scheduler].build(optimizer, options, n_updates)
     if checkpoint is not None:
+        asked = _values(optimizer, schedule)
         if _resume(checkpoint, optimizer, options.optimizer, list(trained)):
             _resume_schedule(checkpoint, schedule, options.lr_scheduler)
             if checkpoint.extras.scaler is not None:
                 scaler.load_state_dict(dict(checkpoint.extras.scaler))
         if options.overwrite_milestones and isinstance(schedule, MultiStepLR):
             schedule.milestones = Counter(options.multistep_milestones)
-        _warn_of_overruled_flags(options, checkpoint, optimizer, schedule)
+        if checkpoint.optimizer is not None:
+            _warn_of_overruled_flags(options, asked, _values(optimizer, schedule))
     return Optimization(optimizer, schedule, options.lr_scheduler, scaler, options.clip_grad)
 
 
@@ -312,10 +314,7 @@ def load_schedule(schedule: LRScheduler, state: Mapping[str, Any]) -> None:
     """
     own = schedule.state_dict()
     if "lr_lambdas" in own and state.get("lr_lambdas") != own["lr_lambdas"]:
-        raise ValueError(
-            "its learning-rate schedule has another number of updates: resume with the --n_epochs, "
-            "--warmup_epochs and --batch_size that it was trained with"
-        )
+        raise ValueError(_lambda_fault(own["lr_lambdas"], state.get("lr_lambdas")))
     known = {key: state[key] for key in own if key in state}
     for key, value in known.items():
         if key != "lr_lambdas" and not _is_alike(value, own[key]):
@@ -325,6 +324,20 @@ def load_schedule(schedule: LRScheduler, state: Mapping[str, Any]) -> None:
     if "milestones" in known:
         known["milestones"] = Counter(known["milestones"])
     schedule.load_state_dict(known)
+
+
+def _lambda_fault(own: Sequence[Any], saved: Any) -> str:
+    """Say why the saved curves, one per parameter group, are not the schedule's own."""
+    if isinstance(saved, list) and saved and all(curve == own[0] for curve in saved):
+        return (
+            "its optimiser has other groups of parameters: resume with the --ft_begin_module, "
+            "--head_lr_factor, --layer_decay and --no_norm_decay that it was trained with"
+        )
+    return (
+        "its learning-rate schedule has another number of updates: resume with the training "
+        "videos, --n_epochs, --warmup_epochs, --batch_size, --accumulate and number of machines "
+        "that it was trained with"
+    )
 
 
 def _is_alike(value: Any, own: Any) -> bool:
@@ -341,17 +354,25 @@ def _is_alike(value: Any, own: Any) -> bool:
     return isinstance(value, int | float) and not math.isnan(value)
 
 
+def _values(optimizer: Optimizer, schedule: LRScheduler) -> list[dict[str, Any]]:
+    """Return what flags can set, for each parameter group."""
+    return [{**schedule.state_dict(), **group} for group in optimizer.param_groups]
+
+
 def _warn_of_overruled_flags(
-    options: Options, checkpoint: Checkpoint, optimizer: Optimizer, schedule: LRScheduler
+    options: Options, asked: Sequence[Mapping[str, Any]], used: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Name the flags whose values the resumed states replace."""
-    if checkpoint.optimizer is None:
-        return
-    state = schedule.state_dict() | optimizer.param_groups[0]
+    """Name the flags whose values the resumed states replace, by the first group that differs."""
     for name in sorted(RESUMED.keys() & options.given):
-        given, used = getattr(options, name), state.get(RESUMED[name])
-        if name == "multistep_milestones" and used is not None:
-            given, used = tuple(sorted(given)), tuple(sorted(used.elements()))
-        if used is not None and used != given:
-            hint = "; --overwrite_milestones applies them" if "milestones" in name else ""
-            log.warning("--%s %s: the resumed run continues with %s%s", name, given, used, hint)
+        key = RESUMED[name]
+        pairs = ((a.get(key), u.get(key)) for a, u in zip(asked, used, strict=True))
+        differing = next(((a, u) for a, u in pairs if u is not None and u != a), None)
+        if differing is None:
+            continue
+        given, value = differing
+        if name == "multistep_milestones":
+            given, value = (tuple(sorted(Counter(v).elements())) for v in differing)
+        elif name == "learning_rate" and given:  # the group's, which may be a multiple
+            given, value = options.learning_rate, f"{value / given * options.learning_rate:g}"
+        hint = "; --overwrite_milestones applies them" if "milestones" in name else ""
+        log.warning("--%s %s: the resumed run continues with %s%s", name, given, value, hint)

@@ -31,7 +31,7 @@ from model import (
 )
 from models.namings import Inflation
 from models.weights import is_weights_name
-from opts import AUTO, Options
+from opts import AUTO, GIVEN, Options
 from parsing import describe_recipe
 
 log = logging.getLogger("main")
@@ -68,7 +68,11 @@ def set_up(options: Options, world: World) -> Run:
     resumed, pretrained = _read_checkpoints(options)
     options = _count_classes(options, index, is_resumed=resumed is not None)
     if (file := resumed or pretrained) is not None:
-        options = adopt_checkpoint_options(options, file, resumes=resumed is not None)
+        resumes = resumed is not None
+        with_clips = resumes or file.hosted is not None
+        options = adopt_checkpoint_options(
+            options, file, with_classes=resumes, with_clips=with_clips
+        )
     _check_classes(options, index)
     options = _with_frame_rate(options, index)
     if resumed is not None:
@@ -188,7 +192,7 @@ def _open_log(options: Options, resumed: Checkpoint | None, world: World, index:
     inputs = (options.pretrain_path, options.resume_path, options.annotation_path)
     return RunLog(
         options.result_path,
-        options=options.as_plain(),
+        options=options.as_plain() | {GIVEN: sorted(options.given)},
         labels=index.labels,
         start=Resumed(
             sys.maxsize if options.no_train else start.epoch,

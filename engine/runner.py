@@ -103,7 +103,7 @@ def _train(
         )
         if run.resumed is not None:
             run.run_log.begin()  # moves aside what this run would overwrite
-            checkpoints.repair(run.resumed)
+            trainer.best = checkpoints.settle(run.resumed)
         batches: TrainLoader = train_loader
         val_batches: ValLoader | None = val_loader
         if options.cache_features and start.epoch <= options.n_epochs:

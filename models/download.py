@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -127,7 +128,9 @@ def _download(weights: HostedWeights, url: str, path: Path) -> None:
 
 
 def _is_of_disk(error: Exception) -> bool:
-    is_of_network = isinstance(error, urllib.error.URLError | ConnectionError | TimeoutError)
+    # The numbers of ssl's errors are its own, not those of the system.
+    of_network = urllib.error.URLError | ConnectionError | TimeoutError | ssl.SSLError
+    is_of_network = isinstance(error, of_network)
     return isinstance(error, OSError) and not is_of_network and error.errno in DISK_ERRORS
 
 

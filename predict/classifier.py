@@ -74,7 +74,7 @@ def _options(checkpoint: Checkpoint, flags: Mapping[str, Any]) -> Options:
         raise UserError(f"{checkpoint.path}: its tensors are of no known model family{odd}")
     if identity.n_input_channels == 2:
         options = replace(options, input_type="flow")
-    return adopt_checkpoint_options(options, checkpoint, resumes=True)
+    return adopt_checkpoint_options(options, checkpoint)
 
 
 def _labels(checkpoint: Checkpoint, path: Path | None, n_classes: int) -> tuple[str, ...]:

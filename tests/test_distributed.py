@@ -14,7 +14,7 @@ import main
 from engine.distributed import SINGLE_PROCESS, World, find_launcher, join
 from errors import UserError
 from tests.commands import Command
-from tests.runs import make_dataset, read_table
+from tests.runs import make_dataset, read_results, read_table
 
 pytestmark = pytest.mark.numeric
 
@@ -34,10 +34,10 @@ def start():
     """Starts main.py; what still runs at the end of a test is ended."""
     with ExitStack() as commands:
 
-        def start(root, result, *flags, launcher=(), on_gpus=False, **environ):
+        def start(root, result, *flags, launcher=(), on_gpus=False, without="", **environ):
             arguments = ["--root_path", root, "--result_path", result, *FLAGS, *flags]
-            if on_gpus:
-                arguments.remove("--no_cuda")
+            for flag in filter(None, ("--no_cuda" if on_gpus else "", without)):
+                arguments.remove(flag)
             if launcher:
                 launcher = (*launcher, "--log_dir", root / "torchrun")  # else it stays in TMPDIR
             command = Command(*launcher, "main.py", *arguments, environ=ONE_THREAD | environ)
@@ -123,6 +123,31 @@ def test_mixing_where_a_process_has_one_clip_or_none(tmp_path, start):
     rows = read_table((tmp_path / "two/train_batch.log").read_text())
     assert len(rows) == 9
     assert all(0 < row["loss"] < 3 for row in rows)
+
+
+@pytest.mark.parametrize("flags", [(), ("--ema", "0.9")])
+def test_what_two_processes_score_is_what_the_first_saves(tmp_path, start, flags):
+    """Each has batch norm statistics of its own clips."""
+    make_dataset(tmp_path, train=8, val=3)
+    flags = ("--sample_size", "48", *flags)
+    together = start(tmp_path, "two", *flags, without="--freeze_bn", launcher=TORCHRUN)
+    finish(together)
+    saved = ("--resume_path", "two/save_3.pth", "--no_train", "--no_val")
+    finish(start(tmp_path, "one", *flags, *saved, without="--freeze_bn"))
+    scores, others = (read_results(tmp_path / run) for run in ("two", "one"))
+    assert len(scores) == 6
+    for video, entries in scores.items():
+        found, other = ({e["label"]: e["score"] for e in es} for es in (entries, others[video]))
+        assert found == pytest.approx(other, abs=1e-5)
+
+
+def test_cached_features_under_torchrun_are_refused(tmp_path, start):
+    make_dataset(tmp_path, train=2, val=1)
+    finish(start(tmp_path, "pre", "--n_epochs", "1", "--no_val"))
+    flags = ("--pretrain_path", "pre/save_1.pth", "--ft_begin_module", "fc")
+    cached = start(tmp_path, "res", *flags, "--cache_features", "2", launcher=TORCHRUN)
+    output = finish(cached, status=1)
+    assert "error: --cache_features runs in one process: start it without torchrun" in output
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

@@ -1,10 +1,12 @@
 """Hosted weights are downloaded once and whole, checked before use, or refused in one line."""
 
 import hashlib
+import json
 import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -21,7 +23,7 @@ from models import download
 from models.download import cached_path, fetch
 from models.weights import WEIGHTS
 from tests.commands import Command
-from tests.runs import limit_file_size
+from tests.runs import limit_file_size, make_dataset, small_flags, small_run
 from tests.servers import dripping, serving
 from tests.test_walking import without_root
 from util_scripts import (
@@ -124,6 +126,16 @@ def test_a_host_that_stops_sending_is_given_up(cache, monkeypatch):
         assert "no answer for 0.2 s" in refusal(hosted())
     assert left_in(cache) == []
     assert socket.getdefaulttimeout() is None
+
+
+def test_an_error_of_tls_is_of_the_network(cache, monkeypatch):
+    """Its number is none of the system's, though 1 would be a lack of permission."""
+
+    def refuse(*arguments, **named):
+        raise ssl.SSLError(1, "decryption failed")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    assert "can't be downloaded from" in refusal(hosted())
 
 
 @pytest.mark.parametrize("start", [b"", b"nonsense\r\n\r\n", b"HTTP/1.0 503 Busy\r\n\r\n"])
@@ -330,6 +342,25 @@ def test_a_checkpoint_by_name_is_read_from_the_cache(cache, mirror, tmp_path, mo
     elsewhere = tmp_path / weights.file  # downloaded by hand
     elsewhere.write_bytes(content)
     assert load_checkpoint(elsewhere).class_names == checkpoint.class_names
+
+
+def test_fine_tuning_takes_clips_as_long_as_those_of_hosted_weights(
+    cache, mirror, tmp_path, monkeypatch
+):
+    make_dataset(tmp_path, train=2, val=1)
+    assert small_run(tmp_path, "--n_epochs", "1", "--no_val", result="pre") == 0
+    tensors = torch.load(tmp_path / "pre/save_1.pth", weights_only=True)["state_dict"]
+    torch.save(tensors, tmp_path / "w.pth")
+    content = (tmp_path / "w.pth").read_bytes()
+    weights = replace(hosted(content), key="small", n_frames=4)
+    monkeypatch.setitem(WEIGHTS, weights.name, weights)
+    put_on_host(tmp_path / "host", weights, content)
+    flags = small_flags(tmp_path, "--pretrain_path", weights.name, "--n_epochs", "1", "--no_val")
+    given = flags.index("--sample_duration")
+    assert main.main([*flags[:given], *flags[given + 2 :]]) == 0
+    assert json.loads((tmp_path / "res/opts.json").read_text())["sample_duration"] == 4
+    assert main.main([*flags, "--result_path", str(tmp_path / "given")]) == 0
+    assert json.loads((tmp_path / "given/opts.json").read_text())["sample_duration"] == 8
 
 
 def test_a_file_with_the_name_of_hosted_weights_but_other_content(cache, tmp_path, caplog):

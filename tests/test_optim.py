@@ -71,8 +71,11 @@ def test_another_length_of_cosine_is_not_resumed(tmp_path, capsys):
     longer = ("--n_epochs", "4", "--resume_path", "res/save_1.pth")
     assert small_run(tmp_path, *cosine, *TINY, *longer, result="on") == 2
     error = capsys.readouterr().err
-    assert "another number of updates: resume with the --n_epochs" in error
+    assert "another number of updates: resume with the training videos, --n_epochs" in error
     assert error.count("\n") == 1
+    grouped = ("--layer_decay", "0.5", "--resume_path", "res/save_1.pth")
+    assert small_run(tmp_path, *cosine, *TINY, *grouped, result="on") == 2
+    assert "other groups of parameters: resume with" in capsys.readouterr().err
 
 
 def test_rates_fall_with_depth_and_the_head_has_its_own():

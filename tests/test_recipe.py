@@ -136,6 +136,29 @@ def test_the_options_of_a_run_repeat_it(data, tmp_path, capsys):
         assert (first / log).read_bytes() == (tmp_path / "second" / log).read_bytes()
 
 
+def options_of_json(tmp_path, **saved):
+    path = tmp_path / "opts.json"
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    return parse(path)
+
+
+def test_how_a_run_was_launched_is_not_repeated(tmp_path):
+    launch = {"distributed": True, "world_size": 2, "dist_url": "tcp://far:1"}
+    assert options_of_json(tmp_path, **launch, batch_size=8).distributed is False
+    assert options_of_json(tmp_path, **launch, batch_size=8).from_recipe == {"batch_size"}
+
+
+def test_flags_that_were_given_are_repeated_and_what_follows_from_them_is_not(tmp_path):
+    """A default that was given wins over a checkpoint; a frame rate that was measured would go on
+    for other videos."""
+    saved = {"mean_dataset": "kinetics", "eval_resize": [0], "frame_rate": 25.0, "n_classes": 4}
+    assert options_of_json(tmp_path, **saved, model_depth=50).from_recipe == {"model_depth"}
+    given = ["mean_dataset", "frame_rate"]
+    assert options_of_json(tmp_path, **saved, given=given).from_recipe == set(given)
+    with pytest.raises(UserError, match=r"opts\.json: given: "):
+        options_of_json(tmp_path, batch_size=8, given=[1])
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_recipes_run(data, tmp_path, name, capsys):
     weights = []

@@ -134,6 +134,21 @@ def test_a_run_killed_before_best_was_written_mends_it(tmp_path):
     assert load_checkpoint(best).epoch == 1
 
 
+def test_a_best_epoch_whose_weights_are_not_there_does_not_count(tmp_path, capsys):
+    make_dataset(tmp_path)
+    assert small_run(tmp_path, "--checkpoint", "1", "--n_epochs", "3") == 0
+    content = torch.load(tmp_path / "res/save_3.pth", weights_only=True)
+    content["best"] = {"epoch": 2, "video_accuracy": 1.0}  # no later one can be better
+    torch.save(content, tmp_path / "res/save_3.pth")
+    capsys.readouterr()
+    resume = ("--resume_path", "res/save_3.pth", "--n_epochs", "4")
+    assert small_run(tmp_path, *resume, result="other") == 0
+    out = capsys.readouterr().out
+    assert "other/best.pth: does not hold epoch 2, the best before" in out
+    assert "best of 4 epochs: 4, with a video accuracy" in out
+    assert load_checkpoint(tmp_path / "other/best.pth").epoch == 4
+
+
 def test_a_run_killed_before_old_files_were_dropped_drops_them(tmp_path):
     make_dataset(tmp_path)
     assert small_run(tmp_path, "--checkpoint", "1") == 0
@@ -303,6 +318,14 @@ def test_flags_that_the_file_overrules_are_told(tmp_path, capsys):
     assert "--learning_rate 0.5: the resumed run continues with 0.01" in out
     assert "--multistep_milestones (1, 2): the resumed run continues with (50, 100, 150)" in out
     assert "--momentum" not in out
+    decayed = ("--layer_decay", "0.5", "--head_lr_factor", "3", "--learning_rate", "0.02")
+    assert small_run(tmp_path, *decayed, "--n_epochs", "1", result="decayed") == 0
+    again = ("--resume_path", "decayed/save_1.pth", "--n_epochs", "2")
+    assert small_run(tmp_path, *decayed, *again, result="decayed") == 0
+    assert "the resumed run continues with" not in capsys.readouterr().out
+    assert small_run(tmp_path, *decayed, *again, "--learning_rate", "0.04", result="other") == 0
+    out = capsys.readouterr().out
+    assert "--learning_rate 0.04: the resumed run continues with 0.02" in out
     overwrite = ("--overwrite_milestones", "--resume_path", "auto", "--n_epochs", "4")
     assert small_run(tmp_path, *flags, *overwrite) == 0
     assert "--multistep_milestones" not in capsys.readouterr().out

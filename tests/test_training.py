@@ -2,16 +2,23 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from datasets.video_dataset import ShuffledBatches
+from datasets.feature_cache import CachedTraining
+from datasets.samplers import ShuffledBatches
+from datasets.video_dataset import ClipBatch
+from engine.device import Normalization, choose_device
+from engine.distributed import World
+from engine.scoring import clip_network
 from errors import UserError
 from model import takes_single_clips
 from models.build import build
 from models.catalog import FAMILIES
-from tests.runs import make_dataset, read_table, small_run
+from tests.runs import make_dataset, make_trainer, read_table, small_run
 from training import explain_torch_errors
 
 pytestmark = pytest.mark.numeric
@@ -164,6 +171,76 @@ def test_cached_views_are_those_of_the_first_epochs(tmp_path):
     )
     assert rows[0]["loss"] == pytest.approx(others[0]["loss"], abs=1e-5)
     assert rows[1]["loss"] != pytest.approx(others[1]["loss"], abs=1e-5)
+
+
+class NumberedClips:
+    """A loader whose clips are the numbers of their videos."""
+
+    video_id, skipped = str, ()
+
+    def __init__(self, batches):
+        self.batches, self.n_videos = batches, batches.n_videos
+
+    def __iter__(self):
+        for keys in self.batches:
+            videos = torch.tensor([key.video for key in keys])
+            labels = torch.from_numpy(self.batches.labels)[videos]
+            yield ClipBatch(videos[:, None], labels, videos, [], [])
+
+
+def test_a_balanced_sampler_on_cached_features_repeats_and_loses_no_clip():
+    """9 videos of one class and 1 of the other: an epoch has other videos than view 1 drew."""
+    batches = ShuffledBatches(10, 4, 1, labels=[0] * 9 + [1])
+    cached = CachedTraining(NumberedClips(batches), torch.Tensor.float, 1)
+    for epoch in range(1, 5):
+        batches.begin(epoch)
+        expected = [[key.video for key in keys] for keys in batches]
+        found = list(cached)
+        assert [batch.videos.tolist() for batch in found] == expected
+        assert [batch.clips[:, 0].tolist() for batch in found] == expected
+        assert sum(batch.labels.sum() for batch in found) == 5
+
+
+def on_cpu():
+    normalization = Normalization.of("kinetics")
+    return choose_device(no_cuda=True, precision="fp32", normalization=normalization)
+
+
+def empty_batch():
+    nothing = torch.empty(0, dtype=torch.int64)
+    return ClipBatch(torch.empty(0), nothing, nothing, [], [])
+
+
+def test_padding_leaves_batch_norm_as_it_is():
+    """A process without clips runs black ones; with shared statistics it is no use to the others,
+    and they can't wait for it."""
+    device, model = on_cpu(), build("resnet", 10, n_classes=2, resnet_widen_factor=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    black = torch.zeros(2, 3, 4, 32, 32, dtype=torch.uint8)
+    world = World(size=2)
+    trainer = make_trainer(model, optimizer, device, world=world, padding_clips=black)
+    trainer.begin_epoch()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    trainer.run_batch(empty_batch(), n_clips=3)
+    assert_near(before, dict(model.named_buffers()), 0)
+    assert all(module.training for module in model.modules())
+
+    # Where the clips of all processes count, no process may wait for the others' statistics: on a
+    # CPU a synchronised batch norm would fail here.
+    trainer.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    trainer.network = clip_network(trainer.model, device)
+    own = ClipBatch(black, torch.tensor([0, 1]), torch.tensor([0, 1]), [], [])
+    trainer.run_batch(own, n_clips=2, others_lack_clips=True)
+    assert_near(before, dict(trainer.model.named_buffers()), 0)
+
+
+def test_the_sums_of_a_batch_without_clips_are_on_the_device():
+    """Sums of several batches are fetched together, so they must be in one place."""
+    model = nn.Linear(1, 1)
+    trainer = make_trainer(model, torch.optim.SGD(model.parameters()), on_cpu())
+    trainer.device = SimpleNamespace(torch_device=torch.device("meta"))
+    sums = trainer.run_batch(empty_batch(), n_clips=0)
+    assert {column.device.type for column in sums} == {"meta"}
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def costs(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
 
 def _costs(checkpoint: Checkpoint, identity: Identity) -> Iterator[tuple[str, str]]:
     channels = {"input_type": "flow"} if identity.n_input_channels == 2 else {}
-    options = adopt_checkpoint_options(options_of(channels), checkpoint, resumes=True)
+    options = adopt_checkpoint_options(options_of(channels), checkpoint)
     with torch.device("meta"):
         model = build_model(options)
     check_fits(model, checkpoint)
