@@ -4,6 +4,7 @@
 # make test    the tests;  make lint    ruff and mypy;  make test-slow    those that take minutes
 # make test-avx2    the numeric tests as a CPU without AVX-512 runs them;  make test-sse41    as the oldest
 # make test-floor    the tests with the oldest versions that requirements.txt names, in .venv-floor
+# make setup   the environment in .venv;  make clean   delete the generated demo and caches
 # make fuzz    20,000 damaged files and hostile command lines (FUZZ_CASES, FUZZ_SEED)
 # make bench   speed against the original's way of working, some minutes
 # Each sets up its own environment in .venv first (torch is some 5 GB with its GPU libraries).
@@ -18,7 +19,9 @@ MINUTES ?= 30
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: demo test test-slow test-avx2 test-sse41 test-floor fuzz lint bench clean
+.PHONY: setup demo test test-slow test-avx2 test-sse41 test-floor fuzz lint bench clean
+
+setup: $(VENV)/ready
 
 demo: $(VENV)/ready
 	PYTHON=$(BIN)/python MINUTES="$(MINUTES)" sh demo.sh "$(VIDEOS)"
@@ -71,4 +74,4 @@ $(FLOOR)/ready: requirements.txt requirements-extra.txt requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo/pretraining demo/finetuning .pytest_cache .mypy_cache .ruff_cache  # not demo/own-*
