@@ -3,93 +3,151 @@
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from datasets.activitynet import Part, frame_range
 from datasets.frame_locations import FrameLocator
 from datasets.index_writer import Video
-from datasets.listed_videos import MAX_FAULTS, ListedVideo
+from datasets.listed_videos import ListedVideo, raise_faults, spellings
 from datasets.segments import FIRST_NUMBER
 from datasets.survey import Survey
 from errors import UserError
-from media.manifest import target_of
+from media.manifest import WITH_FRAMES, read_rows, target_of
 from media.rates import extracted_rates, read_rates
-from utils.text import first_few
+from media.verdicts import is_video_name
+from utils.reading import shown_name
 
 SLACK = 1.0  # seconds by which a part may end after its video: times are rounded
 
 
 class FramePlaces:
     """Finds where the frames of a listed path lie below FRAMES: a folder or HDF5 file called like
-    the video, with or without its suffix, or the video itself."""
+    the video, with or without its suffix, or the video itself.
+
+    `others` maps paths whose frames are those of another video, by the manifest, to the reason.
+    """
 
     def __init__(self, frames_dir: Path) -> None:
         self._frames_dir = frames_dir
         self._locators = {kind: FrameLocator(kind) for kind in FIRST_NUMBER}
+        self.others: dict[str, str] = {}
 
     def find(self, path: str) -> str:
-        """Return the place below FRAMES, or where it would usually be."""
-        for spelling in self._spellings(path):
+        """Return the place below FRAMES, or the path itself if there is none."""
+        path_below = self._below(path)
+        for spelling in spellings(path_below):
             if (place := self._find(spelling)) is not None:
                 return place
-        return target_of(self._spellings(path)[0])
+        short = target_of(path_below)
+        if short in self._sources and self._has_frames(short):
+            self.others[path] = f"the frames in {short} are those of {self._sources[short]}"
+        return path_below
 
     def file_of(self, place: str) -> Path:
         """Return the video file of a place that `find` returned."""
-        folder, name = os.path.split(self._frames_dir / place)
-        return Path(self._locators["video"].find(folder, name) or self._frames_dir / place)
+        return Path(self._file("video", place) or self._frames_dir / place)
 
-    def _spellings(self, path: str) -> list[str]:
-        """List the path as written, stripped, with slashes, and in both Unicode normal forms."""
-        if os.path.isabs(path):
-            path = os.path.relpath(os.path.realpath(path), os.path.realpath(self._frames_dir))
-        plain = [path, path.strip(), path.strip().replace("\\", "/")]
-        forms = [unicodedata.normalize(form, p) for p in plain for form in ("NFC", "NFD")]
-        return list(dict.fromkeys(plain + forms))
+    def name_of(self, path: str) -> str:
+        """Return what all spellings of a path have in common."""
+        return _same_spelling(self._below(path).strip().replace("\\", "/"))
+
+    def _below(self, path: str) -> str:
+        if not os.path.isabs(path):
+            return path
+        return os.path.relpath(os.path.realpath(path), os.path.realpath(self._frames_dir))
 
     def _find(self, path: str) -> str | None:
         short = target_of(path)
-        for place in (path, short):
-            if self._exists("jpg", place) or self._exists("hdf5", place):
-                return place
-        if not self._exists("video", path):
+        if self._has_frames(path):
+            return path
+        if self._has_frames(short) and self._is_source(path, short):
+            return short
+        if (file := self._file("video", path)) is None:
             return None
-        return short if self._exists("video", short) else path
+        return short if self._file("video", short) == file else path
 
-    def _exists(self, kind: str, place: str) -> bool:
+    def _is_source(self, path: str, short: str) -> bool:
+        """Whether the frames at `short` are those of the video `path`: by the manifest, or else if
+        the path ends like one of a video."""
+        source = self._sources.get(short)
+        if source is None:
+            return is_video_name(path)
+        return _same_spelling(source) == _same_spelling(path)
+
+    def _has_frames(self, place: str) -> bool:
+        return any(self._file(kind, place) is not None for kind in ("jpg", "hdf5"))
+
+    def _file(self, kind: str, place: str) -> str | None:
         folder, name = os.path.split(self._frames_dir / place)
-        return self._locators[kind].find(folder, name) is not None
+        return self._locators[kind].find(folder, name)
+
+    @cached_property
+    def _sources(self) -> Mapping[str, str]:
+        """Map the places of extracted frames to their videos, by the manifest."""
+        latest: dict[str, tuple[float, str]] = {}
+        for row in read_rows(self._frames_dir):
+            if row.status in WITH_FRAMES and row.time >= latest.get(row.target, (0, ""))[0]:
+                latest[row.target] = (row.time, row.source.replace(os.sep, "/"))
+        return {place: source for place, (_, source) in latest.items()}
+
+
+def _same_spelling(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def find_places(table: Path, videos: Sequence[ListedVideo], finder: FramePlaces) -> dict[str, str]:
+    """Map the path of each video to its place below FRAMES.
+
+    Raises UserError for different videos at one place, such as a.avi and a.mp4, and if all places
+    hold the frames of other videos.
+    """
+    place_of = {video.path: finder.find(video.path) for video in videos}
+    if len(finder.others) == len(place_of):
+        path, reason = next(iter(finder.others.items()))
+        raise UserError(f"{table}: no frames of the listed videos, for example {path}: {reason}")
+    first: dict[str, ListedVideo] = {}
+    faults = []
+    for video in videos:
+        place = place_of[video.path]
+        if finder.name_of(video.path) == _same_spelling(place):
+            continue  # written without a suffix
+        other = first.setdefault(place, video)
+        if finder.name_of(other.path) != finder.name_of(video.path):
+            faults.append(
+                f"{table}: line {video.line}: {shown_name(video.path)} and "
+                f"{shown_name(other.path)} in line {other.line} are different videos, but "
+                f"only {shown_name(place)} has frames"
+            )
+    raise_faults(faults)
+    return place_of
 
 
 def parts_as_frames(
-    table: Path,
-    videos: Sequence[ListedVideo],
-    place_of: Mapping[str, str],
-    survey: Survey,
-    rates: Mapping[str, float],
+    table: Path, videos: Sequence[ListedVideo], survey: Survey, rates: Mapping[str, float]
 ) -> dict[int, tuple[int, int]]:
     """Map the line of each row that is a part to [first frame, last frame + 1].
 
-    `place_of` maps paths of the table to places, `rates` places to frames per second. Rows without
-    frames are left out. Raises UserError that names the lines of parts outside of their video.
+    The paths of `videos` are places, `rates` maps places to frames per second. Rows without frames
+    are left out. Raises UserError that names the lines of parts outside of their video.
     """
     found: dict[int, tuple[int, int]] = {}
     faults = []
     for video in videos:
-        place = place_of[video.path]
-        n_frames, rate = survey.n_frames.get(place), rates.get(place)
+        n_frames, rate = survey.n_frames.get(video.path), rates.get(video.path)
         if not video.is_part or n_frames is None:
             continue
         if rate is None:
-            faults.append(f"line {video.line}: the frame rate of {place} is unknown; give --fps")
+            faults.append(
+                f"line {video.line}: the frame rate of {video.path} is unknown; give --fps"
+            )
             continue
         try:
             first, stop = _frames_of(video, n_frames, rate)
             found[video.line] = (first + survey.first - 1, stop + survey.first - 1)
         except ValueError as error:
             faults.append(f"line {video.line}: {error}")
-    if faults:
-        raise UserError("\n".join(first_few([f"{table}: {fault}" for fault in faults], MAX_FAULTS)))
+    raise_faults([f"{table}: {fault}" for fault in faults])
     return found
 
 
@@ -119,14 +177,12 @@ def find_rates(
 
 
 def videos_to_write(
-    videos: Sequence[ListedVideo],
-    place_of: Mapping[str, str],
-    survey: Survey,
-    parts: Mapping[int, tuple[int, int]],
+    videos: Sequence[ListedVideo], survey: Survey, parts: Mapping[int, tuple[int, int]]
 ) -> list[Video]:
-    """Make the index's videos, in the table's order, without those that have no frames."""
+    """Make the index's videos, in the table's order, without those that have no frames; the paths
+    of `videos` are places."""
     return [
-        Video(video.subset or "training", video.label, place_of[video.path], parts.get(video.line))
+        Video(video.subset or "training", video.label, video.path, parts.get(video.line))
         for video in videos
-        if place_of[video.path] in survey.n_frames
+        if video.path in survey.n_frames
     ]

@@ -1,8 +1,9 @@
 """The videos that a user's table lists: path and label, optionally split, group, start and end."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from datasets.index import SUBSETS
@@ -13,7 +14,7 @@ from utils.text import first_few
 
 NEEDED = ("path", "label")
 OPTIONAL = ("split", "group", "start", "end")
-CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:[.,]\d*)?|[.,]\d+)\s*s?")
+CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?|[.,]\d+)\s*s?")
 MAX_FAULTS = 20  # rows that an error names
 
 
@@ -55,12 +56,39 @@ def read_listed_videos(path: Path, *, encoding: str | None = None) -> list[Liste
             faults.append(f"{path}: line {row.line}: {error}")
     faults += (f"{path}: line {line}: {text}" for line, text in _contradictions(videos))
     faults += (f"{path}: line {line}: {text}" for line, text in _half_split(videos))
+    raise_faults(faults)
+    return _without_repeats(path, videos)
+
+
+def with_paths(
+    table: Path, videos: Sequence[ListedVideo], path_of: Mapping[str, str]
+) -> list[ListedVideo]:
+    """Replace the paths as written by those that `path_of` maps them to; of rows that are the same
+    then, one remains. Raises UserError that names the lines of rows that contradict each other."""
+    videos = [replace(video, path=path_of[video.path]) for video in videos]
+    raise_faults([f"{table}: line {line}: {text}" for line, text in _contradictions(videos)])
+    return _without_repeats(table, videos)
+
+
+def raise_faults(faults: Sequence[str]) -> None:
+    """Raise UserError with the first lines of `faults`, if there are any."""
     if faults:
         raise UserError("\n".join(first_few(faults, MAX_FAULTS)))
+
+
+def _without_repeats(table: Path, videos: Sequence[ListedVideo]) -> list[ListedVideo]:
     unique = {(v.path, v.start, v.end): v for v in reversed(videos)}
     if len(unique) < len(videos):
-        print(f"{path}: {len(videos) - len(unique)} rows repeat an earlier one")
+        print(f"{table}: {len(videos) - len(unique)} rows repeat an earlier one")
     return [video for video in videos if unique[video.path, video.start, video.end] is video]
+
+
+def spellings(path: str) -> list[str]:
+    """List a path of a table as written, stripped, with slashes, and in both Unicode normal
+    forms."""
+    plain = [path, path.strip(), path.strip().replace("\\", "/")]
+    forms = [unicodedata.normalize(form, p) for p in plain for form in ("NFC", "NFD")]
+    return list(dict.fromkeys(plain + forms))
 
 
 def _read_row(row: Row) -> ListedVideo:
@@ -100,10 +128,11 @@ def _seconds(name: str, text: str) -> float | None:
     if not text:
         return None
     match = CLOCK.fullmatch(text)
-    if match is None:
+    hours, minutes, seconds = match.groups() if match else (None, None, "nan")
+    last = float(seconds.replace(",", "."))
+    if match is None or (minutes and last >= 60) or (hours and int(minutes or 0) >= 60):
         raise ValueError(f"{name} {shown(text)} is not a time in seconds, such as 12.5 or 1:02.5")
-    hours, minutes, seconds = match.groups()
-    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds.replace(",", "."))
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + last
 
 
 def _contradictions(videos: Sequence[ListedVideo]) -> Iterator[tuple[int, str]]:
@@ -137,10 +166,9 @@ def sources_of(videos: Sequence[ListedVideo]) -> Mapping[str, str]:
 
 
 def groups_on_both_sides(videos: Sequence[ListedVideo]) -> list[str]:
-    """List the groups, or paths of videos cut into parts, that the table's split takes apart."""
+    """List the groups, or paths of videos cut into parts, that the table's split puts both into
+    training and into validation or test."""
     source_of = sources_of(videos)
-    sides = {
-        subset: {source_of[video.path] for video in videos if video.subset == subset}
-        for subset in ("training", "validation")
-    }
-    return sorted(name.removeprefix("/") for name in sides["training"] & sides["validation"])
+    trained = {source_of[video.path] for video in videos if video.subset == "training"}
+    others = {source_of[video.path] for video in videos if video.subset != "training"}
+    return sorted(name.removeprefix("/") for name in trained & others)

@@ -4,12 +4,13 @@ import pytest
 
 from datasets.index import read_index
 from datasets.index_checks import check_index
+from datasets.listed_videos import read_listed_videos
 from datasets.selection import select_videos
 from errors import UserError
 from tests.commands import run_util
 from tests.test_index_scripts import make_frames, read, videos_of
 from tests.videos import draw
-from util_scripts import csv_json
+from util_scripts import csv_json, generate_video_jpgs
 
 ODD_LABELS = ("Küche, Flur", "打架", "🥊 a/b", 'say "hi"')
 
@@ -46,12 +47,13 @@ PLAIN = "path,label,split\na/x.mp4,a,train\nb/y.avi,b,val\n"
         PLAIN.replace(",", ";").replace("\n", "\r\n"),
         PLAIN.replace(",", "\t"),
         "sep=;\r\n" + PLAIN.replace(",", ";").replace("\n", "\r\n"),
+        "sep=;\r" + PLAIN.replace(",", ";").replace("\n", "\r"),
         PLAIN.replace(",", "\t").encode("utf-16"),
         'Label;"Notes; more";SPLIT;Path\n a ;;train;a\\x.mp4\n'
         '"b";"two\nlines";"VAL";./b/y.avi\n;;;\n',
         "\n" + PLAIN.rstrip().replace("val", "Test"),
     ],
-    ids=["plain", "bom", "semicolons", "tabs", "sep", "utf-16", "any order", "test for val"],
+    ids=["plain", "bom", "semicolons", "tabs", "sep", "mac", "utf-16", "any order", "test for val"],
 )  # fmt: skip
 def test_forms_of_tables(tmp_path, table):
     make_frames(tmp_path / "jpg", "a/x", "b/y")
@@ -148,9 +150,67 @@ def test_groups_stay_together(tmp_path):
 def test_a_split_that_takes_groups_apart_is_said(tmp_path, capsys):
     make_frames(tmp_path / "jpg", "x", "y")
     index_of(tmp_path, "path,label,split,group\nx,a,train,p1\ny,a,val,p1\n")
-    assert "1 groups or videos have rows in both training and valid" in capsys.readouterr().out
+    said = "1 groups or videos have rows both in training and in validation or test"
+    assert said in capsys.readouterr().out
+    index_of(tmp_path, "path,label,split,group\nx,a,train,p1\ny,a,test,p1\n")
+    assert said in capsys.readouterr().out
+    parts = "path,label,split,start,end\nx,a,train,0,1\nx.mp4,a,val,1,2\n"
+    index_of(tmp_path, parts, "--fps", "1")
+    assert f"{said}, so the accuracy will be too high: x;" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--seed, --folds: .* has a column split"):
         index_of(tmp_path, PLAIN, "--seed", "1", "--folds", "2")
+
+
+def test_no_video_gets_the_frames_of_another(tmp_path, capsys):
+    make_frames(tmp_path / "jpg", "v", "w", "x")
+    table = "path,label,split\nv.mp4,A,train\nv.avi,B,val\nx.7,A,val\n"
+    assert fault_of(tmp_path, table) == (
+        "line 3: v.avi and v.mp4 in line 2 are different videos, but only v has frames"
+    )
+    path = index_of(tmp_path, table.replace("v.avi", "w.avi"))
+    assert list(videos_of(path)) == ["v", "w"]
+    assert "line 4: x.7: no folder" in capsys.readouterr().out
+    draw(tmp_path / "videos/x.mp4")
+    draw(tmp_path / "videos/x.7.mp4", seconds=2)
+    path = index_of(tmp_path, "path,label\nx,a\nx.7,b\n", frames="videos")
+    assert {key: n for key, (_, _, n, _) in videos_of(path).items()} == {"x": 10, "x.7": 20}
+
+
+def test_the_manifest_says_whose_frames_they_are(tmp_path, capsys):
+    draw(tmp_path / "videos/v.mp4", size="32x32")
+    draw(tmp_path / "videos/x.7.mkv", size="32x32").rename(tmp_path / "videos/x.7")
+    jpg = tmp_path / "jpg"
+    assert generate_video_jpgs.main([str(tmp_path / "videos"), str(jpg), "own"]) == 0
+    path = index_of(tmp_path, "path,label\nv.avi,a\nv.MP4,a\nx.7,b\n")
+    assert list(videos_of(path)) == ["v", "x"]
+    assert "line 2: v.avi: the frames in v are those of v.mp4" in capsys.readouterr().out
+    path.unlink()
+    fault = fault_of(tmp_path, "path,label\nv.avi,a\n")
+    assert fault.endswith("for example v.avi: the frames in v are those of v.mp4")
+
+
+def test_rows_that_name_one_video_in_two_ways(tmp_path, capsys):
+    make_frames(tmp_path / "jpg", "x", "y")
+    table = "path,label\nx,a\ny,b\nx.mp4,b\n"
+    assert fault_of(tmp_path, table) == "line 4: x is listed in line 2 already, with the label a"
+    path = index_of(tmp_path, table.replace("x.mp4,b", "x.mp4,a"))
+    assert list(videos_of(path)) == ["x", "y"]
+    assert "1 rows repeat an earlier one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90:00", 5400), ("1:02.5", 62.5), ("1:30:00", 5400), ("75", 75), ("12,5 s", 12.5)]
+    + [(text, None) for text in ("1:75", "1:60", "1:60:00", "1:00:60", ":30")],
+)
+def test_times(tmp_path, text, seconds):
+    table = tmp_path / "t.csv"
+    table.write_text(f"path;label;start\nx;a;{text}\n")
+    if seconds is None:
+        with pytest.raises(UserError, match=f"start '{text}' is not a time"):
+            read_listed_videos(table)
+    else:
+        assert read_listed_videos(table)[0].start == seconds
 
 
 def test_parts_of_videos(tmp_path):

@@ -11,12 +11,19 @@ order marks are recognised. Rows without frames are listed and left out.
 import sys
 from collections.abc import Sequence
 
-from datasets.listed_index import FramePlaces, find_rates, parts_as_frames, videos_to_write
+from datasets.listed_index import (
+    FramePlaces,
+    find_places,
+    find_rates,
+    parts_as_frames,
+    videos_to_write,
+)
 from datasets.listed_videos import (
     ListedVideo,
     groups_on_both_sides,
     read_listed_videos,
     sources_of,
+    with_paths,
 )
 from datasets.split import test_as_validation
 from datasets.split_command import (
@@ -42,22 +49,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if is_split:
         refuse_split_flags(options, f"{options.csv} has a column split; remove one of the two")
     finder = FramePlaces(options.frames_dir)
-    place_of = {video.path: finder.find(video.path) for video in listed}
-    survey = survey_frames(options.frames_dir, dict.fromkeys(place_of.values()))
-    _print_left_out(listed, place_of, {**survey.missing, **survey.orphans})
-    cut = [place_of[video.path] for video in listed if video.is_part]
+    place_of = find_places(options.csv, listed, finder)
+    placed = with_paths(options.csv, listed, place_of)
+    survey = survey_frames(options.frames_dir, dict.fromkeys(video.path for video in placed))
+    others = {place_of[path]: reason for path, reason in finder.others.items()}
+    _print_left_out(listed, place_of, {**survey.missing, **survey.orphans, **others})
+    cut = [video.path for video in placed if video.is_part]
     if options.fps is None:
         rates = find_rates(options.frames_dir, cut, survey, finder)
     else:
         rates = dict.fromkeys(cut, options.fps)
-    parts = parts_as_frames(options.csv, listed, place_of, survey, rates)
-    videos = videos_to_write(listed, place_of, survey, parts)
+    parts = parts_as_frames(options.csv, placed, survey, rates)
+    videos = videos_to_write(placed, survey, parts)
     if is_split:
-        _print_shared(groups_on_both_sides(listed))
+        _print_shared(groups_on_both_sides(placed))
         write_split(options.dst_json, test_as_validation(videos), survey)
-        return 0
-    source_of = {place_of[path]: source for path, source in sources_of(listed).items()}
-    write_drawn(options, videos, source_of, survey)
+    else:
+        write_drawn(options, videos, sources_of(placed), survey)
     return 0
 
 
@@ -89,9 +97,9 @@ def _print_left_out(
 def _print_shared(groups: Sequence[str]) -> None:
     if groups:
         print(
-            f"{len(groups)} groups or videos have rows in both training and validation, so the "
-            f"accuracy will be too high: {join_few(groups)}; without the column split, they "
-            "would stay together"
+            f"{len(groups)} groups or videos have rows both in training and in validation or "
+            f"test, so the accuracy will be too high: {join_few(groups)}; without the column "
+            "split, they would stay together"
         )
 
 

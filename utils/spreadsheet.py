@@ -59,7 +59,7 @@ def _decode(raw: bytes, path: Path, encoding: str | None) -> str:
         try:
             return decode_text(raw, path, "table")
         except UserError:
-            line = 1 + raw[: _first_bad_byte(raw)].count(b"\n")
+            line = len((raw[: _first_bad_byte(raw)] + b"?").splitlines())
             raise UserError(
                 f"{path}: line {line}: not UTF-8 text; save the table as 'CSV UTF-8', or name its "
                 "encoding, such as --encoding cp1252 (Windows, western Europe) or gbk (Chinese)"
@@ -83,11 +83,12 @@ def _first_bad_byte(raw: bytes) -> int:
 
 def _split(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (line, values) of each row."""
-    first, _, rest = text.partition("\n")
-    skipped = first.strip().strip('"').lower().startswith(SEPARATOR) and len(first.strip()) < 8
-    reader = csv.reader(
-        io.StringIO(rest if skipped else text, newline=""), delimiter=delimiter, strict=True
-    )
+    lines = io.StringIO(text, newline="")
+    first = lines.readline().strip()
+    skipped = first.strip('"').lower().startswith(SEPARATOR) and len(first) < 8
+    if not skipped:
+        lines.seek(0)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     line = int(skipped) + 1
     try:
         for values in reader:
