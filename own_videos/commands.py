@@ -1,6 +1,7 @@
 """The commands of a run: as words to start, as lines to paste, as a script that repeats them."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -14,6 +15,7 @@ from utils.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT, TABLE = "commands.sh", "videos.csv"
+WRITTEN = re.compile(r"jpg|index(_fold\d+)?\.json|results(_fold\d+)?")  # by the commands, in RUN
 SOME_FAILED = 1  # exit status of extraction after which the other videos are still used
 
 
@@ -76,7 +78,7 @@ def python_command(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def pasteable(words: Sequence[str]) -> str:
     """Write a step as a line to paste into a shell in the current folder."""
     here = Path.cwd()
-    short = [str(Path(w).relative_to(here)) if _is_below(w, here) else w for w in words]
+    short = [_short(word, here) for word in words]
     if here == ROOT:
         return shlex.join([_python(), *short])
     if words[0].endswith(".py"):
@@ -84,8 +86,12 @@ def pasteable(words: Sequence[str]) -> str:
     return f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.join([_python(), *short])}"
 
 
-def _is_below(word: str, folder: Path) -> bool:
-    return os.path.isabs(word) and word != str(folder) and Path(word).is_relative_to(folder)
+def _short(word: str, folder: Path) -> str:
+    """Write a path below `folder` relative to it, with ./ where it would look like a flag."""
+    if not os.path.isabs(word) or word == str(folder) or not Path(word).is_relative_to(folder):
+        return word
+    short = str(Path(word).relative_to(folder))
+    return f"./{short}" if short.startswith("-") else short
 
 
 def _python() -> str:
@@ -94,14 +100,13 @@ def _python() -> str:
     is_this = found is not None and Path(found).parent == Path(sys.executable).parent
     if is_this:
         return "python"
-    here, binary = Path.cwd(), Path(sys.executable)
-    return str(binary.relative_to(here) if binary.is_relative_to(here) else binary)
+    return _short(sys.executable, Path.cwd())
 
 
 def write_script(run: Path, steps: Sequence[Step]) -> None:
     """Write RUN/commands.sh. Raises UserError."""
     with atomic_write(run / SCRIPT) as part:
-        part.write_text(script_of(run, steps), encoding="utf-8")
+        part.write_text(script_of(run, steps), encoding="utf-8", errors="surrogateescape")
 
 
 def script_of(run: Path, steps: Sequence[Step]) -> str:
@@ -125,8 +130,10 @@ def script_of(run: Path, steps: Sequence[Step]) -> str:
 
 
 def _in_run(word: str, run: Path) -> str:
-    if os.path.isabs(word) and Path(word).is_relative_to(run):
-        return f'"$RUN"/{shlex.quote(str(Path(word).relative_to(run)))}'
+    """Quote a word; what the run writes goes to $RUN, also of a user who keeps videos in RUN."""
+    below = Path(word).relative_to(run) if Path(word).is_relative_to(run) else Path()
+    if below.parts and WRITTEN.fullmatch(below.parts[0]):
+        return f'"$RUN"/{shlex.quote(str(below))}'
     return shlex.quote(word)
 
 

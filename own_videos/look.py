@@ -2,13 +2,14 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from datasets.folds import draw_folds
 from datasets.index_checks import guess_recordings
 from datasets.index_writer import Video
-from datasets.listed_videos import ListedVideo, groups_on_both_sides, sources_of
+from datasets.listed_index import SLACK
+from datasets.listed_videos import ListedVideo, groups_on_both_sides, raise_faults, sources_of
 from datasets.split import draw_videos, test_as_validation
 from datasets.split_command import SEED
 from datasets.survey import print_list
@@ -24,9 +25,27 @@ USUAL_RATE = 25.0  # frames per second of videos that do not say
 
 
 def look_into(found: Found) -> tuple[Found, dict[str, Opened]]:
-    """Leave out broken files and copies, and guess which videos belong together."""
+    """Leave out broken files and copies, and guess which videos belong together.
+
+    Raises UserError that names the rows of parts outside of their video.
+    """
     found, opened = open_videos(found)
+    _check_parts(found, opened)
     return group_by_names(leave_out_copies(found)), opened
+
+
+def _check_parts(found: Found, opened: Mapping[str, Opened]) -> None:
+    faults = []
+    for video in found.videos:
+        seconds = opened[video.path].seconds if video.path in opened else None
+        if seconds is None:
+            continue
+        place = f"line {video.line}: {video.path}: the part"
+        if video.start >= seconds:
+            faults.append(f"{place} starts at {video.start:g} s, but the video lasts {seconds:g} s")
+        elif video.end is not None and video.end > seconds + SLACK:
+            faults.append(f"{place} ends at {video.end:g} s, but the video lasts {seconds:g} s")
+    raise_faults(faults)
 
 
 def describe(found: Found) -> list[str]:
@@ -46,19 +65,34 @@ def describe(found: Found) -> list[str]:
             f"{join_few(sorted(groups))}"
         )
     elif groups:
-        lines.append(f"{len(groups)} groups, each of which stays on one side")
+        stay = "" if found.is_split else ", each of which stays on one side"
+        lines.append(f"{len(groups)} groups{stay}")
     return lines
 
 
 def print_findings(found: Found) -> None:
     """Print what there is and what is left out."""
     print_list("files are left out:", dict(sorted(found.left_out.items())))
-    print("\n".join(first_few(describe(found), 40)))
-    if found.is_split and (shared := _shared_sources(found.videos)):
-        print(
-            f"{len(shared)} recordings or groups are in both training and validation, judging by "
-            f"the names or the column group; if so, the accuracy is too high: {join_few(shared)}"
+    print("\n".join([*first_few(describe(found), 40), *warnings_of(found)]))
+
+
+def warnings_of(found: Found) -> tuple[str, ...]:
+    """Return sentences on why the accuracy will be too high."""
+    warnings = []
+    if found.cut_up:
+        classes = join_few(f"{label} ({name})" for label, name in sorted(found.cut_up.items()))
+        warnings.append(
+            f"the accuracy will be too high: all videos of {classes} seem to be of one recording, "
+            "judging by the names, which is therefore both in training and in validation; add "
+            "videos of other recordings"
         )
+    if found.is_split and (shared := _shared_sources(found.videos)):
+        warnings.append(
+            f"{len(shared)} recordings or groups are both in training and in validation or test, "
+            "judging by the names or the column group; if so, the accuracy is too high: "
+            f"{join_few(shared)}"
+        )
+    return tuple(warnings)
 
 
 def _shared_sources(videos: Sequence[ListedVideo]) -> list[str]:
@@ -67,7 +101,7 @@ def _shared_sources(videos: Sequence[ListedVideo]) -> list[str]:
     for video, recording in zip(videos, guess_recordings(names), strict=True):
         if recording:
             sides[recording].add(video.subset)
-    shared = {name for name, subsets in sides.items() if {"training", "validation"} <= subsets}
+    shared = {name for name, seen in sides.items() if "training" in seen and len(seen) > 1}
     return sorted(shared | set(groups_on_both_sides(videos)))
 
 

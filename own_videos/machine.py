@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-WEIGHTS = "torchvision:r3d_18"  # the smallest Kinetics network that is hosted
+WEIGHTS = "torchvision:r3d_18"  # trained on Kinetics-400
 FILE = "r3d_18-b3b3357e.pth"
 HOW_TO_GET = (
     f"pretrained weights would most likely give a better accuracy: --weights {WEIGHTS} downloads "

@@ -2,8 +2,8 @@
 out."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,9 @@ ENOUGH_EPOCHS = 8  # of fine-tuning; if the time allows fewer, only the head is 
 LEAST_EPOCHS = 3
 HANDFUL = 16  # training videos
 CACHED_VIEWS = 4  # of each video, for training the head
+LISTS = ("flags", "notes", "warnings")  # of a plan
+NETWORK = frozenset(["model", "model_depth", "resnet_widen_factor"])  # flags that belong together
+DECIDED = frozenset(["recipe", "pretrain_path", "n_epochs", "n_val_samples"])  # by the plan
 USED = 0.9  # of the time: the estimate may be too low
 VAL_FRACTION, FEW_VIDEOS = 0.2, 500
 VAL_FRACTION_OF_FEW = 0.3
@@ -49,7 +52,7 @@ class Speed(NamedTuple):
 @dataclass(frozen=True)
 class Plan:
     """How to train. `flags` are main.py's; `seconds` are the estimated duration of each step of all
-    folds; `notes` are sentences for the user."""
+    folds; `notes` are sentences for the user, `warnings` those that are said at the end again."""
 
     recipe: str
     weights: str | None
@@ -61,18 +64,19 @@ class Plan:
     n_folds: int  # 0: a single split
     is_split: bool  # by the user
     seconds: Mapping[str, float]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def total_seconds(self) -> float:
         return sum(self.seconds.values())
 
     def as_plain(self) -> dict[str, Any]:
-        return {**vars(self), "flags": list(self.flags), "notes": list(self.notes)}
+        return {**vars(self), **{name: list(getattr(self, name)) for name in LISTS}}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Plan":
-        return cls(**{**plain, "flags": tuple(plain["flags"]), "notes": tuple(plain["notes"])})
+        return cls(**{**plain, **{name: tuple(plain[name]) for name in LISTS}})
 
 
 def val_fraction_for(n_videos: int) -> float:
@@ -100,6 +104,14 @@ def batch_flags(n_train: int) -> tuple[str, ...]:
 def network_flags(weights: str | None) -> tuple[str, ...]:
     """Choose the network: that of the weights, or a small one."""
     return SMALL_NETWORK if weights is None else ("--pretrain_path", weights)
+
+
+def without_flags(flags: Sequence[str], names: Collection[str]) -> tuple[str, ...]:
+    """Leave out flags with one value each that a recipe of the user's sets, except those that it
+    can't decide; if it sets one of the network's, all of them."""
+    names = {*names, *(NETWORK if NETWORK & set(names) else ())} - DECIDED
+    pairs = zip(flags[::2], flags[1::2], strict=True)
+    return tuple(word for pair in pairs if pair[0].removeprefix("--") not in names for word in pair)
 
 
 def choose(

@@ -1,6 +1,7 @@
 """The plan of a run in its folder, and how far it has come."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -40,13 +41,16 @@ class SavedRun:
 
 
 def read_saved_run(folder: Path) -> SavedRun | None:
-    """Read RUN/plan.json; None if there is none, or one of another version."""
+    """Read RUN/plan.json; None if there is none, or one of another version or damaged."""
     if not (folder / PLAN).exists():
         return None
-    content = read_json(folder / PLAN, "plan")
     try:
+        content = read_json(folder / PLAN, "plan")
         plan = Plan.from_plain(content["plan"])
         return SavedRun(content["asked"], plan, content["n_done"], content["seconds"])
+    except UserError as error:
+        print(f"{error}; a new plan is made")
+        return None
     except (KeyError, TypeError):
         return None
 
@@ -59,15 +63,31 @@ def digest_of(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def refuse_to_move(folder: Path, files: Mapping[str, str | None]) -> None:
+    """Raise UserError if one of the files that a run reads, {flag: absolute path}, is what
+    `move_aside` moves."""
+    for flag, name in files.items():
+        if name is None or not os.path.isabs(name):
+            continue
+        below = os.path.relpath(os.path.realpath(name), os.path.realpath(folder))
+        if OF_A_RUN.fullmatch(Path(below).parts[0]):
+            raise UserError(
+                f"{flag} {name}: belongs to the run in {folder}, which a new run there would move "
+                "away; choose another --out"
+            )
+
+
 def move_aside(folder: Path) -> Path | None:
     """Move what another plan made, except the frames, to earlier-1, earlier-2 … below it.
 
     Returns the new folder, or None if there was nothing. Raises UserError for files of such names
     that no plan made.
     """
-    found = [path for path in sorted(folder.iterdir()) if OF_A_RUN.fullmatch(path.name)]
+    found = [path for path in folder.iterdir() if OF_A_RUN.fullmatch(path.name)]
     if not found:
         return None
+    # The plan last: without it, the rest would be taken for the user's if this is interrupted.
+    found.sort(key=lambda path: (path.name == PLAN, path.name))
     if not (folder / PLAN).exists():
         raise UserError(
             f"{folder}: holds files that this command did not write ({found[0].name}); choose "

@@ -5,10 +5,12 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from datasets.folds import LEAST
+from datasets.listed_videos import read_listed_videos, sources_of
 from errors import UserError
 from own_videos import commands, look, saved_run
 from own_videos.commands import Step
@@ -19,21 +21,26 @@ from own_videos.outcome import describe, read_outcome
 from own_videos.plan import (
     FINE_TUNING,
     FROM_SCRATCH,
+    HEAD,
     Data,
     Plan,
     batch_flags,
     choose,
     clip_flags,
     network_flags,
+    without_flags,
 )
 from own_videos.processes import run_quietly, run_shown
 from own_videos.saved_run import SavedRun
+from recipe import find_recipe, read_recipe, recipe_names
 from utils.interruption import Interrupted
 from utils.progress_bar import duration
+from utils.reading import read_json, read_text, typed
 from utils.text import first_few
 
 OF_SIGNALS = 128  # exit statuses above this: ended by a signal
 FIRM = 200  # test videos; with fewer, folds give a firmer figure
+MOST_FOLDS = 5  # to suggest
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,11 @@ def train(request: Request, *, is_dry: bool) -> int:
     saved = saved_run.read_saved_run(request.out)
     if saved is not None and saved.asked == asked:
         print(f"{request.out}: continuing the run that was planned here")
+        if not (is_dry or _is_prepared(request.out)):
+            _write_commands(request, look.look_into(found)[0], saved)
     else:
+        files = {"--weights": request.weights, "--recipe": request.recipe}
+        saved_run.refuse_to_move(request.out, files)
         found, plan = _make_plan(request, found)
         saved = SavedRun(asked, plan)
         if not is_dry:
@@ -85,6 +96,11 @@ def _as_plain(request: Request, found: Found) -> dict[str, Any]:
     for video in found.videos:
         status = os.stat(found.folder / video.path)
         lines.append(f"{video}{status.st_size} {status.st_mtime_ns}")
+    if request.weights is not None and os.path.exists(request.weights):
+        status = os.stat(request.weights)
+        lines.append(f"weights {status.st_size} {status.st_mtime_ns}")
+    if request.recipe is not None:
+        lines.append(read_text(find_recipe(request.recipe), "recipe"))
     flags = {name: value for name, value in vars(request).items() if name not in ("source", "out")}
     folder, files = str(found.folder), saved_run.digest_of(lines)
     return {"source": str(request.source), "folder": folder, "files": files, **flags}
@@ -95,14 +111,16 @@ def _folder_of(request: Request, found: Found) -> Path:
 
 
 def _make_plan(request: Request, found: Found) -> tuple[Found, Plan]:
+    weights = _weights_of(request)
     found, opened = look.look_into(found)
     look.print_findings(found)
     look.check_enough(found, request.n_folds)
     data = look.data_of(found, opened, request.n_folds)
-    weights = request.weights or (cached_weights() if request.recipe is None else None)
-    flags = _flags_to_measure(data, weights, request)
+    set_by_recipe = _flags_of(request.recipe)
+    flags = without_flags(_flags_to_measure(data, weights, request), set_by_recipe)
     print("timing a few steps on this machine …")
-    speed = measure(found.folder, found.videos, flags, run_quietly)
+    no_cuda = ("--no_cuda",) if request.no_cuda else ()
+    speed = measure(found.folder, found.videos, [*flags, *no_cuda], run_quietly)
     plan = choose(
         data,
         speed,
@@ -111,18 +129,39 @@ def _make_plan(request: Request, found: Found) -> tuple[Found, Plan]:
         weights=weights,
         recipe=request.recipe,
     )
-    return found, plan
+    flags = without_flags(plan.flags, set_by_recipe)
+    return found, replace(plan, flags=flags, warnings=look.warnings_of(found))
+
+
+def _weights_of(request: Request) -> str | None:
+    """Return the weights to start from: the user's, or where the recipe is for weights or not
+    given, those in torch's cache. Raises UserError if a recipe lacks them."""
+    if request.weights is not None or request.recipe not in (None, FINE_TUNING, HEAD):
+        return request.weights
+    weights = cached_weights()
+    if weights is None and request.recipe is not None:
+        raise UserError(f"--recipe {request.recipe} needs --weights, which it starts from")
+    return weights
+
+
+def _flags_of(recipe: str | None) -> set[str]:
+    """Return the names of the flags that a recipe of the user's own sets."""
+    if recipe is None or recipe in recipe_names():
+        return set()
+    path = find_recipe(recipe)
+    if path.suffix.lower() == ".json":  # the options of an earlier run
+        return set(typed(read_json(path, "recipe"), dict[str, Any], str(path)))
+    return {line.words[0].removeprefix("--") for line in read_recipe(path)}
 
 
 def _flags_to_measure(data: Data, weights: str | None, request: Request) -> list[str]:
     recipe = request.recipe or (FROM_SCRATCH if weights is None else FINE_TUNING)
     clips = clip_flags(median_frames=data.median_frames, rate=data.rate, weights=weights)
-    flags = ["--recipe", recipe, *network_flags(weights), *clips, *batch_flags(data.n_train)]
-    return [*flags, "--no_cuda"] if request.no_cuda else flags
+    return ["--recipe", recipe, *network_flags(weights), *clips, *batch_flags(data.n_train)]
 
 
 def _prepare(request: Request, found: Found, saved: SavedRun) -> None:
-    """Write the table, the script and the plan; move those of another plan aside."""
+    """Write the plan, the table and the script; move those of another plan aside."""
     out = request.out
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -131,11 +170,20 @@ def _prepare(request: Request, found: Found, saved: SavedRun) -> None:
     aside = saved_run.move_aside(out)
     if aside is not None:
         print(f"{out}: holds the run of another plan, which is moved to {aside}")
-    folder = _folder_of(request, found)
-    write_table(out / commands.TABLE, found.videos)
-    steps = commands.steps_of(saved.plan, folder, out, no_cuda=request.no_cuda)
-    commands.write_script(out, steps)
+    # The plan first: by it, the next run recognises the rest as this command's.
     saved.save(out)
+    _write_commands(request, found, saved)
+
+
+def _is_prepared(out: Path) -> bool:
+    return all((out / name).exists() for name in (commands.TABLE, commands.SCRIPT))
+
+
+def _write_commands(request: Request, found: Found, saved: SavedRun) -> None:
+    write_table(request.out / commands.TABLE, found.videos)
+    folder = _folder_of(request, found)
+    steps = commands.steps_of(saved.plan, folder, request.out, no_cuda=request.no_cuda)
+    commands.write_script(request.out, steps)
 
 
 def _print_plan(plan: Plan, out: Path) -> None:
@@ -194,18 +242,33 @@ def _tell(saved: SavedRun, request: Request, found: Found) -> None:
     lines = [
         f"\nDone in {taken} (planned: {planned}).",
         *describe(folds),
+        *plan.warnings,
         "",
         f"report, to open in a browser: {', '.join(first_few(reports, 3))}",
         f"to repeat this run: sh {shlex.quote(str(out / commands.SCRIPT))}",
     ]
     following = commands.next_commands(plan, out, found.folder / found.videos[0].path)
     if not plan.n_folds and not plan.is_split and len(folds[0].truths) < FIRM:
-        following["test every video once, for a firmer figure"] = (
-            *("-m", "util_scripts.train_videos", str(request.source), "--folds", "5"),
-            *("--out", str(out.with_name(f"{out.name}-folds"))),
-        )
+        words = _command_of_folds(request)
+        following |= {"test every video once, for a firmer figure": words} if words else {}
     for what, words in following.items():
         lines.append(f"to {what}:\n    {commands.pasteable(words)}")
     if plan.weights is None:
         lines.append(HOW_TO_GET)
     print("\n".join(lines))
+
+
+def _command_of_folds(request: Request) -> tuple[str, ...]:
+    """Return the words of the same command with folds; none if there is a single source."""
+    videos = read_listed_videos(request.out / commands.TABLE)
+    n_folds = min(MOST_FOLDS, len(set(sources_of(videos).values())))
+    if n_folds < LEAST:
+        return ()
+    values = {"weights": request.weights, "recipe": request.recipe, "encoding": request.encoding}
+    given = [word for name, value in values.items() if value for word in (f"--{name}", value)]
+    return (
+        *("-m", "util_scripts.train_videos", str(request.source), "--folds", str(n_folds)),
+        *("--minutes", f"{request.minutes * n_folds:g}", *given),
+        *(("--no_cuda",) if request.no_cuda else ()),
+        *("--out", str(request.out.with_name(f"{request.out.name}-folds"))),
+    )

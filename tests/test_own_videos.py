@@ -1,7 +1,10 @@
 """The parts of train_videos: what it finds, the plan, the script, what it says at the end."""
 
 import json
+import shlex
 import shutil
+import unicodedata
+from dataclasses import replace
 
 import pytest
 
@@ -10,12 +13,12 @@ from datasets.listed_videos import ListedVideo, read_listed_videos
 from datasets.selection import select_videos
 from errors import UserError
 from own_videos import look
-from own_videos.commands import script_of, steps_of
+from own_videos.commands import pasteable, script_of, steps_of
 from own_videos.found import find_videos, group_by_names, write_table
 from own_videos.machine import FILE, cached_weights
 from own_videos.measure import measure
 from own_videos.outcome import Outcome, chance_of, describe
-from own_videos.plan import SMALL_NETWORK, Data, Speed, choose, clip_flags
+from own_videos.plan import SMALL_NETWORK, Data, Speed, choose, clip_flags, without_flags
 from parsing import parse_opts
 from tests.commands import run_command
 from tests.videos import draw
@@ -109,10 +112,63 @@ def test_a_table_is_reduced_to_the_folder_of_its_videos(tmp_path):
     assert list(found.left_out) == ["line 4: gone.mp4"]
 
 
+def touch(root, *names):
+    """Write files of different contents that are no videos."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+
+
+def test_files_beside_subset_folders_are_left_out(tmp_path):
+    touch(tmp_path / "v", "train/a/1.mp4", "val/a/2.mp4", "README.txt")
+    found = find_videos(tmp_path / "v", tmp_path / "out")
+    assert [(v.subset, v.label) for v in found.videos] == [("training", "a"), ("validation", "a")]
+    assert found.left_out == {"README.txt": "not in the folder of a class"}
+
+
+def test_no_row_of_a_table_vanishes(tmp_path):
+    nfd = unicodedata.normalize("NFD", "é")
+    out = tmp_path / "run"
+    touch(tmp_path, "a/1.mp4", f"a/{nfd}.mp4", ".old/3.mp4", "b/4.mp4", "b/5.mp4", "run/6.mp4")
+    (tmp_path / "link").symlink_to("b")
+    paths = ["a/1.mp4", "a/é.mp4", ".old/3.mp4", "link/4.mp4", "run/6.mp4"]
+    rows = [f"{path},x,train" for path in paths] + ["b/5.mp4,,test"]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    found = find_videos(tmp_path / "list.csv", out)
+    assert found.paths == ["a/1.mp4", f"a/{nfd}.mp4"]
+    assert found.left_out == {
+        "line 4: .old/3.mp4": "is hidden: a part of its path begins with a dot",
+        "line 5: link/4.mp4": f"is reached by a link; list it as {tmp_path}/b/4.mp4",
+        "line 6: run/6.mp4": "lies in the folder of the run (--out)",
+        "line 7: b/5.mp4": "has no label",
+    }
+
+
+def test_rows_that_contradict_each_other_are_named_by_the_users_lines(tmp_path):
+    touch(tmp_path, "a/1.mp4")
+    (tmp_path / "list.csv").write_text("path,label\na/1.mp4,x\na\\1.mp4,y\n")
+    with pytest.raises(UserError, match=r"list.csv: line 3: 1.mp4 is listed in line 2 already"):
+        find_videos(tmp_path / "list.csv", tmp_path / "out")
+
+
+def test_a_table_of_the_whole_disk_is_refused(tmp_path):
+    touch(tmp_path, "a/1.mp4")
+    (tmp_path / "list.csv").write_text(f"path,label\na/1.mp4,x\n{shutil.which('sh')},y\n")
+    with pytest.raises(UserError, match="the videos have no folder in common, for example"):
+        find_videos(tmp_path / "list.csv", tmp_path / "out")
+
+
+def test_parts_outside_of_their_video_are_named_before_extraction(tmp_path):
+    draw(tmp_path / "1.mp4", size="32x32", seconds=3)
+    (tmp_path / "list.csv").write_text("path,label,start,end\n1.mp4,x,0,3.5\n1.mp4,y,1,9\n")
+    with pytest.raises(UserError, match=r"^line 3: 1.mp4: the part ends at 9 s, but the video"):
+        look.look_into(find_videos(tmp_path / "list.csv", tmp_path / "out"))
+
+
 def test_the_table_that_is_written_is_read_back(tmp_path):
     names = ['a, "b"; c', " blank ", "猫\n2", "d  e"]
     videos = [
-        ListedVideo(n, f"x/{name}.mp4", f"label {n}, /", "training", f"g{n}", 1.25, 3.5)
+        ListedVideo(n, f"x/{name}.mp4", f"label {n}, /", "training", f"g{n}", 1e-7, 12345.678)
         for n, name in enumerate(names, 2)
     ]
     write_table(tmp_path / "videos.csv", videos)
@@ -139,6 +195,44 @@ def test_recordings_are_guessed_from_names(tmp_path, names, groups):
     found = group_by_names(find_videos(tmp_path / "v", tmp_path / "out"))
     assert [v.group for v in found.videos if v.label == "a"] == groups
     assert found.is_grouped_by_names == any(groups)
+
+
+def test_only_the_class_with_a_single_recording_is_cut_up(tmp_path, capsys):
+    """A and C have six recordings of five clips each, B has one."""
+    names = [f"{label}/{stem}{n}_clip{clip}.mp4" for label, stem in (("A", "match"), ("C", "game"))
+             for n in range(1, 7) for clip in range(1, 6)]  # fmt: skip
+    touch(tmp_path / "v", *names, *(f"B/match9_clip{clip}.mp4" for clip in range(1, 6)))
+    found = group_by_names(find_videos(tmp_path / "v", tmp_path / "out"))
+    groups = {label: {v.group for v in found.videos if v.label == label} for label in "ABC"}
+    assert groups["A"] == {f"match{n}" for n in range(1, 7)}
+    assert groups["B"] == {""}
+    assert groups["C"] == {f"game{n}" for n in range(1, 7)}
+    sides = {video.path.partition("_")[0]: set() for video in look.split_of(found, 0)}
+    for video in look.split_of(found, 0):
+        sides[video.path.partition("_")[0]].add(video.subset)
+    assert [name for name, side in sides.items() if len(side) > 1] == ["B/match9"]
+    look.print_findings(found)
+    assert "too high: all videos of B (match9) seem to be of one rec" in capsys.readouterr().out
+
+
+def test_a_recording_with_most_of_the_videos_is_a_group_too(tmp_path):
+    names = [f"{label}/{label}{n}_clip{clip}.mp4" for label in "ab" for n, last in ((1, 9), (2, 2))
+             for clip in range(last)]  # fmt: skip
+    touch(tmp_path / "v", *names, *(f"a/b1_clip{clip}.mp4" for clip in range(10, 20)))
+    found = group_by_names(find_videos(tmp_path / "v", tmp_path / "out"))
+    assert {v.group for v in found.videos} == {"a1", "a2", "b1", "b2"}
+    assert not found.cut_up
+
+
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_a_split_that_takes_recordings_apart_is_said(tmp_path, capsys, other):
+    touch(tmp_path / "v", *(f"{side}/{label}/{label}{n}_clip{clip}.mp4" for label in "ab"
+          for n in range(3) for clip, side in enumerate(("train", other))))  # fmt: skip
+    found = find_videos(tmp_path / "v", tmp_path / "out")
+    look.print_findings(found)
+    assert "6 recordings or groups are both in training and in" in capsys.readouterr().out
+    found = replace(found, videos=tuple(replace(v, group="g") for v in found.videos))
+    assert look.describe(found)[-1] == "1 groups"
 
 
 @pytest.mark.parametrize(
@@ -264,6 +358,29 @@ def test_the_script_runs_the_same_commands_in_another_folder(tmp_path, n_folds):
     assert len(steps) == 4 + 2 * (n_folds > 0)
 
 
+def test_the_script_reads_what_lies_in_run_where_it_is(tmp_path):
+    """With weights and videos of the user in RUN."""
+    weights = str(tmp_path / "earlier-1/results/save_3.pth")
+    plan = planned(weights=weights)
+    script = script_of(tmp_path, steps_of(plan, tmp_path / "videos", tmp_path, no_cuda=True))
+    assert f"--pretrain_path {weights} " in script
+    assert f'generate_video_jpgs {tmp_path}/videos "$RUN"/jpg own' in script
+    assert '"$RUN"/results/val.json' in script
+
+
+def test_lines_to_paste_name_no_flags(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(pasteable(("main.py", "--video_path", str(tmp_path / "-v/jpg"), "-x")))
+    assert words[-3:] == ["--video_path", "./-v/jpg", "-x"]
+
+
+def test_what_a_recipe_sets_is_left_to_it():
+    plan = planned(DATA._replace(n_train=9))
+    flags = without_flags(plan.flags, {"model_depth", "batch_size", "n_epochs", "recipe"})
+    assert flags == ("--recipe", "scratch_small", "--sample_size", "64", "--sample_t_stride", "2",
+                     "--n_epochs", "100", "--n_val_samples", "1")  # fmt: skip
+
+
 @pytest.mark.parametrize("speed", [SPEED, SPEED._replace(train_clip=20, val_clip=1)])
 @pytest.mark.parametrize("weights", [None, "weights.pth"])
 def test_main_accepts_the_flags(tmp_path, weights, speed):
@@ -287,7 +404,7 @@ def outcome(n_right, n, n_largest=10):
     truths = ["a"] * n_largest + ["b"] * (n - n_largest)
     wrong = {"a": "b", "b": "a"}
     guesses = [t if i < n_right else wrong[t] for i, t in enumerate(truths)]
-    return Outcome(tuple(truths), tuple(guesses), "a")
+    return Outcome(tuple(truths), tuple(guesses))
 
 
 def test_a_good_model():
@@ -299,10 +416,18 @@ def test_a_good_model():
     assert lines[4] == "most mistakes: 1 of 10 b taken for a"
 
 
-def test_models_that_may_be_chance_and_that_have_learned_nothing():
+NOT_BETTER = "that is not shown to be better than always answering a"
+
+
+def test_models_that_may_be_chance_and_that_are_not_better():
     assert "may be chance: guessing gets there in 25%" in "\n".join(describe([outcome(12, 20)]))
-    assert "no better than chance" in "\n".join(describe([outcome(10, 20)]))
-    assert "no better than chance" in "\n".join(describe([outcome(17, 20, n_largest=18)]))
+    assert NOT_BETTER in describe([outcome(10, 20)])
+    lines = list(describe([outcome(18, 20, n_largest=18)]))
+    assert lines[1] == "always answering a, the largest class: 90.0%"
+    assert lines[2] == NOT_BETTER
+    assert lines[3] == "mean of the classes' accuracies: 50.0% (always answering one class: 50.0%)"
+    two_folds = [outcome(5, 10, n_largest=8), outcome(5, 10, n_largest=2)]
+    assert NOT_BETTER in describe(two_folds)
 
 
 def test_folds_are_pooled():

@@ -2,12 +2,17 @@
 commands are recorded instead of run; test_demo.py runs them."""
 
 import json
+import os
+import shlex
+import shutil
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
 from errors import UserError
-from own_videos import train
+from own_videos import saved_run, train
 from own_videos.plan import Speed
 from tests.commands import Command
 from tests.videos import draw, names
@@ -107,7 +112,7 @@ def test_the_commands_are_run_written_down_and_summed_up(videos, tmp_path, recor
     assert "accuracy: 100.0% (6 of 6 videos" in out
     assert "always answering cat, the largest class: 50.0%" in out
     assert "what 6 videos can't tell" in out
-    for name in ("predict_video", "--overlay", "export_model", "--folds 5"):
+    for name in ("predict_video", "--overlay", "export_model", "--folds 4"):
         assert name in out
 
 
@@ -151,6 +156,134 @@ def test_another_plan_moves_the_run_aside(videos, tmp_path, recorder, capsys):
     assert {"jpg", "mine.txt", "results_fold1", "results_fold2"} <= {*names(tmp_path / "run")}
     assert "folds: 100.0%, 100.0%; mean 100.0%" in out
     assert "accuracy: 100.0% (12 of 12 videos" in out
+
+
+def test_weights_and_recipes_of_the_run_itself_are_refused(videos, tmp_path, recorder):
+    assert run(videos, tmp_path / "run") == 0
+    (tmp_path / "run/results/save_1.pth").touch()
+    (tmp_path / "link.pth").symlink_to("run/results/save_1.pth")
+    (tmp_path / "run/results/opts.json").write_text("{}")
+    for flags in (
+        ["--weights", str(tmp_path / "run/results/save_1.pth")],
+        ["--weights", str(tmp_path / "link.pth")],
+        ["--recipe", str(tmp_path / "run/results/opts.json")],
+    ):
+        with pytest.raises(UserError, match=r"belongs to the run in .*; choose another --out"):
+            run(videos, tmp_path / "run", *flags)
+    assert "earlier-1" not in names(tmp_path / "run")
+
+
+def test_the_command_with_folds_is_the_users(videos, tmp_path, recorder, capsys):
+    weights = tmp_path / "w.pth"
+    weights.touch()
+    flags = ["--weights", str(weights), "--recipe", "finetune", "--no_cuda", "--minutes", "3"]
+    assert run(videos, tmp_path / "run", *flags) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if " --folds " in line]
+    words = shlex.split(line)
+    given = words[words.index("util_scripts.train_videos") + 1 :]
+    assert given == [
+        *(str(videos), "--folds", "4", "--minutes", "12", "--weights", str(weights)),
+        *("--recipe", "finetune", "--no_cuda", "--out", str(tmp_path / "run-folds")),
+    ]
+
+
+def test_what_makes_the_accuracy_too_high_is_said_at_the_end(tmp_path, recorder, capsys):
+    for number, name in enumerate(("a/m1_clip1", "a/m1_clip2", "b/g_x", "b/h_y"), 1):
+        draw(tmp_path / f"v/{name}.mp4", size="32x32", seconds=number)
+    assert run(tmp_path / "v", tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    warning = "the accuracy will be too high: all videos of a (m1)"
+    assert out.count(warning) == 2
+    assert out.rindex(warning) > out.index("Done in")
+    assert run(tmp_path / "v", tmp_path / "run") == 0
+    assert capsys.readouterr().out.count(warning) == 1
+
+
+def test_a_failure_while_preparing_does_not_lock_the_folder(
+    videos, tmp_path, recorder, capsys, monkeypatch
+):
+    def fail(*_):
+        raise UserError("the disk is full")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="the disk is full"):
+        patch.setattr(train, "write_table", fail)
+        run(videos, tmp_path / "run")
+    assert names(tmp_path / "run") == ["plan.json"]
+    assert run(videos, tmp_path / "run") == 0
+    assert "continuing" in capsys.readouterr().out
+    assert {"commands.sh", "videos.csv"} <= {*names(tmp_path / "run")}
+    assert "earlier-1" not in names(tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", ["", '{"asked": {', "[]"])
+def test_a_damaged_plan_is_made_anew(videos, tmp_path, recorder, capsys, content):
+    assert run(videos, tmp_path / "run") == 0
+    (tmp_path / "run/plan.json").write_text(content)
+    assert run(videos, tmp_path / "run", "--overwrite") == 0
+    assert "which is moved to" in capsys.readouterr().out
+    assert "results" in names(tmp_path / "run/earlier-1")
+    assert len(recorder.commands) == 8
+
+
+def test_the_plan_is_moved_last(tmp_path, monkeypatch):
+    moved = []
+    for name in ("plan.json", "results", "videos.csv", "commands.sh"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(Path, "rename", lambda path, _: moved.append(path.name))
+    saved_run.move_aside(tmp_path)
+    assert moved == ["commands.sh", "results", "videos.csv", "plan.json"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8")
+def test_a_folder_whose_name_is_not_utf8(videos, tmp_path, recorder):
+    folder = tmp_path / os.fsdecode(b"v\xff")
+    shutil.copytree(videos, folder)
+    assert run(folder, tmp_path / "run") == 0
+    assert b"v\xff" in (tmp_path / "run/commands.sh").read_bytes()
+
+
+def test_a_recipe_of_the_users(videos, tmp_path, recorder, monkeypatch, capsys):
+    """Its network is kept, an edited one is a new plan, and a file called like a recipe that
+    comes with the program is another."""
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "mine.txt"
+    recipe.write_text("--model_depth 18\n--batch_size 3\n")
+    assert run(videos, tmp_path / "run", "--recipe", "mine.txt") == 0
+    [command] = [words for words in recorder.commands if words.startswith("main.py")]
+    assert "--model_depth" not in command
+    assert "--batch_size" not in command
+    assert f"--recipe {recipe} --sample_size 64" in command
+    recipe.write_text("--model_depth 34\n--batch_size 3\n")
+    assert run(videos, tmp_path / "run", "--recipe", "mine.txt") == 0
+    assert "holds the run of another plan" in capsys.readouterr().out
+    (tmp_path / "scratch").mkdir()
+    assert run(videos, tmp_path / "other", "--recipe", "scratch", "--dry_run") == 0
+    assert "main.py: --recipe scratch --model_depth 10" in capsys.readouterr().out
+
+
+def test_the_options_of_a_run_as_a_recipe(videos, tmp_path, recorder, capsys):
+    opts = tmp_path / "opts.json"
+    opts.write_text(json.dumps({"recipe": None, "model_depth": 50, "sample_size": 112}))
+    assert run(videos, tmp_path / "run", "--recipe", str(opts), "--dry_run") == 0
+    assert f"main.py: --recipe {opts} --batch_size 4 --n_epochs" in capsys.readouterr().out
+
+
+def test_other_weights_under_the_same_name_are_a_new_plan(videos, tmp_path, recorder, capsys):
+    weights = tmp_path / "w.pth"
+    for content in ("one", "other"):
+        weights.write_text(content)
+        assert run(videos, tmp_path / "run", "--weights", str(weights)) == 0
+    assert "holds the run of another plan" in capsys.readouterr().out
+
+
+def test_a_recipe_for_weights_takes_those_in_the_cache(
+    videos, tmp_path, recorder, monkeypatch, capsys
+):
+    monkeypatch.setattr(train, "cached_weights", lambda: "/cache/r3d_18-b3b3357e.pth")
+    assert run(videos, tmp_path / "run", "--recipe", "finetune", "--dry_run") == 0
+    assert "from the weights /cache/r3d_18-b3b3357e.pth" in capsys.readouterr().out
+    assert run(videos, tmp_path / "run", "--recipe", "scratch", "--dry_run") == 0
+    assert "training from scratch" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -19,15 +19,14 @@ from pathlib import Path
 from datasets.folds import check_folds
 from errors import UserError
 from own_videos.commands import SCRIPT, TABLE
-from own_videos.plan import FINE_TUNING, HEAD
 from own_videos.saved_run import PLAN
 from own_videos.train import Request, train
+from recipe import recipe_names
 from utils.command_line import INPUT, OUTPUT_FOLDER, Parser, expand_user, run
 from utils.outputs import RUN_PLAN, RUN_SCRIPT, RUN_TABLE
 
 MINUTES = 30.0
 OUTPUTS = {SCRIPT: RUN_SCRIPT, TABLE: RUN_TABLE, PLAN: RUN_PLAN}  # in RUN
-NEED_WEIGHTS = (FINE_TUNING, HEAD)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,15 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     source, out = _source_of(options), _out_of(options)
     if not source.exists():
         raise UserError(f"{options.videos}: no such folder of videos, and no such table")
-    if options.recipe in NEED_WEIGHTS and options.weights is None:
-        raise UserError(f"--recipe {options.recipe} needs --weights, which it starts from")
     if out == source:
         raise UserError(f"--out {options.out}: is the folder of the videos; choose another")
     request = Request(
         source=source,
         out=out,
         weights=_absolute(options.weights),
-        recipe=_absolute(options.recipe),
+        recipe=options.recipe if options.recipe in recipe_names() else _absolute(options.recipe),
         n_folds=options.folds,
         minutes=options.minutes,
         no_cuda=options.no_cuda,
@@ -58,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _absolute(name: str | None) -> str | None:
     """Make a path absolute, so that commands.sh finds it; leave other names as they are."""
-    return os.path.abspath(name) if name is not None and os.path.exists(name) else name
+    if name is None or not os.path.exists(path := expand_user(Path(name))):
+        return name
+    return os.path.abspath(path)
 
 
 def make_parser() -> Parser:
