@@ -133,7 +133,7 @@ def _common_folder(table: Path, files: Sequence[Path]) -> Path:
     if root == Path(root.anchor):
         raise UserError(
             f"{table}: the videos have no folder in common, for example {files[0]} and "
-            f"{files[-1]}; move them, or the table's paths, below one folder"
+            f"{files[-1]}; put them, or links to them, below one folder"
         )
     return root
 

@@ -5,7 +5,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 from errors import UserError
 from own_videos import saved_run, train
 from own_videos.plan import Speed
-from tests.commands import Command
 from tests.videos import draw, names
 from util_scripts import train_videos
 from utils.interruption import Interrupted
@@ -259,6 +257,9 @@ def test_a_recipe_of_the_users(videos, tmp_path, recorder, monkeypatch, capsys):
     (tmp_path / "scratch").mkdir()
     assert run(videos, tmp_path / "other", "--recipe", "scratch", "--dry_run") == 0
     assert "main.py: --recipe scratch --model_depth 10" in capsys.readouterr().out
+    (tmp_path / "torchvision:r3d_18").touch()
+    assert run(videos, tmp_path / "other", "--weights", "torchvision:r3d_18", "--dry_run") == 0
+    assert "--pretrain_path torchvision:r3d_18 " in capsys.readouterr().out
 
 
 def test_the_options_of_a_run_as_a_recipe(videos, tmp_path, recorder, capsys):
@@ -329,33 +330,3 @@ def test_files_of_the_user_stay(videos, tmp_path, recorder):
     assert names(tmp_path / "other") == ["results"]
     assert run(table, tmp_path / "run") == 0
     assert recorder.commands
-
-
-SAVES_ON_SIGNAL = """
-import pathlib, signal, sys, time
-def end(number, frame):
-    time.sleep(0.2)
-    pathlib.Path(sys.argv[1]).write_text(str(number))
-    sys.exit(128 + number)
-signal.signal(signal.SIGINT, end)
-signal.signal(signal.SIGTERM, end)
-print("ready", flush=True)
-time.sleep(60)
-"""
-PARENT = """
-import sys
-from own_videos.processes import run_shown
-from utils.command_line import run
-sys.exit(run(lambda argv: run_shown(["-c", sys.argv[1], sys.argv[2]])))
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_passed_on_and_waited_for(tmp_path, number):
-    saved = tmp_path / "saved"
-    with Command("-c", PARENT, SAVES_ON_SIGNAL, saved) as command:
-        command.wait_until(lambda: "ready" in command.stdout)
-        command.process.send_signal(number)
-        done = command.finish()
-    assert done.status == 128 + number
-    assert saved.read_text() == str(int(number))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from datasets.folds import check_folds
 from errors import UserError
+from models.weights import is_weights_name
 from own_videos.commands import SCRIPT, TABLE
 from own_videos.saved_run import PLAN
 from own_videos.train import Request, train
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         source=source,
         out=out,
         weights=_absolute(options.weights),
-        recipe=options.recipe if options.recipe in recipe_names() else _absolute(options.recipe),
+        recipe=_absolute(options.recipe),
         n_folds=options.folds,
         minutes=options.minutes,
         no_cuda=options.no_cuda,
@@ -54,10 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _absolute(name: str | None) -> str | None:
-    """Make a path absolute, so that commands.sh finds it; leave other names as they are."""
-    if name is None or not os.path.exists(path := expand_user(Path(name))):
+    """Make a path absolute, so that commands.sh finds it; leave the names of hosted weights and of
+    recipes as they are, which main.py does not look for in the current folder either."""
+    if name is None or is_weights_name(Path(name)) or name in recipe_names():
         return name
-    return os.path.abspath(path)
+    path = expand_user(Path(name))
+    return os.path.abspath(path) if os.path.exists(path) else name
 
 
 def make_parser() -> Parser:
