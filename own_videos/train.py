@@ -38,6 +38,7 @@ from utils.progress_bar import duration
 from utils.reading import read_json, read_text, typed
 from utils.text import first_few
 
+N_BEFORE_TRAINING = 2  # commands: extraction and the indexes
 OF_SIGNALS = 128  # exit statuses above this: ended by a signal
 FIRM = 200  # test videos; with fewer, folds give a firmer figure
 MOST_FOLDS = 5  # to suggest
@@ -63,7 +64,7 @@ def train(request: Request, *, is_dry: bool) -> int:
     found = find_videos(request.source, request.out, encoding=request.encoding)
     asked = _as_plain(request, found)
     saved = saved_run.read_saved_run(request.out)
-    if saved is not None and saved.asked == asked:
+    if saved is not None and saved.asked == asked and _has_indexes(saved, request.out):
         print(f"{request.out}: continuing the run that was planned here")
         if not (is_dry or _is_prepared(request.out)):
             _write_commands(request, look.look_into(found)[0], saved)
@@ -173,6 +174,13 @@ def _prepare(request: Request, found: Found, saved: SavedRun) -> None:
     # The plan first: by it, the next run recognises the rest as this command's.
     saved.save(out)
     _write_commands(request, found, saved)
+
+
+def _has_indexes(saved: SavedRun, out: Path) -> bool:
+    """Whether the indexes are there, if they have been written: not if moving them aside was
+    interrupted."""
+    is_written = saved.n_done >= N_BEFORE_TRAINING
+    return not is_written or all(path.exists() for path in commands.indexes_of(saved.plan, out))
 
 
 def _is_prepared(out: Path) -> bool:

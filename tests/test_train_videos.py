@@ -223,6 +223,15 @@ def test_a_damaged_plan_is_made_anew(videos, tmp_path, recorder, capsys, content
     assert len(recorder.commands) == 8
 
 
+def test_a_run_without_its_index_is_planned_anew(videos, tmp_path, recorder, capsys):
+    """As after an interruption while it was moved aside."""
+    assert run(videos, tmp_path / "run") == 0
+    (tmp_path / "run/index.json").unlink()
+    assert run(videos, tmp_path / "run") == 0
+    assert "which is moved to" in capsys.readouterr().out
+    assert len(recorder.commands) == 8
+
+
 def test_the_plan_is_moved_last(tmp_path, monkeypatch):
     moved = []
     for name in ("plan.json", "results", "videos.csv", "commands.sh"):
