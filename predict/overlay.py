@@ -45,12 +45,14 @@ class Caption(NamedTuple):
 
 
 class CaptionCollector:
-    """A sink that collects the captions of one video, about 100 bytes per window."""
+    """A sink that collects the captions of one video, about 100 bytes per window; `last` is the
+    last frame that they cover, if scoring was stopped there."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
         self.captions: list[Caption] = []
         self.n_frames = 0
+        self.last: int | None = None
 
     def begin(self, name: str) -> None:
         pass
@@ -63,12 +65,14 @@ class CaptionCollector:
 
     def end(self, result: VideoResult) -> None:
         self.n_frames = result.frames
+        self.last = result.frames if result.is_cut else None
 
 
 def with_captions(
-    captions: Sequence[Caption], frames: Iterator[Frame]
-) -> Iterator[tuple[Frame, Caption]]:
-    """Pair each frame with the caption of the window whose centre is nearest."""
+    captions: Sequence[Caption], frames: Iterator[Frame], last: int | None = None
+) -> Iterator[tuple[Frame, Caption | None]]:
+    """Pair each frame with the caption of the window whose centre is nearest; frames after `last`
+    have none."""
     now = 0
     for frame in frames:
         while now + 1 < len(captions):
@@ -76,7 +80,7 @@ def with_captions(
             if after > here:
                 break
             now += 1
-        yield frame, captions[now]
+        yield frame, captions[now] if last is None or frame.number <= last else None
 
 
 @dataclass(frozen=True)
@@ -173,11 +177,11 @@ def _encode(
 ) -> None:
     reader = VideoReader(ffmpeg, source, SQUARE_PIXELS)
     encoder: Stream | None = None
-    bar = tqdm(
-        reader, total=collected.n_frames, unit="frame", desc="overlay", leave=False, disable=None
-    )
+    n_frames = collected.n_frames if collected.last is None else None
+    bar = tqdm(reader, total=n_frames, unit="frame", desc="overlay", leave=False, disable=None)
     try:
-        images = _painted(with_captions(collected.captions, iter(bar)), painter)
+        frames = with_captions(collected.captions, iter(bar), collected.last)
+        images = _painted(frames, painter)
         with suppress(BrokenPipeError):  # the encoder has ended early; _finish raises its reason
             for image in _at_constant_rate(images, reader):
                 if encoder is None:
@@ -193,7 +197,7 @@ def _encode(
 
 
 def _painted(
-    frames: Iterator[tuple[Frame, Caption]], painter: Painter
+    frames: Iterator[tuple[Frame, Caption | None]], painter: Painter
 ) -> Iterator[tuple[Frame, Image.Image]]:
     """Draw the captions on the frames, all in the size of the first one."""
     size: tuple[int, int] | None = None
@@ -202,7 +206,8 @@ def _painted(
         image = Image.fromarray(np.ascontiguousarray(frame.pixels.permute(1, 2, 0).numpy()))
         size = size or image.size
         image = image if image.size == size else image.resize(size)
-        painter.draw(image, caption)
+        if caption is not None:
+            painter.draw(image, caption)
         yield frame, image
 
 

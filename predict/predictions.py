@@ -35,6 +35,7 @@ class VideoResult:
     total: np.ndarray | None = None  # (K,) summed over the windows
     events: list[Event] = field(default_factory=list)
     problem: str = ""  # why there are no scores, or what is damaged
+    is_cut: bool = False  # the video goes on: its scoring was stopped, as `problem` says
 
     def add(self, window: ScoredWindow) -> None:
         self.n_windows += 1

@@ -86,6 +86,7 @@ class Predictor:
         self._ffmpeg = Ffmpeg()
         self._rates: set[float] = set()  # frames per second of the videos so far
         self._reader: VideoReader | None = None
+        self._stop_reason = ""
 
     def run(self, inputs: Sequence[VideoInput]) -> Summary:
         """Score all inputs under a progress bar. Ctrl-C ends the run early, not with an error."""
@@ -111,8 +112,10 @@ class Predictor:
         """Frames per second of the last video, if it states them."""
         return None if self._reader is None else self._reader.stated_rate
 
-    def stop(self) -> None:
-        """End the run, from any thread: the sinks receive the results so far."""
+    def stop(self, reason: str) -> None:
+        """End the run, from any thread: the sinks receive the results so far, and the reason as
+        their problem."""
+        self._stop_reason = reason
         if self._reader is not None:
             self._reader.stop()
         self._ffmpeg.stop()
@@ -156,7 +159,9 @@ class Predictor:
                     for sink in self._sinks:
                         sink.window(window)
                     on_window(window)
-            result.problem = reader.verdict.reason
+            result.problem, result.is_cut = reader.verdict.reason, reader.is_cut
+            if result.is_cut:
+                result.problem = f"scored until {clock(result.seconds)}: {self._stop_reason}"
         except NoVideo as no_video:
             result.problem = no_video.verdict.reason
             if source.is_found and no_video.verdict.status == LEFT_OUT:
@@ -164,7 +169,7 @@ class Predictor:
                 return
             summary.n_failed += 1
         if result.problem:
-            damaged = "" if result.total is None else "damaged: "
+            damaged = "" if result.total is None or result.is_cut else "damaged: "
             say(f"{printable(source.name)}: {damaged}{result.problem}", error=True)
 
     def _warn_of_rate(self, reader: VideoReader) -> None:

@@ -48,7 +48,8 @@ class Frame(NamedTuple):
 
 
 class VideoReader:
-    """Iterate once over the frames of an input; `verdict` and `rate` are final at the end.
+    """Iterate once over the frames of an input. At the end, `verdict` and `rate` are final, and
+    `is_cut` says whether `stop` ended the iteration.
 
     `filters` are ffmpeg's and must end in RGB. Raises NoVideo if extraction would keep no frames.
     """
@@ -68,6 +69,7 @@ class VideoReader:
         self.n_frames = 0
         self.seconds = 0.0  # end of the last frame
         self.verdict = Verdict(DONE)
+        self.is_cut = False
         self._is_stopped = False
 
     @property
@@ -88,7 +90,8 @@ class VideoReader:
             raise
         finally:
             ran = stream.finish()
-        if not self._is_stopped:
+        self.is_cut = self._is_stopped
+        if not self.is_cut:
             self.verdict = self._checked(judge(ran, n_frames=self.n_frames, name=self._source.name))
 
     def _frames(self, stream: Stream) -> Iterator[Frame]:

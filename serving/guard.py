@@ -88,10 +88,14 @@ def is_ip_address(name: str) -> bool:
 
 def is_from_elsewhere(method: str, path: str, headers: Mapping[str, str], host: str) -> bool:
     """Whether another site sent a request, as far as browsers say so: Origin (RFC 6454) and
-    Sec-Fetch-Site (Fetch Metadata). The page itself may be opened by a link."""
+    Sec-Fetch-Site (Fetch Metadata). The page itself may be opened by a link, but not in a frame."""
     site = headers.get("sec-fetch-site", "same-origin")
     if method in ("GET", "HEAD"):
-        is_link = path == "/" and headers.get("sec-fetch-mode", "navigate") == "navigate"
+        opened = (
+            headers.get("sec-fetch-mode", "navigate"),
+            headers.get("sec-fetch-dest", "document"),
+        )
+        is_link = path == "/" and opened == ("navigate", "document")
         return site not in ("same-origin", "none") and not is_link
     origin = headers.get("origin")
     if origin is not None:

@@ -3,33 +3,47 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from predict.predictions import ScoredWindow, VideoResult
 from reporting.strips import Strip, Viewer, with_pictures
 
-N_KEPT = 8  # labels whose best clip is kept while a video is scored
 N_SHOWN = 3
+N_LEADING = 8  # labels with the highest mean so far, any of which may be shown at the end
+N_KEPT = 16  # clips of labels that are kept while a video is scored
 
 
 class BestWindows:
-    """A sink that keeps, for each label, the window with its highest score among those in which it
-    is the top label: for N_KEPT labels, those with the highest scores."""
+    """A sink that keeps the window with a label's highest score, for up to N_KEPT labels: the
+    leading ones, and others by their highest scores."""
 
     def __init__(self) -> None:
         self.best: dict[int, ScoredWindow] = {}
+        self._total = self._peaks = np.zeros(0)  # (K,) sum and maximum over the windows
 
     def begin(self, name: str) -> None:
         pass
 
     def window(self, window: ScoredWindow) -> None:
-        label = int(window.scores.argmax())
-        earlier = self.best.get(label)
-        if earlier is None or window.scores[label] > earlier.scores[label]:
-            self.best[label] = window
-        if len(self.best) > N_KEPT:
-            del self.best[min(self.best, key=lambda label: self.best[label].scores[label])]
+        scores = window.scores
+        if not self._total.size:
+            self._total, self._peaks = np.zeros_like(scores), np.full_like(scores, -1)
+        self._total = self._total + scores
+        leading = set(_first(self._total, N_LEADING))
+        higher = scores > self._peaks
+        self._peaks = np.maximum(self._peaks, scores)
+        for label in leading.union(_first(scores, N_KEPT), self.best):
+            if higher[label]:
+                self.best[label] = window
+        while len(self.best) > N_KEPT:
+            del self.best[min(self.best, key=lambda label: (label in leading, self._peaks[label]))]
 
     def end(self, result: VideoResult) -> None:
         pass
+
+
+def _first(scores: np.ndarray, n: int) -> list[int]:
+    return np.argsort(-scores, kind="stable")[:n].tolist()
 
 
 def explain(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SCORES, OVERLAY = "scores", "overlay"
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
-MAX_WAITING = 20  # tasks in the queue
+MAX_WAITING = 20  # tasks in the queue or being received
 MAX_SESSIONS = 200
 MAX_VIDEOS = 50  # of one page
 IDLE = 0.5  # seconds between checks for a signal where a waiting thread does not notice it
@@ -30,6 +30,10 @@ class Refused(Exception):
     """A request that can't be granted; the message is a sentence for the page."""
 
 
+class Full(Refused):
+    """There is no room at the moment."""
+
+
 class EventLog:
     """The messages for one page, each as JSON; threads may add while others read."""
 
@@ -39,7 +43,8 @@ class EventLog:
         self.is_closed = False
 
     def add(self, video: str, content: dict[str, Any]) -> None:
-        line = json.dumps({"video": video, **content}, ensure_ascii=False, allow_nan=False)
+        # ASCII: names of labels and files may hold what UTF-8 can't encode.
+        line = json.dumps({"video": video, **content}, allow_nan=False)
         self._videos.append(video)
         self._lines.append(line)
 
@@ -61,13 +66,11 @@ class EventLog:
 class Video:
     """A video that a page has sent. The folder holds the upload, while it is needed, and results.
 
-    `captions` are what an overlay draws, once the video is scored.
+    The page chooses the id. `captions` are what an overlay draws, once the video is scored.
     """
 
-    def __init__(self, name: str, folder: Path, log: EventLog) -> None:
-        self.id = secrets.token_urlsafe(16)
-        self.name = name
-        self.folder = folder / self.id
+    def __init__(self, video_id: str, name: str, folder: Path, log: EventLog) -> None:
+        self.id, self.name, self.folder = video_id, name, folder
         self.folder.mkdir()
         self.captions: CaptionCollector | None = None
         self._log = log
@@ -123,6 +126,7 @@ class Session:
         self.id = secrets.token_urlsafe(16)
         self.log = EventLog()
         self.videos: dict[str, Video] = {}
+        self.removed: set[str] = set()  # ids, also of videos that have not arrived
         self.n_readers = 0  # connections that receive the messages
 
 
@@ -135,15 +139,16 @@ class Hub:
         self._sessions: dict[str, Session] = {}
         self._tasks: list[Task] = []  # the first one is running if `_is_running`
         self._is_running = False
+        self._n_coming = 0  # places of the queue that are held for uploads
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._lock = threading.RLock()
         self.is_closed = False
 
     def open_session(self) -> Session:
-        """Raises Refused if there are too many."""
+        """Raises Full if there are too many."""
         with self._lock:
             if len(self._sessions) >= MAX_SESSIONS:
-                raise Refused("Too many pages are open; close some and try again in a minute.")
+                raise Full("Too many pages are open; close some.")
             session = Session()
             self._sessions[session.id] = session
             return session
@@ -151,37 +156,57 @@ class Hub:
     def session(self, session_id: str) -> Session | None:
         return self._sessions.get(session_id)
 
-    def end_session_if_left(self, session: Session) -> None:
-        """Remove a session that no page is connected to, with its videos."""
+    def end_session(self, session: Session) -> None:
+        """Remove a session with its videos."""
         with self._lock:
-            if session.n_readers == 0 and session.id in self._sessions:
-                del self._sessions[session.id]
+            if self._sessions.pop(session.id, None) is not None:
                 session.log.close()
                 for video in list(session.videos.values()):
                     self.remove(session, video)
 
-    def add_video(self, session: Session, name: str) -> Video:
-        """Raises Refused if the queue is full or the page has gone."""
+    def add_video(self, session: Session, video_id: str, name: str) -> Video:
+        """Raises Refused if the page lists too many, has gone, or has used the id."""
         with self._lock:
-            self._check_room(session)
+            self._check_known(session)
+            if video_id in session.videos or video_id in session.removed:
+                raise Refused("This video has been sent or removed already.")
             if len(session.videos) >= MAX_VIDEOS:
                 raise Refused(f"{MAX_VIDEOS} videos are listed on this page; remove some first.")
-            video = Video(name, self.folder, session.log)
-            session.videos[video.id] = video
+            folder = self.folder / f"{session.id}-{video_id}"
+            video = session.videos[video_id] = Video(video_id, name, folder, session.log)
             return video
 
-    def _check_room(self, session: Session) -> None:
+    def _check_known(self, session: Session) -> None:
         if session.id not in self._sessions:
             raise Refused("The server no longer knows this page; reload it.")
-        if len(self._tasks) >= MAX_WAITING:
-            raise Refused(f"{MAX_WAITING} videos are waiting already; try again later.")
+
+    @property
+    def why_full(self) -> str:
+        """A sentence if the queue takes no more videos at the moment, else empty."""
+        is_full = len(self._tasks) + self._n_coming >= MAX_WAITING
+        return (
+            "The queue of the server is full; this is sent when there is room." if is_full else ""
+        )
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place in the queue while an upload arrives. Raises Full."""
+        with self._lock:
+            if self.why_full:
+                raise Full(self.why_full)
+            self._n_coming += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_coming -= 1
 
     def add_task(self, session: Session, task: Task) -> None:
-        """Put a task at the end of the queue. Raises Refused if it is full, the page has gone, or
-        the same task is in it already."""
+        """Put a task at the end of the queue, for which there is a place. Raises Refused if the
+        page or the video has gone, or the same task is in it already."""
         with self._lock:
-            self._check_room(session)
-            if task.video.id not in session.videos:
+            self._check_known(session)
+            if session.videos.get(task.video.id) is not task.video:
                 raise Refused("This video has been removed.")
             if any((t.video, t.kind) == (task.video, task.kind) for t in self._tasks):
                 raise Refused("This is being done already.")
@@ -218,7 +243,7 @@ class Hub:
                 self._tasks.remove(task)
                 self._is_running = False
                 task.upload.unlink(missing_ok=True)
-                if not any(task.video.id in s.videos for s in self._sessions.values()):
+                if not any(task.video in s.videos.values() for s in self._sessions.values()):
                     task.video.remove()
                 self._publish_places()
 

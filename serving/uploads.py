@@ -22,6 +22,10 @@ class TooLarge(Refused):
     pass
 
 
+class NoSpace(Refused):
+    """The server can't store an upload."""
+
+
 class Broken(Refused):
     """The upload did not arrive completely."""
 
@@ -55,7 +59,7 @@ async def receive(request: "Request", path: Path, max_bytes: int) -> None:
             await _copy(request, file.write, max_bytes)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise Refused(f"The server can't store the video: {error.strerror}.") from None
+        raise NoSpace(f"The server can't store the video: {error.strerror}.") from None
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -70,7 +74,7 @@ def _check_size(declared: str, max_bytes: int, folder: Path) -> None:
             f"The video has {shown_size(n_bytes)}; at most {shown_size(max_bytes)} are accepted."
         )
     if n_bytes + SPARE > shutil.disk_usage(folder).free:
-        raise Refused("The disk of the server is too full for this video.")
+        raise NoSpace("The disk of the server is too full for this video.")
 
 
 async def _copy(request: "Request", write: Callable[[bytes], Any], max_bytes: int) -> None:

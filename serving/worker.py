@@ -96,8 +96,16 @@ class Worker:
     def _why_ended(self, task: Task) -> str:
         if task.reason != OUT_OF_TIME:
             return f"Stopped: {task.reason}."
-        minutes = self._settings.seconds / 60
-        return f"Stopped after {minutes:g} minutes of computing, the limit of this server."
+        return f"Stopped after {self._minutes:g} minutes of computing, the limit of this server."
+
+    def _stop_reason(self, task: Task) -> str:
+        """Say in the files of scores why they end before the video."""
+        out_of_time = task.reason == OUT_OF_TIME
+        return f"--max_minutes {self._minutes:g}" if out_of_time else task.reason
+
+    @property
+    def _minutes(self) -> float:
+        return self._settings.seconds / 60
 
     def _score(self, task: Task) -> "Done":
         """Score the video of a task. Raises Ended, or UserError if there are no scores."""
@@ -115,7 +123,7 @@ class Worker:
                 scorer=self._scorer,
                 max_batch=MAX_BATCH,
             )
-            with self._ending(task, predictor.stop):
+            with self._ending(task, lambda: predictor.stop(self._stop_reason(task))):
                 summary = predictor.run([_input_of(task)])
         if summary.interrupted is not None:
             raise KeyboardInterrupt
@@ -131,7 +139,7 @@ class Worker:
         video.publish(strips=self._explained(best.best, names, video.name))
         said = f"{result.n_windows} windows, {shown_name(names[0])} {ranking[0]['score']:.3f}"
         damage = f"Damaged: {result.problem}." if result.problem else ""
-        problem = self._why_ended(task) if task.reason else damage
+        problem = self._why_ended(task) if result.is_cut else damage
         return Done(said, " ".join(filter(None, (problem, self._odd_rate(predictor)))))
 
     def _odd_rate(self, predictor: Predictor) -> str:

@@ -30,6 +30,9 @@ def test_a_frame_shows_the_window_with_the_nearest_centre():
     frames = [Frame(number, 0, 0, torch.zeros(3, 1, 1)) for number in range(1, 41)]
     labels = [window.label for _, window in with_captions(captions, iter(frames))]
     assert labels == ["8.5"] * 12 + ["16.5"] * 11 + ["30.0"] * 17
+    cut = [caption for _, caption in with_captions(captions, iter(frames), last=35)]
+    assert [caption.label for caption in cut[:35]] == labels[:35]
+    assert cut[35:] == [None] * 5
 
 
 @pytest.mark.parametrize("size", [(320, 240), (1920, 1080), (240, 426), (64, 48), (2, 2)])

@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import secrets
 import threading
 import time
 from contextlib import contextmanager
@@ -94,13 +95,25 @@ class Client:
     def open_page(self):
         page = self.request("GET", "/")
         assert page.status == 200
-        self.session = re.search(r'"session": "([\w-]+)"', page.body.decode())[1]
+        self.session = self.request("POST", "/sessions").json["session"]
         return page
 
     def send(self, content, name="a.avi", **how):
         """Upload a video as the page does."""
-        path = f"/{self.session}/videos?name={quote(name)}"
-        return self.request("POST", path, content, UPLOAD, **how)
+        return self.request("POST", self.new_video(name), content, UPLOAD, **how)
+
+    def new_video(self, name="a.mp4"):
+        """Return an address to send a video to."""
+        return f"{self.video(secrets.token_hex(16))}?name={quote(name)}"
+
+    def folder_of(self, video):
+        return self.folder / f"{self.session}-{video}"
+
+    def scored(self, content, name="a.avi"):
+        """Upload a video, wait for its scores and return its id."""
+        video = self.send(content, name).json["video"]
+        self.messages_until(video, "done")
+        return video
 
     def uploads(self):
         """Return the uploads that the server keeps."""

@@ -10,27 +10,11 @@ import pytest
 from errors import UserError
 from serving.server import listen
 from tests.commands import Command
-from tests.serve_client import UPLOAD, Client
-from tests.test_predict_video import MODEL, write_checkpoint
-from tests.videos import draw
+from tests.serve.client import UPLOAD, Client
 from util_scripts import serve
 
 pytest.importorskip("starlette", reason="pip install -r requirements-extra.txt")
 pytest.importorskip("uvicorn", reason="pip install -r requirements-extra.txt")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("secret-model-place") / "best.pth"
-    write_checkpoint(path, **MODEL | {"sample_t_stride": 1})
-    return path
-
-
-@pytest.fixture(scope="module")
-def long_video(tmp_path_factory):
-    """A video whose scores take some seconds."""
-    path = tmp_path_factory.mktemp("videos") / "long.avi"
-    return draw(path, seconds=120, rate=25, size="64x48", extra=("-q:v", "9"))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +66,7 @@ def test_a_signal_ends_the_server_during_work(checkpoint, long_video, number):
         client.open_page()
         sent = client.send(long_video.read_bytes()).json["video"]
         client.send(long_video.read_bytes())
-        head = f"POST /{client.session}/videos?name=a.mp4 HTTP/1.1\r\nHost: localhost\r\n"
+        head = f"POST {client.new_video()} HTTP/1.1\r\nHost: localhost\r\n"
         head += f"Content-Type: {UPLOAD['Content-Type']}\r\nContent-Length: 100000\r\n\r\n"
         connection = http.client.HTTPConnection(client.place)
         connection.connect()

@@ -3,121 +3,22 @@
 Skipped without Chromium or Chrome.
 """
 
-import base64
 import importlib.util
 import json
-import os
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.browsers import (
-    COLOURS,
-    DESKTOP,
-    OVERFLOWING,
-    PHONE,
-    needs_browser,
-    running_browser,
-)
-from tests.serve_client import running, wait_until
-from tests.test_predict_video import LABELS, MODEL, write_checkpoint
-from tests.videos import draw
+from tests.browsers import COLOURS, DESKTOP, OVERFLOWING, PHONE, needs_browser
+from tests.serve.client import running
+from tests.serve.pages import STATES, drop, opened, wait_for, wait_until_done
+from tests.test_predict_video import LABELS
 from utils.outputs import OVERLAY_MARK
 
 pytest.importorskip("starlette", reason="pip install -r requirements-extra.txt")
 pytest.importorskip("uvicorn", reason="pip install -r requirements-extra.txt")
 pytestmark = needs_browser
-
-CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-PATIENCE = 120_000  # milliseconds; a loaded machine is slow
-STATES = """() => [...document.querySelectorAll("#list li")].map(
-    row => [row.querySelector("b").textContent, row.querySelector("span").textContent])"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with running_browser(*CAMERA) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "best.pth"
-    write_checkpoint(path, **MODEL | {"sample_t_stride": 1})
-    return path
-
-
-@pytest.fixture(scope="module")
-def site(checkpoint):
-    with running(checkpoint) as (client, _):
-        yield client
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory):
-    """Files that the browser can play, that it can't, and that are no videos."""
-    folder = tmp_path_factory.mktemp("videos")
-    draw(folder / "plays.webm", seconds=4, rate=15, size="96x64", extra=("-c:v", "libvpx"))
-    draw(folder / "does not play.avi", seconds=2, extra=("-c:v", "mpeg4"))
-    draw(folder / "third.webm", seconds=1, rate=15, extra=("-c:v", "libvpx"))
-    (folder / "broken.mp4").write_bytes(bytes(range(256)) * 20)
-    with (folder / "large.mp4").open("wb") as file:
-        os.truncate(file.fileno(), 2 << 30)
-    return {path.name: str(path) for path in folder.iterdir()}
-
-
-@contextmanager
-def opened(browser, url, *, width=DESKTOP, scheme="light", is_quiet=True):
-    """A page; fails if the browser logs anything, or asks another server for something."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, permissions=["camera"]
-    )
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    messages, requests = [], []
-    page.on("console", lambda message: messages.append(message.text))
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(url)
-    try:
-        yield page
-    finally:
-        context.close()
-    assert not is_quiet or messages == []
-    assert [u for u in requests if not u.startswith((url, "data:", "blob:"))] == []
-
-
-@pytest.fixture
-def page(browser, site):
-    with opened(browser, site.url) as page:
-        yield page
-
-
-def wait_for(page, condition):
-    """Wait for a condition. Playwright's own way needs eval, which the page forbids."""
-    wait_until(lambda: page.evaluate(condition) or page.wait_for_timeout(50))
-
-
-def wait_until_done(page):
-    page.wait_for_selector("#downloads:not([hidden])")
-
-
-def drop(page, paths):
-    """Drop files on the page, as a file manager does."""
-    files = [[Path(p).name, base64.b64encode(Path(p).read_bytes()).decode()] for p in paths]
-    transfer = page.evaluate_handle(
-        """files => { const transfer = new DataTransfer();
-        for (const [name, data] of files)
-            transfer.items.add(new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], name));
-        return transfer; }""",
-        files,
-    )
-    page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
-    assert "over" in page.get_attribute("#drop", "class")
-    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
-    assert "over" not in page.get_attribute("#drop", "class")
 
 
 def test_a_chosen_video_is_scored_and_its_moments_can_be_visited(page, videos):
@@ -182,7 +83,7 @@ def test_dropped_videos_are_done_one_after_another(page, videos):
     assert states["broken.mp4"] == "This can't be used: moov atom not found."
     assert page.inner_text("#name") == names[0]
     assert page.is_visible("#playing")  # says that the browser can't play it
-    assert page.get_attribute("#still", "src").startswith("data:image/jpeg")
+    wait_for(page, "document.getElementById('still').naturalWidth > 0")
     page.click("#list li:nth-child(2) .pick")
     assert page.inner_text("#state") == states["broken.mp4"]
     assert page.is_hidden("#scores")
@@ -251,24 +152,6 @@ def test_a_stopped_server_is_named(browser, checkpoint, videos):
         assert page.inner_text("#alarm").startswith("The server was stopped.")
         assert page.is_visible("#chart")
         assert page.is_disabled("#choose")
-
-
-def test_a_server_that_does_not_answer_is_named(browser, site):
-    with opened(browser, site.url, is_quiet=False) as page:
-        page.route("**/events", lambda route: route.abort())
-        page.reload()
-        page.wait_for_selector("#alarm:not([hidden])")
-        assert page.inner_text("#alarm").startswith("The server does not answer")
-        page.unroute("**/events")
-        page.wait_for_selector("#alarm", state="hidden")
-
-
-def test_a_page_of_an_earlier_server_is_told_to_reload(browser, site):
-    with opened(browser, site.url, is_quiet=False) as page:
-        page.route("**/events", lambda route: route.fulfill(status=404))
-        page.reload()
-        page.wait_for_selector("#alarm button")
-        assert "started again" in page.inner_text("#alarm")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -7,42 +7,14 @@ import tempfile
 
 import pytest
 
-from tests.serve_client import UPLOAD, running
-from tests.test_predict_video import MODEL, write_checkpoint
-from tests.videos import draw
+from tests.serve.client import UPLOAD, running
 
 pytest.importorskip("starlette", reason="pip install -r requirements-extra.txt")
 pytest.importorskip("uvicorn", reason="pip install -r requirements-extra.txt")
 
-from serving import server
+from serving import hub, server
 
 FOREIGN = "http://evil.example"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("secret-model-place") / "best.pth"
-    write_checkpoint(path, **MODEL | {"sample_t_stride": 1})
-    return path
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory):
-    path = tmp_path_factory.mktemp("videos") / "a.avi"
-    return draw(path, seconds=3, size="64x48", extra=("-q:v", "2"))
-
-
-@pytest.fixture(scope="module")
-def site(checkpoint):
-    with running(checkpoint) as (client, _):
-        yield client
-
-
-@pytest.fixture
-def client(site):
-    """A client with a page of its own."""
-    site.open_page()
-    return site
 
 
 @pytest.mark.parametrize(
@@ -92,9 +64,9 @@ def test_more_names_can_be_given(checkpoint):
     ],
 )
 def test_posts_of_other_sites_are_refused(client, headers):
-    path = f"/{client.session}/videos?name=a.mp4"
+    path = client.new_video()
     assert client.request("POST", path, b"x", {**UPLOAD, **headers}).status == 403
-    assert client.request("DELETE", f"{path}/x", None, headers).status == 403
+    assert client.request("DELETE", path, None, headers).status == 403
     own = {"Origin": client.url.rstrip("/"), "Sec-Fetch-Site": "same-origin"}
     assert client.request("POST", path, b"x", {**UPLOAD, **own}).status == 201
 
@@ -103,7 +75,7 @@ def test_posts_of_other_sites_are_refused(client, headers):
     "kind", ["text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"]
 )
 def test_forms_are_refused(client, kind):
-    path = f"/{client.session}/videos?name=a.mp4"
+    path = client.new_video()
     assert client.request("POST", path, b"x", {"Content-Type": kind}).status == 415
 
 
@@ -111,6 +83,8 @@ def test_other_sites_can_link_to_the_page_but_read_nothing(client):
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert client.request("GET", "/", headers=link).status == 200
     assert client.request("GET", "/", headers=link | {"Sec-Fetch-Mode": "no-cors"}).status == 403
+    assert client.request("GET", "/", headers=link | {"Sec-Fetch-Dest": "document"}).status == 200
+    assert client.request("GET", "/", headers=link | {"Sec-Fetch-Dest": "iframe"}).status == 403
     events = f"/{client.session}/events"
     assert client.request("GET", events, headers=link).status == 403
     answer = client.request("GET", "/nothing", headers={"Origin": FOREIGN})
@@ -129,7 +103,8 @@ PATHS = [
     "/{s}/videos/{v}/%2fetc%2fpasswd", "/{s}/videos/{v}/upload", "/{s}/videos/{v}/.",
     "/{s}/videos/{v}/scores.json%00", "/{s}/videos/./{v}/scores.json", "/page.js",
     "/static/page.js", "/{s}/videos/{v}/scores.csv/",
-    "/{s}/videos/{v}", "/{s}", "/..\\..\\windows\\win.ini", "/%ff%fe",
+    "/{s}/videos/{v}", "/{s}/videos/{v}/..jpg", "/{s}/videos/{v}/" + "9" * 300 + ".jpg",
+    "/..\\..\\windows\\win.ini", "/%ff%fe",
 ]  # fmt: skip
 
 
@@ -190,11 +165,24 @@ def test_the_page_asks_nothing_of_other_servers(client):
     assert client.request("HEAD", "/").status == 200
 
 
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
+    from serving.page import render_page
+
+    labels = ["\udcff", "b"]
+    page = render_page({"labels": labels, "model": "\udce4.pth", "arch": "a", "clip": "c"}, "n")
+    page.encode("utf-8")
+    assert "Try \\udce4.pth" in page
+    log = hub.EventLog()
+    log.add("v", {"strips": labels})
+    [(_, line)] = log.after(0)
+    assert json.loads(line.encode("utf-8"))["strips"] == labels
+
+
 def test_names_of_labels_cannot_end_the_script():
     labels = ("</script><script>alert(1)</script>", "<!--", "&amp;", "\u2028")
     from serving.page import render_page
 
-    page = render_page("s", {"labels": labels, "model": "<i>", "arch": "a", "clip": "c"}, "n")
+    page = render_page({"labels": labels, "model": "<i>", "arch": "a", "clip": "c"}, "n")
     assert page.count("</script>") == 2
     assert "<i>" not in page
     data = re.search(r'id="settings">(.*)</script>', page)[1]
