@@ -6,7 +6,17 @@ from PIL import Image
 from errors import UserError
 from media.ffmpeg import Ffmpeg
 from media.sources import find_inputs
-from predict.overlay import BAR, SQUARE_PIXELS, Caption, Painter, load_font, with_captions
+from predict.overlay import (
+    BAR,
+    SQUARE_PIXELS,
+    Caption,
+    CaptionCollector,
+    Painter,
+    load_font,
+    with_captions,
+    write_overlay,
+)
+from predict.predictions import ScoredWindow, VideoResult
 from predict.video_reader import Frame, VideoReader
 from tests.test_predict_video import MODEL, predict, write_checkpoint
 from tests.videos import draw, names
@@ -85,6 +95,20 @@ def test_the_copy_has_the_size_length_and_sound_of_the_video(checkpoint, tmp_pat
         assert mine[-20:].mean() < original[-20:].mean()  # the panel is darker
     heard = Ffmpeg().run(["-i", str(target), "-map", "0:a:0", "-f", "null", "-"])
     assert heard.returncode == 0
+
+
+def test_nothing_is_drawn_after_the_frames_that_were_scored(tmp_path):
+    """As if scoring had been stopped: the copy is whole all the same."""
+    video = draw(tmp_path / "a.mkv", size="96x128", seconds=2, extra=("-c:v", "libx264"))
+    collector = CaptionCollector(("a", "b"))
+    collector.window(ScoredWindow((1, 9), 0.0, 0.8, np.array([0.3, 0.7])))
+    collector.end(VideoResult("a.mkv", frames=12, is_cut=True))
+    [source] = find_inputs([str(video)])
+    write_overlay(Ffmpeg(), source, tmp_path / "out.mkv", collector, Painter())
+    (theirs, _), (ours, _) = read(video), read(tmp_path / "out.mkv")
+    assert len(ours) == len(theirs) == 20
+    is_darker = [m[-20:].mean() < 0.8 * o[-20:].mean() for m, o in zip(ours, theirs, strict=True)]
+    assert is_darker == [True] * 12 + [False] * 8
 
 
 def test_variable_rate_keeps_its_length_and_odd_sides_become_even(checkpoint, tmp_path):

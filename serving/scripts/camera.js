@@ -70,6 +70,5 @@ $("record").addEventListener("click", () => {
 });
 
 $("limits").textContent = `Up to ${megabytes(SETTINGS.max_bytes)} and ${minutesText(SETTINGS.max_minutes)} of computing each, one after another. ` +
-  "Uploads are deleted as soon as they are scored, results when you close the page, " +
-  `or after ${SETTINGS.kept_minutes} minutes in which it was not connected.`;
+  "Uploads are deleted as soon as they are scored, results when you close the page.";
 start();

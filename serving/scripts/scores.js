@@ -13,6 +13,7 @@ function drawResult() {
   $("scores").hidden = !n;
   if (!n) return;
   drawMoment();
+  $("about-whole").textContent = isCut(video) ? `Until ${clock(video.totals.seconds)}` : "Whole video";
   bars($("whole"), video.means);
   drawMoments(video);
   drawStrips(video);
@@ -26,9 +27,11 @@ function setText(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
+const isCut = video => video.totals !== null && video.totals.is_cut;
+
 function counts(video) {
-  const {seconds, frames, is_cut} = video.totals, n = video.windows.length;
-  return `${is_cut ? `Scored until ${clock(seconds)}` : `${clock(seconds)} long`}, ${frames} frames, ${n} ${n === 1 ? "score" : "scores"}.`;
+  const {seconds, frames} = video.totals, n = video.windows.length;
+  return `${isCut(video) ? `Scored until ${clock(seconds)}` : `${clock(seconds)} long`}, ${frames} frames, ${n} ${n === 1 ? "score" : "scores"}.`;
 }
 
 function bars(list, rows) {
@@ -48,11 +51,11 @@ function drawMoment() {
   const video = chosen;
   if (!video || !video.windows.length) return;
   const place = video.at(video.time), window = video.windows[place];
-  const is_beyond = video.totals?.is_cut && video.time > video.totals.seconds;  // not scored
+  const is_beyond = isCut(video) && video.time > video.totals.seconds;  // not scored
   $("at").textContent = `At ${clock(video.time)}${is_beyond ? ": not scored" : ""}`;
   bars($("now"), is_beyond ? [] : window.scores.slice(0, 3));
   const still = $("still"), picture = `${home}/videos/${video.id}/${place}.jpg`;
-  still.hidden = $("about-still").hidden = !$("player").hidden || is_stopped;
+  still.hidden = $("about-still").hidden = !$("player").hidden || is_stopped || is_beyond;
   still.alt = `Frame at ${clock(video.time)}`;
   if (!still.hidden && still.getAttribute("src") !== picture) still.src = picture;
   drawChart(video, is_beyond ? null : window);

@@ -2,6 +2,7 @@
 
 const RETRY = 3000;  // milliseconds
 const NO_ANSWER = "The server does not answer: it was stopped, or the connection is down. Trying again …";
+const FOREIGN = "The server takes this page for one of another site. A proxy must pass on the Host header.";
 let home = "";         // address of this page's session, below that of the page
 let source = null, last_message = "0", is_stopped = false;
 
@@ -18,7 +19,7 @@ async function ask(address, options) {
 async function start() {
   const answer = await ask("sessions", {method: "POST"});
   if (answer.status !== 201) {
-    alarm(answer.error ? `${answer.error} Trying again …` : NO_ANSWER);
+    alarm(answer.error ? `${answer.error} Trying again …` : answer.status === 403 ? FOREIGN : NO_ANSWER);
     setTimeout(start, RETRY);
     return;
   }

@@ -19,7 +19,7 @@ function clock(seconds) {
 }
 
 const megabytes = bytes => bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1).replace(".0", "")} GB` : `${Math.max(1, Math.round(bytes / 1e6))} MB`;
-const minutesText = n => n === 1 ? "1 minute" : `${n} minutes`;
+const minutesText = n => n === 1 ? "1 minute" : `${Number(n.toPrecision(3))} minutes`;
 const later = f => { let asked = false; return () => { if (!asked) { asked = true; requestAnimationFrame(() => { asked = false; f(); }); } }; };
 
 

@@ -87,6 +87,22 @@ def test_leaving_the_page_ends_its_session(browser, checkpoint, videos):
         wait_until(lambda: not list(client.folder.iterdir()))
 
 
+def test_a_page_that_gets_no_session_says_why(browser, site, monkeypatch):
+    with opened(browser, site.url, is_quiet=False) as page:
+        page.route("**/sessions", lambda route: route.fulfill(status=403, body="refused"))
+        page.reload()
+        page.wait_for_selector("#alarm:not([hidden])")
+        assert page.inner_text("#alarm").startswith("The server takes this page for one of another")
+        monkeypatch.setattr(hub, "MAX_SESSIONS", 0)
+        page.unroute("**/sessions")
+        page.reload()
+        page.wait_for_selector("#alarm:not([hidden])")
+        text = "Too many pages are open; close some. Trying again …"
+        assert page.inner_text("#alarm") == text
+        monkeypatch.undo()
+        page.wait_for_selector("#alarm", state="hidden")
+
+
 def test_the_page_works_below_a_path(browser, checkpoint, videos, monkeypatch):
     """As behind a proxy that gives this server the addresses below /try/."""
     original = App.asgi
@@ -203,7 +219,10 @@ def test_scores_until_a_limit_are_not_those_of_the_whole_video(browser, checkpoi
         page.set_input_files("#files", str(long_video))
         wait_until_done(page)
         assert page.inner_text("#state").startswith("Scored until 0:")
+        assert page.inner_text("#about-whole").startswith("Until 0:")
+        assert page.is_visible("#still")
         page.evaluate("chosen.length = 120; go(110)")
+        assert page.is_hidden("#still")
         assert page.inner_text("#at") == "At 1:50.0: not scored"
         assert page.locator("#now li").count() == 0
 
