@@ -14,7 +14,7 @@ from media.ffmpeg_log import FfmpegRun
 from media.frame_folders import LostRace
 from media.frame_formats import FrameFormat
 from media.manifest import DONE, FAILED, LEFT_OUT, WITH_FRAMES, Arguments, Owner, Previous, Row
-from media.verdicts import Verdict, judge, why_no_video
+from media.verdicts import Verdict, judge_whole, why_no_video
 
 THERE, NOT_TRIED = "already there", "not tried"
 ALIAS = "alias"  # a second path to a video; both are extracted
@@ -118,7 +118,7 @@ class Extraction:
         try:
             ran, frames = self._run_ffmpeg(job.source, work)
             n_frames = self.frame_format.count(frames)
-            verdict = judge(ran, n_frames=n_frames, timeout=self.timeout, name=job.name)
+            verdict = judge_whole(ran, n_frames=n_frames, timeout=self.timeout, name=job.name)
             row = row.with_run(ran).with_status(*verdict)
             if verdict.status in WITH_FRAMES:
                 row = row.with_frames(n_frames, self.frame_format.size(frames))

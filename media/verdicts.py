@@ -2,12 +2,14 @@
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from errors import UserError
 from media.ffmpeg_log import FfmpegRun
 from media.manifest import DONE, FAILED, LEFT_OUT, PARTIAL
+from utils.program import DISK_ERRORS
 
 SNIFFED = 4096  # bytes read to distinguish text from video
 TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b")
@@ -16,9 +18,13 @@ TEXT, PICTURE = "text, not a video", "a picture, not a video"
 SYSTEM_ERRORS = tuple(  # ffmpeg's messages that say nothing about the file
     map(
         os.strerror,
-        (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EACCES),
+        (
+            *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES),
+            *(errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
+        ),
     )
 )
+NOT_WRITTEN = tuple(map(os.strerror, DISK_ERRORS))
 VIDEO_SUFFIXES = frozenset(
     [
         ".3g2",
@@ -78,7 +84,7 @@ def is_video_name(name: str) -> bool:
 def _without_frames(name: str, reason: str) -> Verdict:
     """Judge a file without frames: FAILED if it has a video's suffix or the machine is to blame,
     LEFT_OUT otherwise."""
-    if is_video_name(name) or any(error in reason for error in SYSTEM_ERRORS):
+    if is_video_name(name) or _names_one([reason], SYSTEM_ERRORS):
         return Verdict(FAILED, reason)
     return Verdict(LEFT_OUT, reason if "not a video" in reason else f"not a video: {reason}")
 
@@ -86,11 +92,13 @@ def _without_frames(name: str, reason: str) -> Verdict:
 def judge(ran: FfmpegRun, *, n_frames: int, timeout: float = 0, name: str = "") -> Verdict:
     """Judge a run of ffmpeg on the file `name`. PARTIAL means frames and errors.
 
-    Raises UserError if the disk is full, because more frames could be decoded.
+    Raises UserError if the disk is full or can't be written otherwise.
     """
-    full = [line for line in ran.errors if "No space left" in line]
-    if full:
-        raise UserError(f"the disk is full ({full[0]}); free some space and run again to continue")
+    if lost := _names_one(ran.errors, NOT_WRITTEN):
+        raise UserError(
+            f"the disk is full or can't be written ({lost}); free some space, or mend what the "
+            "message says, and run again to continue"
+        )
     if ran.timed_out:
         return Verdict(FAILED, f"took longer than --timeout {timeout:g}")
     if ran.silent_for:
@@ -110,6 +118,20 @@ def judge(ran: FfmpegRun, *, n_frames: int, timeout: float = 0, name: str = "") 
         error = ran.errors[0] if ran.errors else f"ffmpeg's exit status is {ran.returncode}"
         return Verdict(PARTIAL, f"{n_frames} frames; {error}")
     return Verdict(DONE)
+
+
+def judge_whole(ran: FfmpegRun, *, n_frames: int, timeout: float, name: str) -> Verdict:
+    """Judge like `judge` a run that has to give all frames that the file has: FAILED also after
+    frames if the machine is to blame for the end, because the next run may give all."""
+    verdict = judge(ran, n_frames=n_frames, timeout=timeout, name=name)
+    if verdict.status == PARTIAL and (lost := _names_one(ran.errors, SYSTEM_ERRORS)):
+        return Verdict(FAILED, f"{lost} after {n_frames} frames")
+    return verdict
+
+
+def _names_one(lines: Sequence[str], errors: Sequence[str]) -> str | None:
+    """Return the first line that contains one of the system's error messages."""
+    return next((line for line in lines if any(error in line for error in errors)), None)
 
 
 def _is_picture(input_format: str) -> bool:

@@ -1,3 +1,5 @@
+import errno
+import os
 import signal
 
 import pytest
@@ -6,7 +8,8 @@ from PIL import Image
 from errors import UserError
 from media.ffmpeg import find_ffmpeg
 from media.ffmpeg_log import FfmpegRun
-from media.verdicts import judge
+from media.manifest import FAILED, PARTIAL
+from media.verdicts import judge, judge_whole
 from tests.commands import Command
 from tests.videos import SHARED, draw, draw_sound, names
 from util_scripts.generate_video_hdf5 import main as to_hdf5
@@ -25,6 +28,21 @@ def tree(folder):
 def folders(jpg):
     """The content of JPG_DIR except the manifest."""
     return [name for name in names(jpg) if name != "manifest.jsonl"]
+
+
+@pytest.fixture
+def set_ffmpeg(monkeypatch, tmp_path):
+    """Return a function that replaces ffmpeg by a shell script."""
+
+    def set_it(script):
+        program = tmp_path / "ffmpeg"
+        program.write_text(f"#!/bin/sh\n{script}")
+        program.chmod(0o755)
+        monkeypatch.setenv("FFMPEG", str(program))
+        find_ffmpeg.cache_clear()
+
+    yield set_it
+    find_ffmpeg.cache_clear()
 
 
 def test_layout_and_size(tmp_path, capsys):
@@ -137,18 +155,11 @@ def test_non_video_with_a_video_suffix_fails(tmp_path, capsys, content):
         ("[error] Error opening input: Invalid data found when processing input", 0),
     ],
 )
-def test_system_errors_do_not_make_a_file_a_non_video(tmp_path, monkeypatch, capsys, text, status):
+def test_system_errors_do_not_make_a_file_a_non_video(tmp_path, set_ffmpeg, text, status):
     (tmp_path / "v").mkdir()
     (tmp_path / "v/bare").write_bytes(bytes(range(256)))
-    program = tmp_path / "ffmpeg"
-    program.write_text(f"#!/bin/sh\necho '{text}' >&2\nexit 1\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("FFMPEG", str(program))
-    find_ffmpeg.cache_clear()
-    try:
-        assert extract(tmp_path / "v", tmp_path / "jpg") == status
-    finally:
-        find_ffmpeg.cache_clear()
+    set_ffmpeg(f"echo '{text}' >&2\nexit 1\n")
+    assert extract(tmp_path / "v", tmp_path / "jpg") == status
 
 
 def test_files_beside_a_video_of_the_same_name(tmp_path, capsys):
@@ -268,10 +279,28 @@ def test_interrupted_run_can_be_continued(tmp_path, number):
     assert tree(jpg) == tree(tmp_path / "undisturbed")
 
 
-def test_full_disk_ends_the_run():
-    ran = FfmpegRun(1, "avi", ["av_interleaved_write_frame(): No space left on device"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
+def test_full_disk_ends_the_run(number):
+    ran = FfmpegRun(1, "avi", [f"av_interleaved_write_frame(): {os.strerror(number)}"])
     with pytest.raises(UserError, match="the disk is full"):
         judge(ran, n_frames=7)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_lost_disk_does_not_truncate_a_video(number):
+    ran = FfmpegRun(0, "avi", ["damaged", f"Error during demuxing: {os.strerror(number)}"])
+    assert judge_whole(ran, n_frames=57, timeout=0, name="a").status == FAILED
+    assert judge(ran, n_frames=57).status == PARTIAL  # of a stream that is read once
+    ran = FfmpegRun(0, "avi", ["damaged"])
+    assert judge_whole(ran, n_frames=57, timeout=0, name="a").status == PARTIAL
+
+
+def test_frames_before_a_disk_error_are_not_kept(tmp_path, set_ffmpeg, capsys):
+    draw(tmp_path / "v/A/a.avi")
+    set_ffmpeg("echo frame > image_00001.jpg\necho '[error] Stale file handle' >&2\n")
+    assert extract(tmp_path / "v", tmp_path / "jpg") == 1
+    assert "A/a.avi: Stale file handle after 1 frames" in capsys.readouterr().out
+    assert folders(tmp_path / "jpg") == []
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the UCF-101 clips are not here")
