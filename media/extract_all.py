@@ -46,8 +46,8 @@ def extract_all(
                     yield job
                 else:
                     previous = manifest.previous(job.name)
-                    owner = manifest.owner(job.name) if previous is None else None
-                    waiting.add(pool.submit(extraction.run, number, job, previous, owner))
+                    run = pool.submit(extraction.run, number, job, previous, manifest.owner)
+                    waiting.add(run)
             if not waiting:
                 return
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)

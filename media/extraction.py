@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -49,10 +50,16 @@ class Extraction:
     timeout: float = 0  # seconds per video; 0: no limit
     retry_failed: bool = False
 
-    def run(self, number: int, job: Job, previous: Previous | None, owner: Owner | None) -> Outcome:
+    def run(
+        self,
+        number: int,
+        job: Job,
+        previous: Previous | None,
+        owner_of: Callable[[str], Owner | None],
+    ) -> Outcome:
         """Extract one video, unless its manifest row and its frames show that it is done.
 
-        `owner` is the video whose frames lie at `job.target`, if any.
+        `owner_of` returns the video whose frames lie where those of a name go, if any.
         """
         try:
             stat = job.source.stat()
@@ -60,9 +67,10 @@ class Extraction:
             return Outcome(job.name, Verdict(FAILED, error.strerror or str(error)))
         size, mtime, place = stat.st_size, stat.st_mtime_ns, str(self.video_dir)
         row = Row(job.name, size, mtime, self.arguments, DONE, video_dir=place)
-        verdict = self._previous_verdict(job, previous, row.key)
-        verdict = verdict or self._name_clash(job, previous, stat)
-        if verdict is not None:
+        if (verdict := self._previous_verdict(job, previous, row.key)) is not None:
+            return Outcome(job.name, verdict)
+        owner = owner_of(job.name)
+        if owner is not None and (verdict := self._name_clash(owner, stat)) is not None:
             return Outcome(job.name, verdict)
         if previous is None and (adopted := self._adopt_frames(job, row, owner)) is not None:
             return Outcome(job.name, Verdict(THERE), adopted)
@@ -82,15 +90,11 @@ class Extraction:
             return Verdict(LEFT_OUT, previous.reason)
         return Verdict(THERE) if self.frame_format.count(job.target) == previous.frames else None
 
-    def _name_clash(
-        self, job: Job, previous: Previous | None, stat: os.stat_result
-    ) -> Verdict | None:
-        """Refuse a video if a different one of the same name, from another VIDEO_DIR, has its
-        frames here."""
-        if previous is None or previous.status not in WITH_FRAMES or not previous.video_dir:
-            return None
-        other = Path(previous.video_dir, job.name)
-        if previous.video_dir == str(self.video_dir) or not other.is_file():
+    def _name_clash(self, owner: Owner, stat: os.stat_result) -> Verdict | None:
+        """Refuse a video if a different one from another VIDEO_DIR, of the same name or with
+        another suffix, has its frames here."""
+        other = Path(owner.video_dir, owner.source)
+        if owner.video_dir in ("", str(self.video_dir)) or not other.is_file():
             return None
         other_stat = other.stat()
         if (other_stat.st_size, other_stat.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):

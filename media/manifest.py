@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Annotated, Any, NamedTuple
 
@@ -138,16 +139,18 @@ class Owner(NamedTuple):
     """The video that a folder's frames were extracted from, by the latest row with frames."""
 
     time: float
+    source: str
     key: int
     frames: int
     ffmpeg: str | None
+    video_dir: str
 
 
 class Manifest:
     """Reads the rows of a folder and appends to the shard's file. A context manager."""
 
     def __init__(self, jpg_dir: Path, shard: Shard = WHOLE) -> None:
-        self._jpg_dir, self._shard = jpg_dir, shard
+        self._jpg_dir, self._shard, self._lock = jpg_dir, shard, Lock()
         self._previous: dict[int, Previous] = {}
         name = f"-{shard.number:05d}-of-{shard.total:05d}" if shard != WHOLE else ""
         self._path = jpg_dir / f"manifest{name}.jsonl"
@@ -180,8 +183,10 @@ class Manifest:
         return None if previous is None or previous.status == GONE else previous
 
     def owner(self, source: str) -> Owner | None:
-        """Return the owner of the frames that lie where those of `source` would go."""
-        return self._owners.get(_hash(target_of(source)))
+        """Return the owner of the frames that lie where those of `source` would go. Any thread may
+        ask."""
+        with self._lock:
+            return self._owners.get(_hash(target_of(source)))
 
     def unseen(self) -> Iterator[Row]:
         """Yield the rows of videos that previous() was not asked for."""
@@ -223,12 +228,14 @@ class Manifest:
 
     @cached_property
     def _owners(self) -> dict[int, Owner]:
-        """By the hash of the target, over all shards; read only if there is a new video."""
+        """By the hash of the target, over all shards; read only if a video is to be
+        extracted."""
         owners: dict[int, Owner] = {}
         for row in read_rows(self._jpg_dir):
             name = _hash(row.target)
             if row.status in WITH_FRAMES and not (name in owners and row.time < owners[name].time):
-                owners[name] = Owner(row.time, row.key, row.frames, row.ffmpeg)
+                place = sys.intern(row.video_dir)
+                owners[name] = Owner(row.time, row.source, row.key, row.frames, row.ffmpeg, place)
         return owners
 
     def _end_incomplete_line(self) -> None:

@@ -169,12 +169,13 @@ def test_two_video_folders(tmp_path, capsys):
     assert set(indexed(tmp_path)) == {"cat/a", "cat/b"}
 
 
-def test_same_name_in_two_video_folders(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["a.avi", "a.mp4"])
+def test_same_name_in_two_video_folders(tmp_path, capsys, name):
     draw(tmp_path / "train/cat/a.avi")
-    draw(tmp_path / "val/cat/a.avi", seconds=2)
+    draw(tmp_path / "val/cat" / name, seconds=2)
     assert extract(tmp_path, videos="train") == 0
     assert extract(tmp_path, videos="val") == 1
-    message = f"cat/a.avi: would replace the frames of {tmp_path}/train/cat/a.avi; give each"
+    message = f"cat/{name}: would replace the frames of {tmp_path}/train/cat/a.avi; give each"
     assert message in capsys.readouterr().out
     assert len(names(tmp_path / "jpg/cat/a")) == 10
     shutil.copytree(tmp_path / "train", tmp_path / "copy")  # keeps modification times
