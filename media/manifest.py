@@ -152,9 +152,11 @@ class Manifest:
     def __init__(self, jpg_dir: Path, shard: Shard = WHOLE) -> None:
         self._jpg_dir, self._shard, self._lock = jpg_dir, shard, Lock()
         self._previous: dict[int, Previous] = {}
+        self._last_time = 0.0
         name = f"-{shard.number:05d}-of-{shard.total:05d}" if shard != WHOLE else ""
         self._path = jpg_dir / f"manifest{name}.jsonl"
         for row in read_rows(jpg_dir):
+            self._last_time = max(self._last_time, row.time)
             if shard.holds(row.source):
                 self._remember(row)
         self._unseen, self._moved = set(self._previous), set[int]()
@@ -212,8 +214,10 @@ class Manifest:
                 yield row
 
     def append(self, row: Row) -> None:
-        """Append a row with a single write, so that rows are never mixed up."""
-        line = row.to_line()
+        """Append a row with a single write, so that rows are never mixed up. Its time is after that
+        of all earlier rows, also of those written while a clock was ahead."""
+        self._last_time = max(row.time, round(self._last_time + 0.001, 3))
+        line = replace(row, time=self._last_time).to_line()
         if os.write(self._file, line) < len(line):  # the next run ends the incomplete line
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 

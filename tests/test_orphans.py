@@ -169,6 +169,26 @@ def test_two_video_folders(tmp_path, capsys):
     assert set(indexed(tmp_path)) == {"cat/a", "cat/b"}
 
 
+@pytest.mark.parametrize("later", ["a.avi", "a.mp4"])
+def test_rows_of_a_clock_that_was_ahead(tmp_path, capsys, later):
+    """The video is deleted while the clock is a year ahead, and comes back, maybe renamed."""
+    draw(tmp_path / "v/cat/b.avi")
+    path = draw(tmp_path / "v/cat/a.avi")
+    assert extract(tmp_path) == 0
+    path.rename(tmp_path / "a.avi")
+    assert extract(tmp_path) == 0
+    lines = [json.loads(line) for line in (tmp_path / "jpg/manifest.jsonl").open()]
+    lines[-1]["time"] += 365 * 24 * 3600
+    (tmp_path / "jpg/manifest.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in lines))
+    (tmp_path / "a.avi").rename(tmp_path / "v/cat" / later)
+    assert extract(tmp_path, "--prune") == 0
+    assert set(indexed(tmp_path)) == {"cat/a", "cat/b"}
+    assert "orphaned" not in capsys.readouterr().out.splitlines()[-1]
+    (tmp_path / "v/cat" / later).unlink()
+    assert extract(tmp_path) == 0
+    assert "1 orphaned" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["a.avi", "a.mp4"])
 def test_same_name_in_two_video_folders(tmp_path, capsys, name):
     draw(tmp_path / "train/cat/a.avi")
