@@ -134,7 +134,7 @@ def test_an_error_of_tls_is_of_the_network(cache, monkeypatch):
     def refuse(*arguments, **named):
         raise ssl.SSLError(1, "decryption failed")
 
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
     assert "can't be downloaded from" in refusal(hosted())
 
 
