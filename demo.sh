@@ -5,7 +5,7 @@ set -eu
 PYTHON=${PYTHON:-python3}
 VIDEOS=${1:-}
 MINUTES=${MINUTES:-30}  # for own videos
-MODEL="--model resnet --model_depth 10 --resnet_widen_factor 0.5 --sample_size 64 --batch_size 16 --n_threads 2"
+MODEL="--model resnet --model_depth 10 --resnet_widen_factor 0.5 --sample_size 64 --n_threads 2"
 
 show() {
     echo
@@ -37,13 +37,13 @@ generated_videos() {
     done
     show "$PYTHON" main.py --root_path demo/pretraining --video_path jpg \
         --annotation_path ucf101_01.json --result_path results --dataset ucf101 --n_classes 6 $MODEL \
-        --n_epochs 16 --learning_rate 0.01 --multistep_milestones 12 --checkpoint 16 --colorjitter
+        --recipe scratch_small --n_epochs 16 --checkpoint 16 --colorjitter
     for BEGIN in fc layer4; do
         show "$PYTHON" main.py --root_path demo/finetuning --video_path jpg \
             --annotation_path ucf101_01.json --result_path "results_$BEGIN" --dataset ucf101 \
             --n_classes 4 --n_pretrain_classes 6 --pretrain_path ../pretraining/results/save_16.pth \
-            --ft_begin_module "$BEGIN" $MODEL --n_epochs 12 --learning_rate 0.01 \
-            --multistep_milestones 9 --checkpoint 12 --colorjitter
+            --ft_begin_module "$BEGIN" $MODEL --batch_size 16 --n_epochs 12 \
+            --learning_rate 0.01 --multistep_milestones 9 --checkpoint 12 --colorjitter
         show "$PYTHON" main.py --root_path demo/finetuning --video_path jpg \
             --annotation_path ucf101_01.json --result_path "results_$BEGIN" --dataset ucf101 \
             --n_classes 4 $MODEL --resume_path "results_$BEGIN/save_12.pth" \
