@@ -6,7 +6,8 @@
 Every combination is a run of main.py in a folder of its own, OUT/SET/CONFIG/SEED, where SET is the
 name of the index. Finished runs are skipped and interrupted ones resumed: the same command
 continues. Flags after -- go to all runs and win over the recipes. OUT/accuracy.json and
-OUT/accuracy.md compare every recipe with the first; seeds that all recipes have finished count.
+OUT/accuracy.md compare every recipe with the first; seeds that all recipes have finished count. Of
+an epoch that was interrupted, minutes count only what came after the interruption.
 """
 
 import json

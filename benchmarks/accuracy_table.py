@@ -17,6 +17,7 @@ from reporting.facts import read_log
 from utils.files import atomic_write
 
 SUBSET = "val"
+FEW_SEEDS = 5  # from which on a null simulation has 4% of intervals beside 0
 COLUMNS = (
     "recipe",
     "video top-1, mean ± standard error",
@@ -139,6 +140,11 @@ def _page(sets: Mapping[str, Mapping[str, Any]], common: Sequence[str]) -> Itera
     for name, compared in sets.items():
         seeds = " ".join(map(str, compared["seeds"]))
         yield f"\n## {name}: {compared['videos']} videos, seeds {seeds}\n"
+        if len(compared["seeds"]) < FEW_SEEDS:
+            yield (
+                f"With fewer than {FEW_SEEDS} seeds, intervals are too narrow and p too small: few "
+                "runs hardly show how much runs differ.\n"
+            )
         yield f"| {' | '.join(COLUMNS)} |"
         yield f"|{' --- |' * len(COLUMNS)}"
         for recipe, found in compared["recipes"].items():

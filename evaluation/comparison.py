@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.activitynet import read_any_index
-from datasets.index import SUBSETS
+from datasets.index import SUBSETS, Index
 from errors import UserError
 from evaluation.metrics import mcnemar_p, wilson_interval
-from evaluation.results import labelled, read_results, top1_hits
+from evaluation.results import Entries, averaged, labelled, read_results, top1_hits
 from utils.reading import shown_name
-from utils.text import join_few
+from utils.text import first_few, join_few
 
-LEVEL = 0.05  # family-wise significance level; divided by the number of comparisons (Bonferroni)
+LEVEL = 0.05  # family-wise significance level; divided by the number of tests (Bonferroni)
 MAX_RUNS = len(string.ascii_uppercase)
 
 
@@ -82,7 +82,11 @@ def read_splits(groups: Sequence[Sequence[Path]], subset: str) -> list[Split]:
 def _read_split(index_path: Path, files: Sequence[Path], subset: str) -> Split:
     index = read_any_index(index_path)
     targets = labelled(index, subset)
-    runs = [top1_hits(index, read_results(path), targets) for path in files]
+    runs = []
+    for path in files:
+        results = read_results(path)
+        _check_labels(index, path, {video: results[video] for video in targets if video in results})
+        runs.append(top1_hits(index, results, targets))
     videos = tuple(video for video in targets if all(video in hits for hits in runs))
     if not videos:
         counts = ", ".join(f"{path}: {len(hits)}" for path, hits in zip(files, runs, strict=True))
@@ -99,6 +103,16 @@ def _read_split(index_path: Path, files: Sequence[Path], subset: str) -> Split:
         labels=tuple(index.labels[targets[video]] for video in videos),
         hits=np.array([[hits[video] for video in videos] for hits in runs]),
     )
+
+
+def _check_labels(index: Index, path: Path, results: Mapping[str, Entries]) -> None:
+    """Raise UserError if the best labels of a result are none of the index: all would be wrong."""
+    best = {ranking[0][0] for entries in results.values() if (ranking := averaged(entries))}
+    if best and not best & set(index.labels):
+        raise UserError(
+            f"{path}: none of its labels is in {index.path}, for example "
+            f"{', '.join(map(shown_name, first_few(sorted(best), 3)))}"
+        )
 
 
 def compare_with_first(hits: np.ndarray) -> list[Pair]:
@@ -156,17 +170,22 @@ def verdict(pair: Pair, level: float) -> str:
 def describe(splits: Sequence[Split], *, subset: str, n_classes: int) -> Iterator[str]:
     """Yield the lines of the comparison; `n_classes` limits the classes listed per pair."""
     n_pairs = len(splits[0].files) - 1
-    level = LEVEL / max(1, n_pairs)
+    n_tests = n_pairs * len(splits)
+    level = LEVEL / max(1, n_tests)
     for split in splits:
         yield f"{split.index}: {len(split.videos)} of {split.n_videos} {SUBSETS[subset]} videos"
         yield from _accuracies(split)
         yield from (f"  {verdict(pair, level)}" for pair in compare_with_first(split.hits))
     if len(splits) > 1:
-        yield from _over_splits(splits, level)
-    if n_pairs > 1:
-        yield f"significance level of each test: {LEVEL} / {n_pairs} (Bonferroni correction)"
+        yield from _over_splits(splits, LEVEL / max(1, n_pairs))
+    if n_tests > 1:
+        yield f"significance level of each test: {LEVEL} / {n_tests} (Bonferroni correction)"
+    if n_pairs and len(splits) > 1 and pool_splits(splits) is not None:
+        divided = f" / {n_pairs}" if n_pairs > 1 else ""
+        yield f"significance level of the test over all splits: {LEVEL}{divided}"
     for b in range(1, n_pairs + 1) if n_classes else ():
-        yield from _classes(class_differences(splits, b), b, n_classes)
+        unit = "videos" if pool_splits(splits) is not None else "results"
+        yield from _classes(class_differences(splits, b), b, n_classes, unit)
 
 
 def _accuracies(split: Split) -> Iterator[str]:
@@ -205,7 +224,7 @@ def _spread(values: np.ndarray, form: str) -> str:
     return f"{mean(values.tolist()):{form}} ± {stdev(values.tolist()):.4f} ({low} to {high})"
 
 
-def _classes(rows: Sequence[ClassDifference], b: int, n_classes: int) -> Iterator[str]:
+def _classes(rows: Sequence[ClassDifference], b: int, n_classes: int, unit: str) -> Iterator[str]:
     a_name, b_name = run_name(0), run_name(b)
     differing = [row for row in rows if row.accuracy_a != row.accuracy_b]
     if not differing:
@@ -219,7 +238,7 @@ def _classes(rows: Sequence[ClassDifference], b: int, n_classes: int) -> Iterato
     for label, n, of_a, of_b in shown:
         yield (
             f"  {of_b - of_a:+.3f}  {shown_name(label)}: "
-            f"{a_name} {of_a:.3f}, {b_name} {of_b:.3f} of {n} videos"
+            f"{a_name} {of_a:.3f}, {b_name} {of_b:.3f} of {n} {unit}"
         )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 FEW = 50  # below so many videos, or videos of a class, figures are too uncertain to judge
+N_SIMULATED = 100
 WIDE = 0.1  # an interval of this width is worth a warning
 
 
@@ -210,6 +211,14 @@ def calibration(scores: np.ndarray, hits: np.ndarray, n_bins: int = 10) -> Calib
     sums = [np.bincount(bins, weights=column, minlength=n_bins) for column in (scores, hits)]
     with np.errstate(invalid="ignore"):
         return Calibration(counts, sums[0] / counts, sums[1] / counts)
+
+
+def error_by_chance(scores: np.ndarray, n_bins: int = 10, *, seed: int = 0) -> float:
+    """Return the mean calibration error of predictions with these scores (N,) that are correct
+    exactly as often as their scores say: more than 0, since they are few."""
+    rng = np.random.default_rng(seed)
+    draws = (rng.random(len(scores)) < scores for _ in range(N_SIMULATED))
+    return float(np.mean([calibration(scores, hits, n_bins).error for hits in draws]))
 
 
 class MeanDifference(NamedTuple):

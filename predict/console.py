@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from predict.predictions import ScoredWindow, VideoResult
 from utils.command_line import printable
 from utils.reading import shown_name
 
+RECENT_WINDOWS = 1000  # so that the clocks of camera and computer may drift apart
 MAX_PARTS = 20  # lines of a timeline before "and N more"
 
 
@@ -115,7 +117,9 @@ class EventPrinter:
         """See EventFinder. Raises UserError."""
         self._finder = EventFinder(labels, alerts, threshold)
         self._is_live = is_live
-        self._began_at: float | None = None  # time of day of the live stream's second 0
+        # Times of day of the live stream's second 0, as each window has it: late by the time that
+        # reading and scoring took, so the earliest is the best.
+        self._began_at: deque[float] = deque(maxlen=RECENT_WINDOWS)
         self._events: list[Event] = []
         self._name = ""
 
@@ -124,8 +128,7 @@ class EventPrinter:
         self._name = "" if self._is_live else f"  {printable(name)}"
 
     def window(self, window: ScoredWindow) -> None:
-        if self._began_at is None:
-            self._began_at = time.time() - window.end
+        self._began_at.append(time.time() - window.end)
         started, ended = self._finder.add(window.start, window.end, window.scores.tolist())
         for event in started if self._is_live else ():
             line = f"{shown_name(event.label)} begins ({event.score:.3f})"
@@ -143,7 +146,7 @@ class EventPrinter:
             say(f"{self._time_of_day(event)}event{line}{self._name}")
 
     def _time_of_day(self, event: Event) -> str:
-        if not self._is_live or self._began_at is None:
+        if not self._is_live or not self._began_at:
             return ""
-        moment = time.localtime(self._began_at + event.start)
+        moment = time.localtime(min(self._began_at) + event.start)
         return time.strftime("%Y-%m-%dT%H:%M:%S ", moment)

@@ -8,6 +8,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -93,14 +94,14 @@ class WindowPrefetcher:
     """Form windows in a thread while the model computes, and yield them in batches.
 
     For a file all windows are yielded, and the thread waits if the model is slower. A live stream
-    cannot wait: of the windows that are ready only the newest is yielded, and the others are
-    counted in `n_skipped`, so that results lag by at most the time one window takes to score.
+    cannot wait: only its newest window is kept, and those it replaces are counted in `n_skipped`,
+    so that results lag by at most the time one window takes to score, and memory does not grow.
     """
 
     def __init__(
         self, windows: Iterator[Window], *, is_live: bool, max_batch: int = MAX_WINDOWS
     ) -> None:
-        self.n_skipped = 0
+        self._n_replaced = self._n_passed_over = 0  # each is counted by one thread
         self._is_live, self._max_batch = is_live, max_batch
         size = 0 if is_live else max_batch
         self._queue: queue.Queue[Window | BaseException | None] = queue.Queue(size)
@@ -113,10 +114,23 @@ class WindowPrefetcher:
             for window in windows:
                 if self._is_closed:
                     return
+                if self._is_live:
+                    self._take_back()
                 self._queue.put(window)
             self._queue.put(None)
         except BaseException as error:  # raised again by batches()
             self._queue.put(error)
+
+    def _take_back(self) -> None:
+        """Remove a window that is still waiting."""
+        with suppress(queue.Empty):
+            self._queue.get_nowait()
+            self._n_replaced += 1
+
+    @property
+    def n_skipped(self) -> int:
+        """The windows of a live stream that were not yielded."""
+        return self._n_replaced + self._n_passed_over
 
     def batches(self) -> Iterator[list[Window]]:
         """Yield lists of at most `max_batch` windows. Raises what forming them raised."""
@@ -132,7 +146,7 @@ class WindowPrefetcher:
                 else:
                     last = True if item is None else item
             if self._is_live and len(batch) > 1:
-                self.n_skipped += len(batch) - 1
+                self._n_passed_over += len(batch) - 1
                 batch = batch[-1:]
             if batch:
                 yield batch

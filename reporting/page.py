@@ -12,7 +12,7 @@ from datasets.index import SUBSETS, canonical_subset
 from datasets.index_checks import by_kind, check_sides
 from engine.provenance import versions
 from errors import UserError
-from evaluation.metrics import calibration
+from evaluation.metrics import calibration, error_by_chance, wilson_interval
 from evaluation.results import describe, few_videos_warning
 from opts import FLAGS, Role, names_with
 from reporting import charts
@@ -36,7 +36,7 @@ N_ENDS = 10  # best and worst classes shown before the full list
 N_BINS = 10
 # Control characters, bidirectional overrides, surrogates.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-HIDDEN_OPTIONS = ("root_path", "given")
+HIDDEN_OPTIONS = ("root_path", "given", *names_with(Role.LAUNCH))
 
 
 def render(facts: Facts, *, strips: Mapping[str, Any], positive: str | None = None) -> str:
@@ -102,7 +102,7 @@ def count(n: int) -> str:
 def _title(facts: Facts) -> str:
     used = facts.provenance.options.get("annotation_path")
     index = facts.index.path if facts.index is not None else Path(used) if used else None
-    data = None if index is None else f"{index.absolute().parent.name}/{index.stem}"
+    data = None if index is None else index.stem  # its folder may be named after a person
     arch = _arch(facts.provenance.options)
     return " on ".join(filter(None, (arch, data))) or facts.folder.absolute().name
 
@@ -166,12 +166,15 @@ def _reliability(facts: Facts) -> dict[str, Any] | None:
     if (reason := too_few(counts.tolist(), facts.labels)) is not None:
         return {"reason": reason}
     scores = videos.scores[known].clip(0, 1)
-    found = calibration(scores, videos.hits[known], N_BINS)
+    hits = videos.hits[known]
+    found = calibration(scores, hits, N_BINS)
     return {
         "chart": charts.reliability(found),
         "error": found.error,
         "mean_score": float(scores.mean()),
-        "accuracy": float(videos.hits[known].mean()),
+        "accuracy": float(hits.mean()),
+        "interval": wilson_interval(int(hits.sum()), len(hits)),
+        "by_chance": error_by_chance(scores, N_BINS),
         "n_bins": N_BINS,
         "n": int(known.sum()),
     }
@@ -194,14 +197,24 @@ def _time(facts: Facts) -> dict[str, Any] | None:
     table = facts.logs.get("time")
     if table is None or "waiting" not in table:
         return None
+    table = {name: column[: _n_whole(table)] for name, column in table.items()}
+    if not len(table["epoch"]):
+        return None
     train, waiting = float(table["train"].sum()), float(table["waiting"].sum())
+    n_clips = float((table["clips_per_second"] * table["train"]).sum())
     return {
         "chart": charts.times(table),
         "total": duration(train + float(table["validation"].sum())),
         "waiting_share": waiting / train if train > 0 else 0.0,
-        "clips_per_second": float(table["clips_per_second"].mean()),
+        "clips_per_second": n_clips / train if train > 0 else 0.0,
         "n_epochs": len(table["epoch"]),
     }
+
+
+def _n_whole(table: Mapping[str, np.ndarray]) -> int:
+    """Count the rows before one that was cut short."""
+    is_whole = np.isfinite(np.stack(list(table.values()))).all(axis=0)
+    return len(is_whole) if is_whole.all() else int(is_whole.argmin())
 
 
 def _made_by(facts: Facts) -> list[tuple[str, str]]:

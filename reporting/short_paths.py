@@ -6,18 +6,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ELLIPSIS = "…"
+MOST_PRIVATE = 3  # parts of a folder such as /home/NAME, the root counted
 
 
 class ShortPaths:
     """Shortens the paths in a text.
 
     Paths next to the results folder become relative to its parent, those next to one of `paths`
-    keep their last two parts, and the user's home becomes ~.
+    keep their last two parts, and the user's home becomes ~. Of a path of fewer than four folders,
+    such as /home/NAME/FILE, only the last part is kept.
     """
 
     def __init__(self, folder: Path, paths: Iterable[Path]) -> None:
         parent = folder.absolute().parent
-        short = {path.absolute().parent.parent: f"{ELLIPSIS}{os.sep}" for path in paths}
+        folders = [path.absolute().parent for path in paths]
+        kept = [folder.parent if len(folder.parts) > MOST_PRIVATE else folder for folder in folders]
+        short = dict.fromkeys(kept, f"{ELLIPSIS}{os.sep}")
         short |= {Path.home(): f"~{os.sep}", parent: ""}
         self._short = {
             f"{start}{os.sep}": text for start, text in short.items() if start != start.parent

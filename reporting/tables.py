@@ -1,6 +1,8 @@
 """Compute the tables of a report."""
 
+import math
 from collections.abc import Sequence
+from decimal import ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ SHOWN_CLASSES = 20  # largest confusion matrix that is shown with numbers
 OTHERS = "all others"
 FALSE_POSITIVES = 0.05
 RECALL = 0.95
+MOST_DIGITS = 20  # behind the point; doubles differ before
 
 
 class ClassRow(NamedTuple):
@@ -105,6 +108,7 @@ class Choice(NamedTuple):
 
     criterion: str
     threshold: float
+    shown: str  # the threshold with as many digits as give these rates
     recall: float
     precision: float
     false_positive_rate: float
@@ -168,8 +172,21 @@ def _choices(counts: Thresholds) -> list[Choice]:
 
 def _choice(criterion: str, counts: Thresholds, place: int) -> Choice:
     columns = (counts.recall, counts.precision, counts.false_positive_rate, counts.accuracy)
-    threshold = 0.5 if criterion == "0.5" else float(counts.thresholds[place])
-    return Choice(criterion, threshold, *(float(column[place]) for column in columns))
+    rates = (float(column[place]) for column in columns)
+    if criterion == "0.5":
+        return Choice(criterion, 0.5, criterion, *rates)
+    threshold, *lower = counts.thresholds[place : place + 2].tolist()
+    return Choice(criterion, threshold, _written(threshold, *lower), *rates)
+
+
+def _written(threshold: float, lower: float = -math.inf) -> str:
+    """Round a threshold down, to at least 3 decimals and to more than the next `lower` score."""
+    exact = Decimal(repr(threshold))
+    for digits in range(3, MOST_DIGITS):
+        rounded = exact.quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR)
+        if rounded > lower:
+            return f"{rounded:f}"
+    return f"{exact:f}"
 
 
 def worst_mistakes(videos: Videos, limit: int) -> list[int]:

@@ -118,6 +118,7 @@ def test_runs_are_finished_once_and_compared(words, tmp_path, capsys, monkeypatc
     assert accuracy.main(words) == 0
     table = capsys.readouterr().out
     assert "## index: 4 videos, seeds 1 2" in table
+    assert "With fewer than 5 seeds, intervals are too narrow" in table
     assert "| slow | " in table
     assert "| fast | " in table
     content = json.loads((out / "accuracy.json").read_text())

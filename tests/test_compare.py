@@ -107,6 +107,8 @@ def test_splits_are_averaged_and_tested_together(tmp_path, capsys):
     assert "  A 0.5000 ± 0.1667 (0.3333 to 0.6667)" in out
     assert "  B - A +0.4444 ± 0.0962 (+0.3333 to +0.5000)" in out
     assert "  B is better than A: only B is right on 8 videos, only A on 0, p = 0.00781" in out
+    assert "significance level of each test: 0.05 / 3 (Bonferroni correction)" in out
+    assert "significance level of the test over all splits: 0.05\n" in out
 
     written = json.loads(out_json.read_text("utf-8"))
     assert written["means"] == pytest.approx([0.5, 17 / 18])
@@ -128,6 +130,22 @@ def test_splits_that_share_videos_are_not_pooled(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "A 1.0000 ± 0.0000" in out
     assert "no test" not in out
+
+
+def test_classes_of_splits_that_share_videos_are_counted_in_results(tmp_path, capsys):
+    first = write_split(tmp_path, 1, ["ab", "bb"])
+    second = write_split(tmp_path, 2, ["ab", "bb"])
+    compare.main([*first, "--split", *second])
+    out = capsys.readouterr().out
+    assert "A 1.000, B 0.000 of 2 results" in out
+    assert "significance level of each test: 0.05 / 2 (Bonferroni correction)" in out
+
+
+def test_a_result_without_any_label_of_the_index_is_refused(tmp_path):
+    index, right = write_split(tmp_path, 1, ["ab"])
+    _, other = write_split(tmp_path, 2, ["AB"])
+    with pytest.raises(UserError, match=r"2_0\.json: none of its labels is in .*1\.json, for ex"):
+        compare.main([index, right, other])
 
 
 def test_wrong_arguments(tmp_path):

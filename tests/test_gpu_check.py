@@ -5,10 +5,12 @@ import time
 import zipfile
 
 import pytest
+import torch
 
-from benchmarks.gpu_check import command, device_tests, kit, sections, tables, trace
+from benchmarks.gpu_check import command, device_tests, golden, kit, sections, speed, tables, trace
 from benchmarks.gpu_check.record import CUT, FAILED, NOT_RUN, PASSED, Record, read_results
 from benchmarks.gpu_check.sections import SECTIONS, Section, run_sections
+from benchmarks.gpu_check.setting import Setting, in_small
 from errors import UserError
 from tests.commands import ROOT, run_command
 from tests.runs import make_frames
@@ -50,6 +52,27 @@ def test_the_whole_check_in_small(frames, tmp_path, capsys):
     assert "| R3D-10 | 4 | all layers |" in page
     with pytest.raises(UserError, match="is not empty; choose a new folder"):
         command.run_command(words, None)
+
+
+def test_a_loss_that_is_nan_is_the_largest_difference():
+    header, right = "epoch\tloss\n1\t1.0\n", "2\t0.5\n"
+    assert golden._of_logs(header + right, header + right) == 0
+    assert golden._of_logs(f"{header}2\tnan\n", header + right) == float("inf")
+
+
+def test_a_lack_of_memory_of_the_plain_way_leaves_our_figures(tmp_path, monkeypatch):
+    def fail(setting, kind):
+        def make():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+        return make
+
+    monkeypatch.setattr(speed, "_plain_step", fail)
+    setting = in_small(Setting(work=tmp_path, out=tmp_path, frames=tmp_path))
+    row = speed.measured(setting, speed.Kind("resnet", 2, "inference"))
+    assert row["clips/s"] > 0
+    assert row["note"] == "plain: CUDA out of memory"
+    assert "plain" not in row
 
 
 def test_without_a_gpu_one_line_says_so(tmp_path):

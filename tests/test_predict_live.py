@@ -8,9 +8,12 @@ import threading
 import time
 from contextlib import suppress
 
+import numpy as np
 import pytest
 
 from media.ffmpeg import Ffmpeg, Stopped
+from predict.console import EventPrinter
+from predict.predictions import ScoredWindow
 from tests.test_predict_video import MODEL, predict, write_checkpoint
 
 PICTURE = "testsrc2=s=64x48:r=25"
@@ -127,3 +130,16 @@ def test_a_stream_shorter_than_a_window_is_looped(checkpoint, camera, tmp_path):
     (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
     assert video["frames"] == 5
     assert len(video["windows"]) == 1
+
+
+def test_the_time_of_day_of_events_is_not_late_by_the_first_forward_pass(monkeypatch, capsys):
+    """The stream began at 1000 s; the first window took 9 s to score, the second half a second."""
+    now = iter([1000 + 1 + 9, 1000 + 10 + 0.5])
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    printer = EventPrinter(["a", "b"], ["b"], 0.5, is_live=True)
+    printer.begin("camera")
+    for end, share in ((1.0, 0.1), (10.0, 0.9)):
+        scores = np.array([1 - share, share])
+        printer.window(ScoredWindow((1, 17), end - 1, end, scores))
+    line = capsys.readouterr().err
+    assert line.startswith(time.strftime("%Y-%m-%dT%H:%M:%S ", time.localtime(1009.5)))

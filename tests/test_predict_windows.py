@@ -1,5 +1,6 @@
 import io
 import threading
+import time
 
 import pytest
 import torch
@@ -69,6 +70,22 @@ def test_a_live_stream_yields_the_newest_window_and_counts_the_skipped():
     (batch,) = prefetcher.batches()
     assert [w.segment[0] for w in batch] == [10]
     assert prefetcher.n_skipped == 9
+
+
+def test_windows_of_a_live_stream_do_not_pile_up():
+    """Memory does not grow, however long nobody asks."""
+    may_end = threading.Event()
+
+    def endless():
+        yield from windows(60)
+        may_end.wait(60)
+
+    prefetcher = WindowPrefetcher(endless(), is_live=True)
+    while prefetcher._n_replaced < 59:
+        time.sleep(0.01)
+    assert prefetcher._queue.qsize() == 1
+    may_end.set()
+    prefetcher.close()
 
 
 def test_an_error_in_the_thread_is_raised_after_the_windows_before_it():

@@ -293,6 +293,51 @@ def test_each_threshold_is_the_best_for_its_criterion(tmp_path):
     )
 
 
+def test_a_threshold_that_is_typed_in_gives_the_rates_beside_it(tmp_path):
+    """Scores of a sure network, which three decimals do not tell apart."""
+    draw_from = np.random.default_rng(3)
+    scores = 1 - 1e-4 * draw_from.random(120)
+    truths = draw_from.integers(0, 2, 120)
+    answers = [{0: float(s), 1: float(1 - s)} for s in scores]
+    facts = make_results(tmp_path, ["yes", "no"], truths.tolist(), answers)
+    for choice in binary_result(facts, "yes").choices:
+        called = scores >= float(choice.shown)
+        assert called[truths == 0].mean() == pytest.approx(choice.recall)
+        assert called[truths == 1].mean() == pytest.approx(choice.false_positive_rate)
+        assert len(choice.shown) < 12
+
+
+@pytest.mark.parametrize(
+    ("bias", "words"),
+    [(0.0, "no miscalibration can be seen"), (0.3, "overconfident"), (-0.3, "underconfident")],
+)
+def test_calibration_is_judged_by_the_interval_of_the_accuracy(tmp_path, bias, words):
+    draw_from = np.random.default_rng(1)
+    shown = draw_from.uniform(0.5, 0.95, 200)
+    is_right = draw_from.random(200) < np.clip(shown - bias, 0, 1)
+    truths = draw_from.integers(0, 2, 200)
+    answers = [
+        {int(t if right else 1 - t): float(s), int(1 - t if right else t): float(1 - s)}
+        for t, right, s in zip(truths, is_right, shown, strict=True)
+    ]
+    make_results(tmp_path, ["a", "b"], truths.tolist(), answers)
+    text = page_of(tmp_path).text
+    assert words in text
+    assert "Scores that are exactly right would have 0.0" in text
+
+
+def test_a_page_with_a_log_of_times_only_and_a_row_cut_short(tmp_path):
+    random_results(tmp_path, ["a", "b"], 30)
+    (tmp_path / "time.log").write_text(
+        "epoch\ttrain\twaiting\tvalidation\tclips_per_second\n1\t8.0\t2.0\t1.0\t5.0\n"
+        "2\t2.0\t1.0\t1.0\t10.0\n3\t8.0\n"
+    )
+    text = page_of(tmp_path).text
+    assert "Not shown: the logs contain no epochs" in text
+    assert "nan" not in text
+    assert "30.0% of the training time" in text
+
+
 def test_the_rarer_class_is_the_positive_one(tmp_path):
     facts = make_results(tmp_path, ["a", "b"], [0, 0, 1], [{0: 0.7, 1: 0.3}] * 3)
     assert binary_result(facts, None).positive == "b"

@@ -51,6 +51,21 @@ def test_paths_elsewhere_and_missing_files_are_shortened_too(root, tmp_path):
     assert "…/frames/jpg" in page
 
 
+def test_neither_the_folder_of_the_index_nor_a_machine_is_named(root, tmp_path):
+    results = root / "res"
+    index = root.parent / "own.json"  # in the folder of a user
+    index.write_bytes((root / "index.json").read_bytes())
+    run_details = json.loads((results / "val.run.json").read_text(encoding="utf-8"))
+    run_details["options"]["dist_url"] = "tcp://gpu07.example:23456"
+    (results / "val.run.json").write_text(json.dumps(run_details), encoding="utf-8")
+    out = tmp_path / "page.html"
+    assert run_util("report", results, "--index", index, "--out", out, "--no_cuda").status == 0
+    page = out.read_text(encoding="utf-8")
+    assert "alice" not in page
+    assert "gpu07" not in page
+    assert "on own: report" in page
+
+
 def test_without_strips_no_video_is_named_or_shown(root, tmp_path):
     out = tmp_path / "page.html"
     assert run_util("report", root / "res", "--out", out, "--strips", "0").status == 0
@@ -67,8 +82,8 @@ def test_paths_are_shortened_by_their_prefix(monkeypatch):
     for path, short in {
         "/srv/project/results/val.json": "results/val.json",
         "/srv/project": "/srv/project",
-        "/data/ucf/jpg": "…/ucf/jpg",
-        "/data/ucf/list.json: no such index": "…/ucf/list.json: no such index",
+        "/data/ucf/jpg": "…/jpg",  # ucf may be a user
+        "/data/ucf/list.json: no such index": "…/list.json: no such index",
         "/home/alice/a/b/c.pth, epoch 3": "…/b/c.pth, epoch 3",
         "/home/alice/other": "~/other",
         "/x": "/x",

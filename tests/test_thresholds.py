@@ -9,6 +9,7 @@ from evaluation.metrics import (
     auc,
     average_precision,
     calibration,
+    error_by_chance,
     precision_recall_curve,
     roc_curve,
     thresholds_of,
@@ -73,6 +74,14 @@ def test_calibration_agrees_with_scikit_learn(n_bins):
         np.testing.assert_allclose(found.scores[is_full], means, atol=1e-12)
         assert found.counts.sum() == len(hits)
         assert np.isnan(found.scores[~is_full]).all()
+
+
+def test_the_error_by_chance_is_that_of_outcomes_drawn_from_the_scores():
+    draw_from = np.random.default_rng(2)
+    scores = draw_from.uniform(0.5, 1, 300)
+    errors = [calibration(scores, draw_from.random(300) < scores).error for _ in range(400)]
+    assert error_by_chance(scores) == pytest.approx(np.mean(errors), rel=0.1)
+    assert error_by_chance(np.ones(10)) == 0
 
 
 def test_the_calibration_error_is_the_mean_gap():

@@ -135,7 +135,8 @@ def _measured(options: "Options", n_clips: int) -> Iterator[tuple[str, str]]:
     n_clips = n_clips or (16 if device.torch_device.type == "cuda" else 1)
     side = options.sample_size
     shape = (n_clips, options.n_input_channels, options.sample_duration, side, side)
-    clips = torch.randint(0, 256, shape, dtype=torch.uint8)
+    clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device.torch_device)
+    torch.backends.cudnn.benchmark = True  # as main.py
     where = f"clips/s in batches of {n_clips}, {device}"
     yield "inference", f"{inference_speed(build_model(options), device, clips):.2f} {where}"
     if n_clips == 1:  # of which batch norm may get a single value per channel

@@ -21,11 +21,11 @@ def rows(setting: Setting, record: Record) -> Iterator[Row]:
     yield {"what": "loading, one core", "clips/s": one.ours, "plain": one.plain}
     for row in record.rows("speed"):
         speed, plain = row.get("clips/s"), row.get("plain")
-        if row["what"] == "all layers" and isinstance(speed, float) and isinstance(plain, float):
+        if row["what"] == "all layers" and isinstance(speed, float):
             yield {
                 "what": f"cores for {row['network']}, all layers, batch {row['batch']}",
                 "cores": speed / one.ours,
-                "plain cores": plain / one.plain,
+                "plain cores": plain / one.plain if isinstance(plain, float) else None,
             }
     n_workers = 1 if setting.on_cpu else os.cpu_count() or 1
     batch_size = setting.batch_sizes[0]

@@ -1,7 +1,8 @@
 """Whole command lines on the device, against what the original wrote for them on a CPU."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,12 @@ def differences(
         elif name.endswith(".pth"):
             saved = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
             pairs = [(saved[tensor].sum().item(), total) for tensor, total in expected.items()]
-            yield name, max(abs(a - b) / (1 + abs(b)) for a, b in pairs)
+            yield name, _largest(abs(a - b) / (1 + abs(b)) for a, b in pairs)
 
 
 def _of_logs(ours: str, expected: str) -> float:
     pairs = zip(read_table(ours), read_table(expected), strict=True)
-    return max(abs(a[key] - b[key]) / max(abs(b[key]), 1e-9) for a, b in pairs for key in b)
+    return _largest(abs(a[key] - b[key]) / max(abs(b[key]), 1e-9) for a, b in pairs for key in b)
 
 
 def _of_scores(ours: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
@@ -81,7 +82,13 @@ def _of_scores(ours: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
         for one, other in zip(ours["results"][video], entries, strict=True)
         for a, b in _scores(one, other)
     ]
-    return max(found)
+    return _largest(found)
+
+
+def _largest(values: Iterable[float]) -> float:
+    """Return the largest value; infinity if any is NaN, which max() may pass over."""
+    listed = list(values)
+    return max(listed) if all(map(math.isfinite, listed)) else math.inf
 
 
 def _scores(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[float, float]]:

@@ -17,7 +17,7 @@ from benchmarks.gpu_check.tables import Row
 from benchmarks.gpu_check.utilisation import Utilisation
 from benchmarks.limits import flops_of_training, flops_per_clip, flops_per_second
 from benchmarks.steps import make_trainer
-from benchmarks.timing import compare
+from benchmarks.timing import compare, rate
 from engine.scoring import make_scorer
 from errors import UserError
 from model import freeze_before
@@ -77,27 +77,36 @@ def measured(setting: Setting, kind: Kind) -> Row:
         try:
             return title | _figures(setting, kind)
         except (torch.OutOfMemoryError, UserError) as error:  # the latter from a Trainer
-            return title | {"note": str(error).partition(":")[0]}
+            return title | {"note": _first_sentence(error)}
         finally:
             free_memory()
 
 
 def _figures(setting: Setting, kind: Kind) -> Row:
     ours = _Prepared(our_step(setting, kind), setting, kind)
-    theirs = _Prepared(_plain_step(setting, kind), setting, kind)
-    found = compare("", "clips/s", ours, theirs, warms_up=False)
     device = setting.device()
-    rate = flops_per_second(device.inference_dtype, device.torch_device, setting.matrices)
-    return {
-        "clips/s": found.ours,
-        "plain": found.plain,
-        "ratio": found.ratio,
-        "of the matrix rate, %": 100 * found.ours * _flops(setting, kind) / rate,
+    matrix_rate = flops_per_second(device.inference_dtype, device.torch_device, setting.matrices)
+    row: Row
+    try:
+        theirs = _Prepared(_plain_step(setting, kind), setting, kind)
+        found = compare("", "clips/s", ours, theirs, warms_up=False)
+        row = {"clips/s": found.ours, "plain": found.plain, "ratio": found.ratio}
+        row["plain GiB"] = theirs.memory
+        ours_rate = found.ours
+    except torch.OutOfMemoryError as error:
+        free_memory()
+        ours_rate = rate(ours)
+        row = {"clips/s": ours_rate, "note": f"plain: {_first_sentence(error)}"}
+    return row | {
+        "of the matrix rate, %": 100 * ours_rate * _flops(setting, kind) / matrix_rate,
         "GPU busy, %": _busy(ours, setting),
         "GiB": ours.memory,
-        "plain GiB": theirs.memory,
         "first step, s": ours.first_seconds,
     }
+
+
+def _first_sentence(error: BaseException) -> str:
+    return str(error).partition(". ")[0].partition(":")[0]
 
 
 class _Prepared:
