@@ -66,7 +66,7 @@ class OpenVideo:
         self._position = first - 1  # number of the last frame from ffmpeg
         self._cache: dict[int, bytes] = {}
         self._decoded = _decode(path, [(first, None)])
-        self._frames = self._read_ahead()
+        self._error: VideoError | None = None  # that ended reading
 
     def can_read(self, path: Path, numbers: Collection[int]) -> bool:
         """Whether all these frames are cached or still to come, and ffmpeg is this process's."""
@@ -76,20 +76,29 @@ class OpenVideo:
     def read(self, numbers: Collection[int]) -> dict[int, bytes]:
         """Read frames by number, if can_read allows it. Raises VideoError."""
         cached = {number: self._cache[number] for number in numbers if number in self._cache}
-        return cached | _pick(self._frames, set(numbers) - cached.keys())
+        return cached | _pick(self, set(numbers) - cached.keys())
 
     def close(self) -> None:
         """End ffmpeg, if this process started it."""
         if self._pid == os.getpid():
             self._decoded.close()
 
-    def _read_ahead(self) -> Iterator[tuple[int, bytes]]:
-        for number, data in self._decoded:
-            self._position = number
-            self._cache[number] = data
-            if len(self._cache) > MAX_CACHED_FRAMES:
-                del self._cache[next(iter(self._cache))]
-            yield number, data
+    def __iter__(self) -> "OpenVideo":
+        return self
+
+    def __next__(self) -> tuple[int, bytes]:
+        """Return the next frame. After an error, the same error for every later frame."""
+        if self._error is not None:
+            raise self._error
+        try:
+            self._position, data = next(self._decoded)
+        except VideoError as error:
+            self._error = error
+            raise
+        self._cache[self._position] = data
+        if len(self._cache) > MAX_CACHED_FRAMES:
+            del self._cache[next(iter(self._cache))]
+        return self._position, data
 
 
 def read_parts(stream: IO[bytes]) -> Iterator[bytes]:
@@ -112,6 +121,10 @@ def _pick(frames: Iterator[tuple[int, bytes]], numbers: Collection[int]) -> dict
             number, data = next(frames)
         except VideoError as error:
             raise VideoError(f"frame {min(missing)} can't be read: {error}") from None
+        except StopIteration:
+            raise VideoError(
+                f"frame {min(missing)} can't be read: reading was broken off"
+            ) from None
         if number in missing:
             missing.remove(number)
             found[number] = data

@@ -105,6 +105,7 @@ class Workers(Generic[Key, Batch]):
             for batch in self._fetched():
                 n_given += 1
                 yield batch
+            self._check_complete(n_given)
         except Terminated:
             self.close()
             log.warning("loader processes were ended by SIGTERM; this pass continues without them")
@@ -116,6 +117,13 @@ class Workers(Generic[Key, Batch]):
         processes, self._processes = self._processes, None
         if processes is not None:
             processes._shutdown_workers()
+
+    def _check_complete(self, n_given: int) -> None:
+        """Raise RuntimeError if the pass ended early: torch takes a StopIteration from the dataset
+        for its end."""
+        n_wanted = sum(1 for _ in self._keys)
+        if n_given != n_wanted:
+            raise RuntimeError(f"loading ended after {n_given} of {n_wanted} batches")
 
     def _fetched(self) -> Iterator[Batch]:
         if not self._loader.num_workers:

@@ -9,10 +9,14 @@ import torch
 
 from datasets import video_files
 from datasets.frame_readers import FrameError, JpgFolder, VideoFiles, default_decoder
+from datasets.records import VideoRecord
+from datasets.samplers import MAX_WINDOWS, WindowBatches
+from datasets.video_dataset import ClipLoader, InferenceWindows, VideoDataset
 from datasets.video_files import count_video
 from errors import UserError
 from media.ffmpeg import Ffmpeg
 from media.ffmpeg_inputs import input_of
+from spatial_transforms import EvalView
 from tests.commands import run_command
 from tests.runs import small_run
 from tests.videos import SHARED, draw, draw_sound
@@ -178,6 +182,29 @@ def test_a_long_video_is_decoded_once(tmp_path, monkeypatch):
     copy = pickle.loads(pickle.dumps(source))
     assert copy.read(path, [1])[0].equal(jpgs.read(folder, [1])[0])
     assert len(started) == 3
+
+
+def test_windows_past_the_end_are_skipped_one_by_one(tmp_path):
+    """An index with more frames than the video: the other windows and videos are still read."""
+    paths = [draw(tmp_path / name) for name in ("a.mp4", "b.mp4")]  # 10 frames each
+    records = [
+        VideoRecord(path.stem, path, 1, last, 0) for path, last in zip(paths, (30, 10), strict=True)
+    ]
+    windows = InferenceWindows(size=5, stride=5)
+    source = VideoFiles(default_decoder(), True)
+    dataset = VideoDataset(records, source, windows, EvalView(16))
+    batches = WindowBatches({0: 6, 1: 2}, 1, clips_per_window=MAX_WINDOWS)  # of one window each
+    loader = ClipLoader(dataset, batches, n_workers=0, skip_bad=True)
+    assert [video for batch in loader for video in batch.videos.tolist()] == [0, 0, 1, 1]
+    assert len(loader.skipped) == 4
+
+
+def test_all_frames_after_an_error_have_the_same_cause(tmp_path):
+    source, path = VideoFiles(default_decoder(), True), draw(tmp_path / "a.mp4")
+    for numbers, missing in (([9, 12], 12), ([11, 14], 11), ([13], 13)):
+        with pytest.raises(FrameError, match=f"frame {missing} .*: the file ends before it"):
+            source.read(path, numbers)
+    assert len(source.read(path, [1, 10])) == 2
 
 
 def test_scattered_numbers_become_few_runs():

@@ -57,6 +57,23 @@ def test_close_in_the_middle_of_a_pass():
     assert not multiprocessing.active_children()
 
 
+class Ending(Numbers):
+    """Raises StopIteration at key 5, which torch takes for the end of the pass."""
+
+    def __getitem__(self, key):
+        if key == 5:
+            raise StopIteration
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_pass_never_ends_early_in_silence(n_workers):
+    loader = Workers(Ending(), KEYS, list, n_workers=n_workers)
+    with pytest.raises(RuntimeError, match="ended after 2 of 4 batches"):
+        list(loader)
+    loader.close()
+
+
 def test_sigterm_to_workers_loses_no_batch(caplog):
     loader = numbers(end_by(signal.SIGTERM))
     assert list(loader) == BATCHES
