@@ -3,7 +3,6 @@ pictures in two subsets."""
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -188,24 +187,21 @@ def check_pixels(
 
 
 def fix_counts(path: Path, videos: Sequence[FoundVideo]) -> int:
-    """Write the frame counts that were found into the index, after a backup (see back_up). Parts of
-    a video that has several entries stay as they are, unless they are outside of it.
+    """Write the frame counts that were found into the index, after a backup (see back_up). Segments
+    within the frames found stay as they are, because they may be parts of videos.
 
     Returns the number of entries that changed. Raises UserError if it can't be written.
     """
     content = read_json(path, "index")
     changed = 0
-    n_entries = Counter(video.path for video in videos)
     for video in videos:
         begin, end = video.entry.segment or (0, 0)
-        if n_entries[video.path] > 1 and video.first <= begin < end <= video.last + 1:
+        if video.first <= begin < end <= video.last + 1:
             continue
         is_part = video.first <= begin < min(end, video.last + 1)
-        first = begin if is_part else video.first
         annotation = content["database"][video.entry.video_id].setdefault("annotations", {})
-        segment = [first, video.last + 1]
-        changed += annotation.get("segment") != segment
-        annotation["segment"] = segment
+        annotation["segment"] = [begin if is_part else video.first, video.last + 1]
+        changed += 1
     if changed:
         print(f"backup of the index: {back_up(path)}")
         write_json(path, content)

@@ -106,36 +106,6 @@ def test_notes_are_not_wrong(tmp_path, capsys):
     assert "note: 1 videos with more frames than in the index" in capsys.readouterr().out
 
 
-def test_fix_keeps_parts_of_videos(tmp_path):
-    make_frames(tmp_path / "jpg/m", 20)
-    parts = {"m_1": [1, 9], "m_2": [9, 15], "m_3": [15, 31]}
-    database = {
-        name: {
-            "subset": "training",
-            "annotations": {"label": "a", "segment": segment},
-            "video_path": "m",
-        }
-        for name, segment in parts.items()
-    }
-    (tmp_path / "index.json").write_text(json.dumps({"labels": ["a"], "database": database}))
-    check(tmp_path, "--fix")
-    fixed = json.loads((tmp_path / "index.json").read_text())["database"]
-    segments = {name: entry["annotations"]["segment"] for name, entry in fixed.items()}
-    assert segments == parts | {"m_3": [15, 21]}
-
-
-def test_fix_corrects_frame_counts(tmp_path, capsys):
-    make_dataset(tmp_path)
-    before = (tmp_path / "index.json").read_bytes()
-    for number in range(15, 21):
-        (tmp_path / f"jpg/a/a_0/image_{number:05d}.jpg").unlink()
-    assert check(tmp_path, "--fix") == 1
-    assert "1 frame counts corrected" in capsys.readouterr().out
-    assert (tmp_path / "index.json.bak").read_bytes() == before
-    assert check(tmp_path) == 0
-    assert small_run(tmp_path, "--n_epochs", "1") == 0
-
-
 def test_training_reports_problems_of_the_index(tmp_path, capsys):
     make_dataset(tmp_path)
     add_entry("x/a_4", "training")(tmp_path)
