@@ -1,6 +1,7 @@
 """ActivityNet's index format: trimmed training and validation, untrimmed inference."""
 
 import json
+import shutil
 
 import pytest
 
@@ -142,3 +143,19 @@ def test_fps_of_videos(tmp_path, capsys):
     assert path.read_bytes() == (tmp_path / "new.json").read_bytes()
     index = read_any_index(path)
     assert [video.fps for video in index.videos] == [10, 25, None, None]
+
+
+def test_rates_are_of_videos_alone(tmp_path, capsys):
+    database = {name: entry("training", fps=None) for name in ("a", "picture", "text")}
+    path = write_index(tmp_path / "index.json", database)
+    videos = tmp_path / "videos"
+    draw(videos / "v_a.mp4", rate=10)
+    picture = draw(videos / "v_picture.png", extra=("-frames:v", "1"))
+    shutil.copy(picture, videos / "v_a.webp")
+    for name in ("v_a.srt", "v_text.txt"):
+        (videos / name).write_text("1\n00:00:01,000 --> 00:00:02,000\nHello\n")
+    assert add_fps([str(videos), str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "picture: a picture, not a video" in out
+    assert "text: text, not a video" in out
+    assert [video.fps for video in read_any_index(path).videos] == [10, None, None]

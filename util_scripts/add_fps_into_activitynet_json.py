@@ -8,6 +8,7 @@ from typing import Any
 from datasets.activitynet import FOLDER_PREFIX
 from errors import UserError
 from media.rates import read_rates
+from media.verdicts import is_video_name
 from utils.command_line import INPUT, OutputPath, Parser, run
 from utils.files import are_same, back_up, write_json
 from utils.outputs import INDEX_WITH_FPS
@@ -55,7 +56,11 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 def add_rates(database: dict[str, dict[str, Any]], video_dir: Path) -> tuple[int, list[str]]:
     """Set `fps` in the entries; return how many changed, and the videos without a rate."""
-    files = {path.stem: path for path in sorted(video_dir.iterdir()) if path.is_file()}
+    files: dict[str, Path] = {}
+    # Videos before subtitles and thumbnails of the same name, as in extraction.
+    for path in sorted(video_dir.iterdir(), key=lambda path: (not is_video_name(path.name), path)):
+        if path.is_file():
+            files.setdefault(path.stem, path)
     paths = {video: files.get(f"{FOLDER_PREFIX}{video}") for video in database}
     missing = [f"{video}: no file" for video, path in paths.items() if path is None]
     found = {video: path for video, path in paths.items() if path is not None}
