@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets.activitynet import Part, frame_range
 from datasets.frame_locations import FrameLocator
 from datasets.index_writer import Video
-from datasets.listed_videos import ListedVideo, raise_faults, spellings
+from datasets.listed_videos import ListedVideo, raise_faults
 from datasets.segments import FIRST_NUMBER
 from datasets.survey import Survey
 from errors import UserError
@@ -17,6 +17,7 @@ from media.manifest import WITH_FRAMES, read_rows, target_of
 from media.rates import extracted_rates, read_rates
 from media.verdicts import is_video_name
 from utils.reading import shown_name
+from utils.spreadsheet import spellings
 
 SLACK = 1.0  # seconds by which a part may end after its video: times are rounded
 

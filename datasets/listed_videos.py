@@ -1,7 +1,6 @@
 """The videos that a user's table lists: path and label, optionally split, group, start and end."""
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -81,14 +80,6 @@ def _without_repeats(table: Path, videos: Sequence[ListedVideo]) -> list[ListedV
     if len(unique) < len(videos):
         print(f"{table}: {len(videos) - len(unique)} rows repeat an earlier one")
     return [video for video in videos if unique[video.path, video.start, video.end] is video]
-
-
-def spellings(path: str) -> list[str]:
-    """List a path of a table as written, stripped, with slashes, and in both Unicode normal
-    forms."""
-    plain = [path, path.strip(), path.strip().replace("\\", "/")]
-    forms = [unicodedata.normalize(form, p) for p in plain for form in ("NFC", "NFD")]
-    return list(dict.fromkeys(plain + forms))
 
 
 def _read_row(row: Row) -> ListedVideo:

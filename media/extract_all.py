@@ -25,6 +25,7 @@ TITLES = {
     FAILED: "failed",
 }
 ORPHANED = "frames without a video, which indexes leave out (--prune removes them)"
+UNMATCHED = "rows of the table of --only that no file below VIDEO_DIR matches"
 COUNTED = {DONE: "done", THERE: THERE, PARTIAL: "partial", LEFT_OUT: "left out", FAILED: "failed"}
 MAX_LISTED = 200  # videos of one status in the summary; the manifest has all
 WORK_PREFIX = ".extracting-"  # folder of a running extraction, below JPG_DIR
@@ -67,7 +68,8 @@ def extract_all(
 class Summary:
     """Counts outcomes, and keeps the names of videos that need a look."""
 
-    def __init__(self) -> None:
+    def __init__(self, unmatched: Sequence[str] = ()) -> None:
+        self.unmatched = unmatched  # rows of the table of --only
         self.counts: Counter[str] = Counter()
         self._listed: dict[str, list[str]] = {status: [] for status in TITLES}
 
@@ -85,9 +87,11 @@ class Summary:
             for place, orphan in orphans.items()
         ]
         yield from _section(ORPHANED, orphaned, len(orphaned))
+        yield from _section(UNMATCHED, self.unmatched, len(self.unmatched))
         counts = [f"{self.counts[status]} {name}" for status, name in COUNTED.items()]
         counts += [f"{self.counts[NOT_TRIED]} {NOT_TRIED}"] if self.counts[NOT_TRIED] else []
         counts += [f"{len(orphans)} orphaned"] if orphans else []
+        counts += [f"{len(self.unmatched)} without a file"] if self.unmatched else []
         yield ", ".join(counts)
 
 

@@ -12,12 +12,12 @@ from media.extraction import Extraction
 from media.ffmpeg import Ffmpeg
 from media.frame_formats import FrameFormat
 from media.jobs import find_jobs
+from media.listed import read_listed
 from media.manifest import FAILED, Arguments, Manifest
 from media.orphans import Orphan, existing, find_orphans, prune, record_gone
 from media.shard import WHOLE, parse_shard
 from utils.command_line import INPUT, OUTPUT_FOLDER, Parser
 from utils.progress_bar import Bar
-from utils.spreadsheet import read_spreadsheet
 
 MAX_JOBS = 4096  # threads that any system can start
 
@@ -47,12 +47,15 @@ def extract_videos(parser: Parser, frame_format: FrameFormat, argv: Sequence[str
         orphans = _prune(orphans, options.jpg_dir, frame_format)
     for line in summary.lines(orphans):
         print(line)
-    return 1 if summary.counts[FAILED] else 0
+    return 1 if summary.counts[FAILED] or summary.unmatched else 0
 
 
 def _extract(options: argparse.Namespace, extraction: Extraction) -> Summary:
     """Extract what is not done yet, and bring the manifest up to date."""
-    summary = Summary()
+    listed = None
+    if options.only is not None:
+        listed = read_listed(options.only, options.video_dir, options.jpg_dir)
+    summary = Summary() if listed is None else Summary(listed.unmatched)
     n_jobs = min(options.n_jobs, MAX_JOBS) if options.n_jobs > 0 else os.cpu_count() or 1
     with Manifest(options.jpg_dir, options.shard) as manifest:
         suffix = extraction.frame_format.suffix
@@ -62,7 +65,7 @@ def _extract(options: argparse.Namespace, extraction: Extraction) -> Summary:
             options.jpg_dir,
             options.shard,
             suffix=suffix,
-            only=_listed(options.only),
+            only=None if listed is None else listed.names,
         )
         with Bar("extraction", sum(1 for _ in jobs()), "video") as bar:
             for outcome in extract_all(jobs(), extraction, manifest, n_jobs):
@@ -72,15 +75,6 @@ def _extract(options: argparse.Namespace, extraction: Extraction) -> Summary:
         if options.only is None:
             record_gone(manifest, keep=options.keep_gone)
     return summary
-
-
-def _listed(table: Path | None) -> frozenset[str] | None:
-    """Read the column path of a table of videos."""
-    if table is None:
-        return None
-    rows = read_spreadsheet(table, ["path"], [])
-    paths = [row.cells["path"] for row in rows]
-    return frozenset(os.path.normpath(name) for path in paths for name in (path, path.strip()))
 
 
 def _prune(

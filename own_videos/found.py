@@ -16,7 +16,6 @@ from datasets.listed_videos import (
     OPTIONAL,
     ListedVideo,
     read_listed_videos,
-    spellings,
     with_paths,
 )
 from datasets.split import find_subsets
@@ -26,6 +25,7 @@ from media.jobs import find_jobs
 from media.manifest import target_of
 from media.walking import is_hidden
 from utils.files import atomic_write
+from utils.spreadsheet import spellings
 
 COLUMNS = (*NEEDED, *OPTIONAL)
 SHORT_NAMES = {"training": "train", "validation": "val", "testing": "test", "": ""}

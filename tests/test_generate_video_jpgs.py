@@ -1,6 +1,7 @@
 import errno
 import os
 import signal
+import unicodedata
 
 import pytest
 from PIL import Image
@@ -352,3 +353,17 @@ def test_only_the_videos_of_a_table(tmp_path, capsys):
     assert "0 done, 3 already there" in out
     with pytest.raises(UserError, match="--prune needs all videos: run it without --only"):
         extract(tmp_path / "v", tmp_path / "jpg", "--only", str(table), "--prune")
+
+
+def test_spellings_of_a_table(tmp_path, capsys):
+    """Rows that match no file are listed; without a suffix, the video is meant."""
+    for name in ("A/a.avi", "A/b.MP4", "B/é.avi", "B/d.mkv", "B/e.avi"):
+        draw(tmp_path / "v" / unicodedata.normalize("NFD", name), size="32x32")
+    (tmp_path / "v/B/d.dat").write_text("about d")
+    table = tmp_path / "list.csv"
+    rows = ["A\\a.avi", "A/b.mp4", "B/é.avi ", "B/d", f"{tmp_path}/v/B/e.avi", "a/a.avi", "A/b.avi"]
+    table.write_text("\n".join(["path", *rows, "gone"]), encoding="utf-8")
+    assert extract(tmp_path / "v", tmp_path / "jpg", "--only", str(table)) == 1
+    out = capsys.readouterr().out
+    assert "5 done, 0 already there, 0 partial, 0 left out, 0 failed, 3 without a file" in out
+    assert "matches:\n  line 7: a/a.avi\n  line 8: A/b.avi\n  line 9: gone\n5 done" in out

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,14 @@ def read_spreadsheet(
         for line, values in rows
         if any(value.strip() for value in values)
     ]
+
+
+def spellings(path: str) -> list[str]:
+    """List a path of a table as written, stripped, with slashes, and in both Unicode normal
+    forms."""
+    plain = [path, path.strip(), path.strip().replace("\\", "/")]
+    forms = [unicodedata.normalize(form, p) for p in plain for form in ("NFC", "NFD")]
+    return list(dict.fromkeys(plain + forms))
 
 
 def _decode(raw: bytes, path: Path, encoding: str | None) -> str:
