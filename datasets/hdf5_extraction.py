@@ -22,6 +22,7 @@ class Hdf5Files:
     """A FrameFormat: one HDF5 file per video."""
 
     suffix = HDF5_SUFFIX
+    keeps_other_data = False
 
     def extract(
         self, ffmpeg: Ffmpeg, arguments: Sequence[str], work: Path, timeout: float

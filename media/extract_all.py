@@ -25,6 +25,7 @@ TITLES = {
     FAILED: "failed",
 }
 ORPHANED = "frames without a video, which indexes leave out (--prune removes them)"
+ADOPTED = "older than the manifest; size and number of the frames fit the videos"
 UNMATCHED = "rows of the table of --only that no file below VIDEO_DIR matches"
 COUNTED = {DONE: "done", THERE: THERE, PARTIAL: "partial", LEFT_OUT: "left out", FAILED: "failed"}
 MAX_LISTED = 200  # videos of one status in the summary; the manifest has all
@@ -71,11 +72,13 @@ class Summary:
     def __init__(self, unmatched: Sequence[str] = ()) -> None:
         self.unmatched = unmatched  # rows of the table of --only
         self.counts: Counter[str] = Counter()
+        self.n_adopted = 0
         self._listed: dict[str, list[str]] = {status: [] for status in TITLES}
 
     def add(self, outcome: Outcome) -> None:
         status, reason = outcome.verdict
         self.counts[status] += 1
+        self.n_adopted += status == THERE and outcome.row is not None and not outcome.row.ffmpeg
         if status in self._listed and len(self._listed[status]) < MAX_LISTED:
             self._listed[status].append(f"{printable(outcome.name)}: {printable(reason)}")
 
@@ -88,6 +91,8 @@ class Summary:
         ]
         yield from _section(ORPHANED, orphaned, len(orphaned))
         yield from _section(UNMATCHED, self.unmatched, len(self.unmatched))
+        if self.n_adopted:
+            yield f"{self.n_adopted} of {self.counts[THERE]} already there: {ADOPTED}"
         counts = [f"{self.counts[status]} {name}" for status, name in COUNTED.items()]
         counts += [f"{self.counts[NOT_TRIED]} {NOT_TRIED}"] if self.counts[NOT_TRIED] else []
         counts += [f"{len(orphans)} orphaned"] if orphans else []

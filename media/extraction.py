@@ -19,6 +19,8 @@ from media.verdicts import Verdict, judge_whole, why_no_video
 
 THERE, NOT_TRIED = "already there", "not tried"
 ALIAS = "alias"  # a second path to a video; both are extracted
+ONE_FRAME = ("-map", "0:V:0", "-frames:v", "1", "-f", "null", "-")
+TOLERANCE, FEW = 0.1, 2  # a part of the frames, and frames, that a video's duration may be wrong by
 EVERY_FRAME = ("-map", "0:V:0", "-fps_mode", "passthrough")  # V excludes cover pictures
 
 
@@ -73,7 +75,7 @@ class Extraction:
         if owner is not None and (verdict := self._name_clash(owner, stat)) is not None:
             return Outcome(job.name, verdict)
         if previous is None and (adopted := self._adopt_frames(job, row, owner)) is not None:
-            return Outcome(job.name, Verdict(THERE), adopted)
+            return adopted
         return self._extract(number, job, row)
 
     def _previous_verdict(self, job: Job, previous: Previous | None, key: int) -> Verdict | None:
@@ -102,16 +104,41 @@ class Extraction:
         reason = f"would replace the frames of {other}; give each VIDEO_DIR its own JPG_DIR"
         return Verdict(FAILED, reason)
 
-    def _adopt_frames(self, job: Job, row: Row, owner: Owner | None) -> Row | None:
-        """Make the row of a new video whose frames exist: written before there was a manifest, or
-        those of the same file under another name."""
+    def _adopt_frames(self, job: Job, row: Row, owner: Owner | None) -> Outcome | None:
+        """Make the row of a new video whose frames exist: those of the same file under another
+        name, or older than the manifest. These have to fit the video; of an interrupted run of
+        another program there may be only some. None if the video is to be extracted."""
         n_frames = self.frame_format.count(job.target)
         if not n_frames:
             return None
         if owner is not None and (row.key, n_frames) != (owner.key, owner.frames):
             return None
         row = row.with_frames(n_frames, self.frame_format.size(job.target))
-        return row if owner is None else replace(row, ffmpeg=owner.ffmpeg)
+        if owner is not None:
+            return Outcome(job.name, Verdict(THERE), replace(row, ffmpeg=owner.ffmpeg))
+        if self._fit(job.source, row):
+            return Outcome(job.name, Verdict(THERE), row)
+        if self.frame_format.keeps_other_data:
+            return None
+        reason = f"{job.target} exists, but does not fit the video; move it away to extract it"
+        return Outcome(job.name, Verdict(FAILED, reason))
+
+    def _fit(self, source: Path, row: Row) -> bool:
+        """Whether size and number of frames can be those of a video. True if it does not say how
+        long it is."""
+        if (
+            row.width is None
+            or row.height is None
+            or min(row.width, row.height) != row.arguments.size
+        ):
+            return False
+        ran = self.ffmpeg.run([*input_of(source), *ONE_FRAME], timeout=self.timeout)
+        if not ran.seconds or not ran.rate:
+            return True
+        n_expected = ran.seconds * (row.arguments.fps or ran.rate)
+        # Other programs repeat frames of videos with a variable rate.
+        most = (1 + TOLERANCE) * n_expected if row.arguments.fps else 2 * n_expected
+        return (1 - TOLERANCE) * n_expected - FEW <= row.frames <= most + FEW
 
     def _extract(self, number: int, job: Job, row: Row) -> Outcome:
         rejection = why_no_video(job.source)

@@ -23,6 +23,10 @@ class FrameFormat(Protocol):
     def suffix(self) -> str:
         """The suffix of the folder or file with a video's frames."""
 
+    @property
+    def keeps_other_data(self) -> bool:
+        """Whether `move` replaces nothing but frames."""
+
     def extract(
         self, ffmpeg: Ffmpeg, arguments: Sequence[str], work: Path, timeout: float
     ) -> tuple[FfmpegRun, Path]:
@@ -49,6 +53,7 @@ class JpgFolders:
     """A folder per video with image_00001.jpg …"""
 
     suffix = ""
+    keeps_other_data = True
 
     def extract(
         self, ffmpeg: Ffmpeg, arguments: Sequence[str], work: Path, timeout: float

@@ -16,6 +16,7 @@ from media.manifest import read_rows, target_of
 from media.shard import Shard, parse_shard
 from tests.commands import Command
 from tests.videos import draw, names
+from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main
 
 
@@ -112,6 +113,43 @@ def test_frames_older_than_the_manifest_are_adopted(tmp_path, capsys):
     row = rows(tmp_path)["A/a.avi"]
     assert row["frames"] == 10
     assert row["ffmpeg"] is None
+
+
+def adopted(capsys):
+    return "1 of 1 already there: older than the manifest" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [[], ["--fps", "5"], ["--size", "24"]])
+@pytest.mark.parametrize("n_left", [20, 17, 3])
+def test_adopted_frames_have_to_fit_the_video(tmp_path, capsys, flags, n_left):
+    """3 of 20 were left by an interrupted program; sound that is longer explains 17."""
+    draw(tmp_path / "v/A/a.avi", seconds=2)
+    assert extract(tmp_path) == 0
+    (tmp_path / "jpg/manifest.jsonl").unlink()
+    for number in range(n_left + 1, 21):
+        (tmp_path / f"jpg/A/a/image_{number:05d}.jpg").unlink()
+    (tmp_path / "jpg/A/a/notes.txt").write_text("mine")
+    assert extract(tmp_path, *flags) == 0
+    assert adopted(capsys) == (n_left > 3 and not flags)
+    n_frames = n_left if n_left > 3 and not flags else 10 if "5" in flags else 20
+    assert len(frames(tmp_path / "jpg/A/a")) == rows(tmp_path)["A/a.avi"]["frames"] == n_frames
+    assert (tmp_path / "jpg/A/a/notes.txt").read_text() == "mine"
+    assert extract(tmp_path, *flags) == 0
+    assert not adopted(capsys)
+
+
+def test_adopted_hdf5_files_are_never_replaced(tmp_path, capsys):
+    pytest.importorskip("h5py")
+    draw(tmp_path / "v/A/a.avi")
+    words = [str(tmp_path / "v"), str(tmp_path / "jpg"), "test"]
+    assert to_hdf5(words) == 0
+    (tmp_path / "jpg/manifest.jsonl").unlink()
+    before = (tmp_path / "jpg/A/a.hdf5").read_bytes()
+    assert to_hdf5([*words, "--size", "24"]) == 1
+    assert "a.hdf5 exists, but does not fit the video; move it away" in capsys.readouterr().out
+    assert to_hdf5(words) == 0
+    assert adopted(capsys)
+    assert (tmp_path / "jpg/A/a.hdf5").read_bytes() == before
 
 
 def test_failures_are_retried_only_on_request(tmp_path, capsys, broken_ffmpeg):
