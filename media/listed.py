@@ -39,10 +39,10 @@ def read_listed(table: Path, video_dir: Path, jpg_dir: Path) -> Listed:
         below = path = row.cells["path"]
         if os.path.isabs(path):
             below = os.path.relpath(os.path.realpath(path), os.path.realpath(video_dir))
-        if (name := _find(below, files, by_target)) is None:
+        if (match := _find(below, files, by_target)) is None:
             unmatched.append(f"line {row.line}: {shown_name(path)}")
         else:
-            names.add(files[name])
+            names.add(files[match])
     return Listed(frozenset(names), tuple(unmatched))
 
 
