@@ -2,12 +2,14 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets.hdf5 import HDF5_SUFFIX
 from datasets.index import UNLABELLED, Index
 from datasets.records import Entry
+from media.frame_names import is_picture_name
+from media.verdicts import is_video_name
 
 UNLABELLED_FOLDER = "test"  # of unlabelled test videos, below FRAMES_DIR
 
@@ -47,9 +49,7 @@ class FrameLocator:
             return {}
         if not self.any_suffix:
             return dict(zip(names, names, strict=True))
-        stems = Counter(os.path.splitext(name)[0] for name in names)
-        short = {stem: name for name in names if stems[stem := os.path.splitext(name)[0]] == 1}
-        return short | dict(zip(names, names, strict=True))
+        return by_stem(names) | dict(zip(names, names, strict=True))
 
     def locate(self, index: Index, entry: Entry, frames_dir: str) -> tuple[str, bool]:
         """Return where a video's frames are expected, and whether they exist."""
@@ -69,6 +69,20 @@ class FrameLocator:
                 return found, True
         absent = "/".join(places[0])
         return absent + ("" if absent.endswith(self.suffix) else self.suffix), False
+
+
+def by_stem(names: Sequence[str]) -> dict[str, str]:
+    """Map files that may be videos, which pictures are not, by their stem, or by their whole name
+    if stems collide. A video's suffix wins over others, such as subtitles', as in extraction."""
+    names = [name for name in names if not is_picture_name(name)]
+    n_files = Counter(os.path.splitext(name)[0] for name in names)
+    n_videos = Counter(os.path.splitext(name)[0] for name in names if is_video_name(name))
+    found, whole_names = {}, set(names)
+    for name in names:
+        stem = os.path.splitext(name)[0]
+        is_only = n_files[stem] == 1 or (n_videos[stem] == 1 and is_video_name(name))
+        found[stem if is_only and stem not in whole_names else name] = name
+    return found
 
 
 def _split(path: str) -> tuple[str, str]:

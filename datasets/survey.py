@@ -1,7 +1,6 @@
 """Count the frames on disk, for the commands that write an index."""
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from datasets.frame_locations import FrameLocator
+from datasets.frame_locations import FrameLocator, by_stem
 from datasets.hdf5 import HDF5_SUFFIX, count_hdf5
 from datasets.segments import FIRST_NUMBER
 from datasets.video_files import count_video
 from errors import UserError
 from media.ffmpeg import Ffmpeg
-from media.frame_names import FrameCount, count_frames, is_picture_name, why_no_frames
+from media.frame_names import FrameCount, count_frames, why_no_frames
 from media.manifest import FAILED
 from media.orphans import find_orphans
 from media.verdicts import why_no_video
@@ -138,23 +137,14 @@ def _find_videos(jpg_dir: Path, visits: Sequence[Visit]) -> tuple[dict[str, Path
     failed: dict[str, str] = {}
     for visit in visits:
         here = visit.path.relative_to(jpg_dir)
-        for name, file in _by_stem(visit).items():
+        for name, file_name in by_stem(visit.files).items():
+            file = visit.path / file_name
             verdict = why_no_video(file)
             if verdict is None:
                 videos[(here / name).as_posix()] = file
             elif verdict.status == FAILED:
                 failed[(here / name).as_posix()] = verdict.reason
     return videos, failed
-
-
-def _by_stem(visit: Visit) -> dict[str, Path]:
-    """Map files that may be videos by their stem, or by their whole name if stems collide."""
-    names = [name for name in visit.files if not is_picture_name(name)]
-    stems = Counter(os.path.splitext(name)[0] for name in names)
-    return {
-        stem if stems[stem := os.path.splitext(name)[0]] == 1 else name: visit.path / name
-        for name in names
-    }
 
 
 def count_files(files: Mapping[str, Path]) -> tuple[dict[str, FrameCount], dict[str, str]]:

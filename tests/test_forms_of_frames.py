@@ -6,6 +6,7 @@ import pytest
 
 from datasets.build import build_inference_loader, build_train_loader, build_val_loader
 from datasets.index import read_index
+from datasets.selection import select_videos
 from parsing import parse_opts
 from tests.runs import read_table, small_run
 from tests.videos import draw
@@ -109,3 +110,26 @@ def test_lists_find_video_files_and_keep_same_names_apart(tmp_path, capsys):
     entries = json.loads((tmp_path / "ucf101_01.json").read_text())["database"]
     assert [e["annotations"]["segment"] for e in entries.values()] == [[1, 11]] * 3
     assert "b/gone: no folder" in capsys.readouterr().out
+
+
+def test_files_beside_videos_are_passed_over(tmp_path):
+    """Thumbnails, subtitles and files without a suffix: the index names what main.py finds."""
+    videos = tmp_path / "videos"
+    for name in ("a/1.mp4", "a/2.avi", "b/3.mkv", "b/4.mp4", "b/4.webm"):
+        draw(videos / name)
+    draw(videos / "a/1.jpg", extra=("-frames:v", "1"))
+    (videos / "a/2.srt").write_text("Hello")
+    draw(videos / "b/bare.mkv").rename(videos / "b/3")
+    assert folder_json([str(videos), str(tmp_path / "own.json")]) == 0
+    index = read_index(tmp_path / "own.json")
+    assert {entry.video_id for entry in index.entries} == {
+        "1", "2", "3", "3.mkv", "4.mp4", "4.webm"
+    }  # fmt: skip
+    found = [
+        select_videos(index, subset, videos, file_type="video")
+        for subset in ("training", "validation")
+    ]
+    assert not any(omitted for _, omitted in found)
+    assert sorted(record.path.name for records, _ in found for record in records) == [
+        "1.mp4", "2.avi", "3", "3.mkv", "4.mp4", "4.webm"
+    ]  # fmt: skip
