@@ -1,18 +1,11 @@
 """Extract all videos of a folder side by side, and summarise what happened."""
 
-import os
-import shutil
-import socket
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
-from pathlib import Path
 
 from media.extraction import ALIAS, NOT_TRIED, THERE, Extraction, Job, Outcome
-from media.frame_folders import restore_frames
 from media.manifest import DONE, FAILED, LEFT_OUT, PARTIAL, Manifest
 from media.orphans import Orphan
 from utils.command_line import printable
@@ -29,8 +22,6 @@ ADOPTED = "older than the manifest; size and number of the frames fit the videos
 UNMATCHED = "rows of the table of --only that no file below VIDEO_DIR matches"
 COUNTED = {DONE: "done", THERE: THERE, PARTIAL: "partial", LEFT_OUT: "left out", FAILED: "failed"}
 MAX_LISTED = 200  # videos of one status in the summary; the manifest has all
-WORK_PREFIX = ".extracting-"  # folder of a running extraction, below JPG_DIR
-REMOVAL_ATTEMPTS = 100
 QUEUED = 4  # waiting jobs per worker: bounds the memory of a long list of videos
 
 
@@ -63,7 +54,7 @@ def extract_all(
     finally:
         extraction.ffmpeg.stop()
         pool.shutdown(cancel_futures=True)
-        shutil.rmtree(extraction.work_dir, ignore_errors=True)
+        extraction.work.remove()
 
 
 class Summary:
@@ -104,40 +95,3 @@ def _section(title: str, lines: Sequence[str], total: int) -> Iterator[str]:
     if total:
         yield f"{title}:"
         yield from (f"  {line}" for line in first_few(lines, MAX_LISTED, total=total))
-
-
-def work_folder(jpg_dir: Path) -> Path:
-    """Return the folder for unfinished frames of this process."""
-    return jpg_dir / f"{WORK_PREFIX}{socket.gethostname()}-{os.getpid()}"
-
-
-def remove_stale_work(jpg_dir: Path) -> None:
-    """Remove the work folders of extractions that were killed on this machine."""
-    for folder in jpg_dir.glob(f"{WORK_PREFIX}{socket.gethostname()}-*"):
-        pid = folder.name.rsplit("-", 1)[1]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            for work in folder.iterdir():
-                restore_frames(work)
-            _remove_folder(folder)
-
-
-def _remove_folder(folder: Path) -> None:
-    """Remove a folder that an orphaned ffmpeg may still write to: a picture written between the
-    listing and the removal keeps the folder alive. Without it, that ffmpeg fails and exits."""
-    for _ in range(REMOVAL_ATTEMPTS):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.02)
-
-
-def _is_alive(pid: int) -> bool:
-    if sys.platform == "win32":
-        return True  # unknown: os.kill(pid, 0) would terminate it there
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -16,6 +16,7 @@ from media.frame_folders import LostRace
 from media.frame_formats import FrameFormat
 from media.manifest import DONE, FAILED, LEFT_OUT, WITH_FRAMES, Arguments, Owner, Previous, Row
 from media.verdicts import Verdict, judge_whole, why_no_video
+from media.work_folders import WorkFolder
 
 THERE, NOT_TRIED = "already there", "not tried"
 ALIAS = "alias"  # a second path to a video; both are extracted
@@ -47,7 +48,7 @@ class Extraction:
     frame_format: FrameFormat
     ffmpeg: Ffmpeg
     video_dir: Path
-    work_dir: Path
+    work: WorkFolder
     arguments: Arguments
     timeout: float = 0  # seconds per video; 0: no limit
     retry_failed: bool = False
@@ -144,7 +145,7 @@ class Extraction:
         rejection = why_no_video(job.source)
         if rejection is not None:
             return Outcome(job.name, rejection, row.with_status(*rejection))
-        work = self.work_dir / str(number)
+        work = self.work.path / str(number)
         work.mkdir(parents=True)
         try:
             ran, frames = self._run_ffmpeg(job.source, work)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from errors import UserError
-from media.extract_all import Summary, extract_all, remove_stale_work, work_folder
+from media.extract_all import Summary, extract_all
 from media.extraction import Extraction
 from media.ffmpeg import Ffmpeg
 from media.frame_formats import FrameFormat
@@ -16,6 +16,7 @@ from media.listed import read_listed
 from media.manifest import FAILED, Arguments, Manifest
 from media.orphans import Orphan, existing, find_orphans, prune, record_gone
 from media.shard import WHOLE, parse_shard
+from media.work_folders import WorkFolder, remove_stale_work
 from utils.command_line import INPUT, OUTPUT_FOLDER, Parser
 from utils.progress_bar import Bar
 
@@ -25,18 +26,17 @@ MAX_JOBS = 4096  # threads that any system can start
 def extract_videos(parser: Parser, frame_format: FrameFormat, argv: Sequence[str] | None) -> int:
     """Run the command: extract, print a summary, return the exit status."""
     options = _parse(parser, argv)
-    work_dir = work_folder(options.jpg_dir)
     try:
         options.jpg_dir.mkdir(parents=True, exist_ok=True)
         remove_stale_work(options.jpg_dir)
-        work_dir.mkdir(exist_ok=True)
+        work = WorkFolder(options.jpg_dir)
     except OSError as error:
         raise UserError(f"{options.jpg_dir}: can't be written: {error.strerror}") from None
     extraction = Extraction(
         frame_format,
         Ffmpeg(),
         options.video_dir.resolve(),
-        work_dir.absolute(),
+        work,
         Arguments(options.size, options.fps, options.quality, options.interpolate),
         options.timeout or 0,
         options.retry_failed,

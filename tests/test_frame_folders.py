@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from media.extract_all import WORK_PREFIX
 from media.frame_folders import OLD, LostRace, keep_other_files, replace_frames, restore_frames
+from media.work_folders import WORK_PREFIX
 from tests.commands import Command
 from tests.videos import draw, names
 from util_scripts.generate_video_jpgs import main
@@ -174,7 +174,7 @@ def test_random_kills_lose_no_user_files(tmp_path):
             "t",
         )
         with Command(*arguments) as command:
-            command.wait_until(lambda: list((tmp_path / "jpg").glob(f"{WORK_PREFIX}*/*")))
+            command.wait_until(lambda: list((tmp_path / "jpg").glob(f"{WORK_PREFIX}*/[0-9]*")))
             time.sleep(choose.uniform(0, 0.3))
     assert extract(tmp_path) == 0
     for number in range(4):

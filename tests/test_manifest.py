@@ -10,10 +10,10 @@ import time
 import pytest
 
 from errors import UserError
-from media.extract_all import remove_stale_work
 from media.ffmpeg import find_ffmpeg
 from media.manifest import read_rows, target_of
 from media.shard import Shard, parse_shard
+from media.work_folders import LOCK, UNTOUCHED, WorkFolder, remove_stale_work
 from tests.commands import Command
 from tests.videos import draw, names
 from util_scripts.generate_video_hdf5 import main as to_hdf5
@@ -276,10 +276,9 @@ def test_random_kills(tmp_path):
 
 
 def test_stale_work_is_removed_while_ffmpeg_still_writes(tmp_path):
-    with Command("-c", "") as gone:
-        gone.finish()
-    work = tmp_path / f".extracting-{socket.gethostname()}-{gone.process.pid}/0/frames"
+    work = tmp_path / f".extracting-{socket.gethostname()}-1-00000000/0/frames"
     work.mkdir(parents=True)
+    (work.parent.parent / LOCK).touch()
     lines = ("import time", "n = 0", "while True:", " open(str(n), 'w').close()", " n += 1",
              " if n > 3000: time.sleep(0.001)")  # fmt: skip
     with Command("-c", "\n".join(lines), cwd=work) as writing:
@@ -289,9 +288,28 @@ def test_stale_work_is_removed_while_ffmpeg_still_writes(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_work_folders_of_running_extractions_are_kept(tmp_path):
+    """Another container may have the same host name and process number."""
+    one, other = WorkFolder(tmp_path), WorkFolder(tmp_path)
+    unknown = tmp_path / f".extracting-{socket.gethostname()}-1"
+    (unknown / "0/frames").mkdir(parents=True)
+    (one.path / "0/old").mkdir(parents=True)
+    remove_stale_work(tmp_path)
+    assert (one.path / "0/old").is_dir()
+    assert other.path.is_dir()
+    assert unknown.is_dir()
+    other.remove()
+    before = time.time() - UNTOUCHED - 1
+    for folder in (unknown / "0/frames", unknown / "0", unknown, one.path / "0/old", one.path):
+        os.utime(folder, (before, before))
+    remove_stale_work(tmp_path)
+    assert list(tmp_path.iterdir()) == [one.path]
+    one.remove()
+
+
 def work_of(command, jpg):
     """The videos that a command is extracting."""
-    return list(jpg.glob(f".extracting-*-{command.process.pid}/*"))
+    return list(jpg.glob(f".extracting-*-{command.process.pid}-*/[0-9]*"))
 
 
 def test_names_that_are_not_utf8(tmp_path, capsys):
