@@ -13,6 +13,7 @@ WRAPPER = re.compile(r"^(?:pipe:\d+|Error opening input): ")  # repeats a playli
 FACTS = {  # the first line that matches counts
     "version": re.compile(r"^\[info\] ffmpeg version (\S+)"),
     "input_format": re.compile(r"^(?:\[[^\]]*\] )*Input #0, (.+), from "),
+    "brand": re.compile(r"^\[info\] +major_brand +: (\S+)"),
     "duration": re.compile(r"^\[info\]   Duration: (\d+:\d\d:\d\d\.\d+)"),
     "stream": re.compile(r"^\[info\]   Stream #0:(\d+) -> #0:0 "),
     "n_frames": re.compile(r"^\[info\] frame= *(\d+)"),
@@ -34,6 +35,7 @@ class FfmpegRun(NamedTuple):
     seconds: float | None = None  # duration of the input
     rate: float | None = None  # frames per second of the stream that was read
     n_frames: int = 0  # written
+    brand: str | None = None  # of an MP4 or a file of that family, e.g. "isom", "heic"
     silent_for: float = 0  # seconds without output after which it was killed; 0: it was not
 
 
@@ -75,6 +77,7 @@ class FfmpegLog:
             facts.get("input_format"),
             list(self._errors),
             version=facts.get("version"),
+            brand=facts.get("brand"),
             seconds=_in_seconds(facts["duration"]) if "duration" in facts else None,
             rate=None if rate is None else float(rate),
             n_frames=int(facts.get("n_frames", 0)),

@@ -25,6 +25,7 @@ SYSTEM_ERRORS = tuple(  # ffmpeg's messages that say nothing about the file
     )
 )
 NOT_WRITTEN = tuple(map(os.strerror, DISK_ERRORS))
+STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1", "mif2")  # pictures in an MP4's form
 VIDEO_SUFFIXES = frozenset(
     [
         ".3g2",
@@ -106,7 +107,8 @@ def judge(ran: FfmpegRun, *, n_frames: int, timeout: float = 0, name: str = "") 
         if not n_frames:
             return Verdict(FAILED, reason)
         return Verdict(PARTIAL, f"{n_frames} frames; {reason}")
-    if ran.input_format is not None and _is_picture(ran.input_format):
+    is_still = ran.brand in STILL_BRANDS and (n_frames <= 1 or ran.seconds is None)
+    if is_still or (ran.input_format is not None and _is_picture(ran.input_format)):
         return _without_frames(name, PICTURE)
     if ran.input_format is not None and "tty" in ran.input_format.split(","):
         return _without_frames(name, TEXT)

@@ -226,6 +226,19 @@ def test_fps_of_a_broken_video_reports_the_cause(tmp_path, capsys):
     assert "A/a.mp4: moov atom not found" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flags", [[], ["--fps", "5"]])
+def test_a_photo_in_the_form_of_an_mp4_is_a_picture(tmp_path, capsys, flags):
+    for name, seconds, brand in (("still", 0.1, b"heic"), ("burst", 1, b"mif1"), ("v", 0.1, b"")):
+        path = draw(tmp_path / f"v/A/{name}.mp4", seconds=seconds)
+        content = path.read_bytes()
+        path.write_bytes(content[:8] + (brand or content[8:12]) + content[12:])
+        path.rename(path.with_suffix(f".{brand.decode() or 'mp4'}"))
+    assert extract(tmp_path / "v", tmp_path / "jpg", *flags) == 0
+    out = capsys.readouterr().out
+    assert "A/still.heic: a picture, not a video" in out
+    assert "2 done, 0 already there, 0 partial, 1 left out, 0 failed" in out
+
+
 def test_gif_of_one_frame_is_a_video(tmp_path, capsys):
     for name in ("a.gif", "b.avi"):
         draw(tmp_path / "v/A" / name, seconds=0.1)
