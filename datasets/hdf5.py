@@ -115,6 +115,12 @@ def has_flow(path: Path) -> bool:
         return PICTURES not in file and all(name in file for name in FLOW)
 
 
+def read_attributes(path: Path) -> dict[str, str]:
+    """Return the attributes of a file, as text. Raises UserError."""
+    with reading_hdf5(path) as file:
+        return {name: str(value) for name, value in file.attrs.items()}
+
+
 class _Disk(io.RawIOBase):
     """The file object that HDF5 writes to. HDF5 crashes (segmentation fault) when it closes a file
     after a failed write, so errors are kept for `check` instead of being raised."""

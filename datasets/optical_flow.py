@@ -1,14 +1,15 @@
 """Optical flow of the frames of a video, as an HDF5 file of JPEGs."""
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datasets.hdf5 import FLOW, Hdf5Writer
+from datasets.hdf5 import FLOW, Hdf5Writer, count_hdf5, has_flow, read_attributes
 from datasets.jpeg_header import PictureError, jpeg_size
 from errors import UserError
 from media.frame_names import count_frames
@@ -20,6 +21,7 @@ from utils.reading import read_bytes
 
 QUALITY = 95  # of the JPEGs: flow is smooth, so small differences matter
 DONE, THERE, FAILED = "done", "already there", "failed"
+MADE_BY, MARK = "made_by", "generate_flow_hdf5 of 3D-ResNets"  # an attribute of the files
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]  # two grey uint8 (H, W) -> (H, W, 2)
 
 
@@ -55,13 +57,15 @@ class FlowMaker:
     """Computes the flow of videos, all in the same way."""
 
     cv2: Any
-    flow: Flow
+    method: str
     bound: float
 
     def make(self, folder: Path, target: Path) -> tuple[str, str]:
-        """Write the flow of a folder of frames to `target` atomically; return status and reason."""
-        if target.exists():
-            return THERE, ""
+        """Write the flow of a folder of frames to `target` atomically; return status and reason.
+
+        Flow that is there already is kept if it is of these frames and made in this way; a file
+        that this program did not write is always kept.
+        """
         n_frames, missing = count_frames(os.listdir(folder))
         if missing is not None:
             return FAILED, f"frame {missing} is missing, though there are later ones"
@@ -69,22 +73,42 @@ class FlowMaker:
             return FAILED, f"{n_frames} frames: flow needs at least 2"
         planes: dict[str, list[np.ndarray]] = {name: [] for name in FLOW}
         try:
+            origin = self._origin(folder, n_frames)
+            kept = _why_kept(target, n_frames, origin)
+            if kept is not None:
+                return kept
             for pixels in self._flows(folder, n_frames):
                 for name, plane in zip(planes, np.moveaxis(pixels, 2, 0), strict=True):
                     planes[name].append(self._jpeg(plane))
-            _write(target, planes)
+            _write(target, planes, origin)
         except (OSError, UserError, self.cv2.error) as error:
             return FAILED, str(error).strip()
         return DONE, ""
 
+    def _origin(self, folder: Path, n_frames: int) -> dict[str, Any]:
+        """Return what flow is made from and how: the attributes of its file."""
+        frames = [folder / f"image_{number:05d}.jpg" for number in range(1, n_frames + 1)]
+        sizes = [frame.stat().st_size for frame in frames]
+        digest = hashlib.sha256(repr(sizes).encode())
+        for frame in (frames[0], frames[n_frames // 2], frames[-1]):  # reading all would take long
+            digest.update(read_bytes(frame, "frame"))
+        return {
+            MADE_BY: MARK,
+            "method": self.method,
+            "bound": float(self.bound),
+            "n_frames": n_frames,
+            "frames_sha256": digest.hexdigest(),
+        }
+
     def _flows(self, folder: Path, n_frames: int) -> Iterator[np.ndarray]:
         """Yield uint8 (H, W, 2) for each pair of consecutive frames."""
+        flow = METHODS[self.method](self.cv2)
         before = self._grey(folder / "image_00001.jpg")
         for number in range(2, n_frames + 1):
             frame = self._grey(folder / f"image_{number:05d}.jpg")
             if frame.shape != before.shape:
                 raise OSError(f"frame {number} differs in size from the one before")
-            yield to_pixels(self.flow(before, frame), self.bound)
+            yield to_pixels(flow(before, frame), self.bound)
             before = frame
 
     def _grey(self, path: Path) -> np.ndarray:
@@ -103,8 +127,26 @@ class FlowMaker:
         return self.cv2.imencode(".jpg", plane, settings)[1]
 
 
-def _write(target: Path, planes: dict[str, list[np.ndarray]]) -> None:
+def _why_kept(target: Path, n_frames: int, origin: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return status and reason if a file exists that must not be replaced, None otherwise."""
+    if not target.exists() or (target.is_file() and target.stat().st_size == 0):
+        return None
+    try:
+        found = read_attributes(target)
+        is_whole = has_flow(target) and count_hdf5(target) == n_frames - 1
+    except UserError as error:
+        return FAILED, f"{error}; delete or move it to compute its flow"
+    if found.get(MADE_BY) == MARK:
+        is_same = found == {name: str(value) for name, value in origin.items()}
+        return (THERE, "") if is_whole and is_same else None
+    if is_whole:
+        return THERE, "written by an earlier version, which did not store how"
+    return FAILED, f"{target}: exists, and is not flow of these frames; delete or move it"
+
+
+def _write(target: Path, planes: dict[str, list[np.ndarray]], origin: Mapping[str, Any]) -> None:
     with atomic_write(target) as part, Hdf5Writer(part) as writer:
+        writer.file.attrs.update(origin)
         for name, frames in planes.items():
             dataset = writer.create_frames(name, len(frames))
             for number, frame in enumerate(frames):

@@ -62,6 +62,51 @@ def test_failures_are_listed_and_leave_no_files(tmp_path, capsys):
     assert "0 done, 1 already there, 3 failed" in capsys.readouterr().out
 
 
+def test_flow_is_computed_again_where_its_origin_changed(tmp_path, capsys):
+    make_frames(tmp_path / "jpg/a/one", 3)
+    target = tmp_path / "flow/a/one.hdf5"
+
+    def made(*flags):
+        assert main([str(tmp_path / "jpg"), str(tmp_path / "flow"), *flags]) == 0
+        return capsys.readouterr().out.startswith("1 done")
+
+    assert made()
+    assert not made("--method", "dis", "--bound", "20.0")
+    with h5py.File(target) as file:
+        assert {"method": "dis", "bound": 20, "n_frames": 3}.items() <= dict(file.attrs).items()
+    for flags in (["--bound", "10"], ["--method", "farneback"], []):
+        assert made(*flags)
+        assert not made(*flags)
+    make_frames(tmp_path / "jpg/a/one", 3, seed=5)
+    assert made()
+    make_frames(tmp_path / "jpg/a/one", 4, seed=5)
+    assert made()
+    target.write_bytes(b"")
+    assert made()
+    assert not made()
+
+
+def test_files_of_others_are_kept(tmp_path, capsys):
+    make_frames(tmp_path / "jpg/a/one", 3)
+    target = tmp_path / "flow/a/one.hdf5"
+    arguments = [str(tmp_path / "jpg"), str(tmp_path / "flow")]
+    assert main(arguments) == 0
+    with h5py.File(target, "a") as file:
+        file.attrs.clear()
+    earlier = target.read_bytes()
+    assert main([*arguments, "--bound", "10"]) == 0
+    out = capsys.readouterr().out
+    assert "1 files are kept though they do not say how they were made" in out
+    assert "0 done, 1 already there, 0 failed" in out
+    make_frames(tmp_path / "jpg/a/one", 4)
+    for content, message in ((earlier, "exists, and is not flow of"), (b"x", "can't be read")):
+        target.write_bytes(content)
+        assert main(arguments) == 1
+        assert message in (out := capsys.readouterr().out)
+        assert "delete or move it" in out
+        assert target.read_bytes() == content
+
+
 def test_no_frames(tmp_path):
     with pytest.raises(UserError, match="holds no folders of frames"):
         main([str(tmp_path), str(tmp_path / "flow")])

@@ -2,7 +2,8 @@
 
 JPG_DIR/LABEL/NAME/image_00001.jpg … -> DST_DIR/LABEL/NAME.hdf5 with the datasets video_u and
 video_v: JPEG bytes of the flow from every frame to the next, in pixels per frame, with -bound …
-bound mapped to 0 … 255. A video of n frames has n - 1. Files are written completely or not at all.
+bound mapped to 0 … 255. A video of n frames has n - 1. Files are written completely or not at all,
+and again if their frames, --method or --bound changed.
 """
 
 import sys
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = find_frame_folders(options.jpg_dir)
     if not folders:
         raise UserError(f"{options.jpg_dir}: holds no folders of frames")
-    maker = FlowMaker(cv2, METHODS[options.method](cv2), options.bound)
+    maker = FlowMaker(cv2, options.method, options.bound)
     targets = [
         # JPG_DIR itself may be a folder of frames, also as ".".
         options.dst_dir
@@ -49,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder, (status, reason) in zip(folders, outcomes, strict=True):
         if status == FAILED:
             print(f"{folder.relative_to(options.jpg_dir)}: {reason}")
+    n_unknown = sum(status == THERE and bool(reason) for status, reason in outcomes)
+    if n_unknown:
+        print(
+            f"{n_unknown} files are kept though they do not say how they were made, as those of "
+            "earlier versions; delete them to compute their flow again"
+        )
     print(", ".join(f"{statuses.count(status)} {status}" for status in (DONE, THERE, FAILED)))
     return 1 if FAILED in statuses else 0
 
