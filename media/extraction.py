@@ -91,7 +91,11 @@ class Extraction:
             return Verdict(FAILED, f"{previous.reason} (earlier; --retry_failed tries again)")
         if previous.status == LEFT_OUT:
             return Verdict(LEFT_OUT, previous.reason)
-        return Verdict(THERE) if self.frame_format.count(job.target) == previous.frames else None
+        n_frames = self.frame_format.count(job.target)
+        is_whole = n_frames == previous.frames and self.frame_format.is_written(
+            job.target, n_frames
+        )
+        return Verdict(THERE) if is_whole else None
 
     def _name_clash(self, owner: Owner, stat: os.stat_result) -> Verdict | None:
         """Refuse a video if a different one from another VIDEO_DIR, of the same name or with
@@ -110,7 +114,7 @@ class Extraction:
         name, or older than the manifest. These have to fit the video; of an interrupted run of
         another program there may be only some. None if the video is to be extracted."""
         n_frames = self.frame_format.count(job.target)
-        if not n_frames:
+        if not n_frames or not self.frame_format.is_written(job.target, n_frames):
             return None
         if owner is not None and (row.key, n_frames) != (owner.key, owner.frames):
             return None

@@ -36,6 +36,10 @@ class FrameFormat(Protocol):
     def count(self, frames: Path) -> int:
         """Count the frames; 0 if there is nothing, or a gap."""
 
+    def is_written(self, frames: Path, n_frames: int) -> bool:
+        """Whether the first and the last frame are not empty, as they may be after a power
+        loss."""
+
     def size(self, frames: Path) -> tuple[int, int] | None:
         """Return width and height of the first frame."""
 
@@ -68,6 +72,12 @@ class JpgFolders:
         except OSError:
             return 0
         return n_frames if missing is None else 0
+
+    def is_written(self, frames: Path, n_frames: int) -> bool:
+        try:
+            return all((frames / (FRAME_PATTERN % n)).stat().st_size for n in (1, n_frames))
+        except OSError:
+            return False
 
     def size(self, frames: Path) -> tuple[int, int] | None:
         try:

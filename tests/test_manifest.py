@@ -115,6 +115,19 @@ def test_frames_older_than_the_manifest_are_adopted(tmp_path, capsys):
     assert row["ffmpeg"] is None
 
 
+@pytest.mark.parametrize("number", [1, 10])
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_frames_that_a_power_loss_emptied_are_extracted_again(tmp_path, number, has_manifest):
+    draw(tmp_path / "v/A/a.avi")
+    assert extract(tmp_path) == 0
+    before = frames(tmp_path / "jpg")
+    (tmp_path / f"jpg/A/a/image_{number:05d}.jpg").write_bytes(b"")
+    if not has_manifest:
+        (tmp_path / "jpg/manifest.jsonl").unlink()
+    assert extract(tmp_path) == 0
+    assert frames(tmp_path / "jpg") == before
+
+
 def adopted(capsys):
     return "1 of 1 already there: older than the manifest" in capsys.readouterr().out
 
