@@ -42,6 +42,19 @@ def even_starts(n_frames: int, size: int, n_clips: int) -> Sequence[int]:
     return sliding_starts(n_frames, size, stride)[:n_clips]
 
 
+def spread_starts(n_frames: int, size: int, n_clips: int) -> Sequence[int]:
+    """Return the starts of at most `n_clips` different clips, spread from the start of the video to
+    its end, all inside it if it is long enough. A single clip is the one in the middle.
+
+    The rule of the 10 clips that papers score (Feichtenhofer et al., arXiv:1812.03982). The last of
+    `even_starts`, validation's, may extend past the end, where it jumps back to its start.
+    """
+    if n_clips == 1:
+        return even_starts(n_frames, size, 1)
+    last = max(0, n_frames - size)
+    return sorted({last * i // (n_clips - 1) for i in range(n_clips)})
+
+
 def sliding_starts(n_frames: int, size: int, stride: int) -> range:
     """Return the starts of sliding windows: every `stride` frames, up to the first window that
     extends past the end."""

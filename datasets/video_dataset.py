@@ -18,7 +18,7 @@ from datasets.shared_memory import CAN_SHARE, Parcel
 from datasets.workers import Workers
 from errors import UserError
 from spatial_transforms import View, apply_views
-from temporal_transforms import even_starts, sliding_starts, window
+from temporal_transforms import sliding_starts, spread_starts, window
 
 N_PROBED = 16  # videos of which two frames are read before a run
 
@@ -82,7 +82,7 @@ class InferenceWindows:
 
     def _starts(self, n_frames: int) -> Sequence[int]:
         if self.n_clips:
-            return even_starts(n_frames, self.size, self.n_clips)
+            return spread_starts(n_frames, self.size, self.n_clips)
         return sliding_starts(n_frames, self.size, self.stride)
 
     def __call__(self, n_frames: int, rng: Random) -> list[list[int]]:

@@ -59,11 +59,14 @@ def test_a_mirror_image_of_flow_moves_the_other_way():
     assert (plain, mirrored) == ([40, 200], [215, 200])
 
 
-def test_evenly_spaced_clips_are_those_of_validation():
+def test_evenly_spaced_clips_lie_inside_the_video():
+    """A clip past the end would jump back to its start, which looks like another motion."""
     windows = InferenceWindows(4, 1, n_clips=3)
-    assert windows(21, Random(0)) == [[0, 1, 2, 3], [8, 9, 10, 11], [16, 17, 18, 19]]
+    assert windows(21, Random(0)) == [[0, 1, 2, 3], [8, 9, 10, 11], [17, 18, 19, 20]]
     assert windows.part(21, 1, 3) == windows(21, Random(0))[1:]
-    assert (windows.count(21), windows.count(5), windows.count(3)) == (3, 3, 1)
+    assert [windows.count(n) for n in (21, 6, 5, 4, 3)] == [3, 3, 2, 1, 1]
+    assert windows(4, Random(0)) == [[0, 1, 2, 3]]
+    assert windows(3, Random(0)) == [[0, 1, 2, 0]]
     assert InferenceWindows(4, 1, n_clips=1)(21, Random(0)) == [[8, 9, 10, 11]]
 
 
@@ -110,7 +113,7 @@ def score_of_a(entries):
 def test_a_video_s_score_is_the_mean_over_all_views(root, tmp_path):
     status, results = score(root, tmp_path, *VIEWS)
     assert status == 0
-    expected = np.mean([by_hand(root, "a_3", first) for first in (1, 12)])
+    expected = np.mean([by_hand(root, "a_3", first) for first in (1, 13)])
     assert score_of_a(results["a_3"]) == pytest.approx(expected, abs=1e-5)
     _, plain = score(root, tmp_path / "plain")
     assert score_of_a(plain["a_3"]) != pytest.approx(expected, abs=1e-5)
@@ -119,7 +122,7 @@ def test_a_video_s_score_is_the_mean_over_all_views(root, tmp_path):
 def test_without_averaging_there_is_an_entry_per_clip_in_time(root, tmp_path):
     _, results = score(root, tmp_path, *VIEWS, "--inference_no_average")
     entries = results["a_3"]
-    assert [entry["segment"] for entry in entries] == [[1, 9], [12, 20]]
+    assert [entry["segment"] for entry in entries] == [[1, 9], [13, 21]]
     for entry in entries:
         expected = by_hand(root, "a_3", entry["segment"][0])
         assert score_of_a(entry["result"]) == pytest.approx(expected, abs=1e-5)
@@ -188,7 +191,7 @@ def test_features_of_evenly_spaced_clips(root, tmp_path):
     checkpoint = ["--checkpoint", str(root / "res/save_1.pth"), "--n_threads", "0"]
     assert extract_features.main([*files, *checkpoint, *flags]) == 0
     data = np.load(tmp_path / "f.npz")
-    assert data["segments"].tolist() == [[1, 9], [12, 20]] * 4
+    assert data["segments"].tolist() == [[1, 9], [13, 21]] * 4
     assert json.loads(str(data["about"]))["inference_clips"] == 2
 
 
