@@ -159,17 +159,23 @@ def _decode_selected(path: Path, runs: Sequence[Run]) -> Frames:
     numbers = chain.from_iterable(
         count(first) if last is None else range(first, last + 1) for first, last in runs
     )
+    is_begun = runs[0][0] == 1
     try:
         for number, data in zip(numbers, read_parts(stream.pipe), strict=False):
             stream.next_time()  # waits until ffmpeg has logged this frame
             if number == runs[0][0]:
                 _refuse_picture(stream)
             _check_count(stream, runs)
+            is_begun = True
             yield number, data
         ran = stream.finish()
         _check_count(stream, runs)
         if ran.returncode != 0:
-            raise VideoError(judge(ran, n_frames=0).reason)
+            # The encoder fails without frames, which is no fault of a video that ends before them.
+            is_short = not is_begun and stream.log.n_graphs > 0
+            verdict = judge(ran, n_frames=1 if is_short else 0)
+            is_fault = verdict.status in (FAILED, LEFT_OUT)
+            raise VideoError(verdict.reason if is_fault else "the file ends before it")
         raise VideoError(ran.errors[0] if ran.errors else "the file ends before it")
     finally:
         stream.kill()

@@ -207,6 +207,17 @@ def test_all_frames_after_an_error_have_the_same_cause(tmp_path):
     assert len(source.read(path, [1, 10])) == 2
 
 
+@pytest.mark.parametrize("is_sequential", [False, True])
+def test_the_cause_of_frames_past_the_end(tmp_path, is_sequential):
+    draw(tmp_path / "a.mp4")
+    draw(tmp_path / "picture.png", extra=("-frames:v", "1"))
+    draw_sound(tmp_path / "sound.mp4")
+    causes = {"a.mp4": "ends before it", "picture.png": "a picture", "sound.mp4": "no video stream"}
+    for name, cause in causes.items():
+        with pytest.raises(FrameError, match=f"frame 11 can't be read: .*{cause}"):
+            VideoFiles(default_decoder(), is_sequential).read(tmp_path / name, [11, 14])
+
+
 def test_scattered_numbers_become_few_runs():
     assert video_files._runs([3]) == [(3, 3)]
     assert video_files._runs([1, 2, 5, 10, 11]) == [(1, 5), (10, 11)]
