@@ -78,12 +78,13 @@ class CheckpointManager:
         return found
 
     def _settled_best(self, resumed: Checkpoint) -> Best | None:
-        if resumed.path.parent == self.folder:
+        is_ours = resumed.path.parent == self.folder
+        if is_ours:
             self._delete_old(resumed.epoch or 0)
         best = resumed.best
         if best is None or self._holds(best):
             return best
-        if best["epoch"] == resumed.epoch and resumed.position is None:
+        if is_ours and best["epoch"] == resumed.epoch and resumed.position is None:
             save_checkpoint(self.folder / BEST, read_content(resumed.path))
             return best
         log.warning(
