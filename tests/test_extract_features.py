@@ -157,7 +157,7 @@ def test_a_full_disk_gives_one_line_and_no_file(root, tmp_path, suffix):
     files = (root / "index.json", root / "jpg", tmp_path / f"f{suffix}")
     ended = run_util(
         "extract_features", *files, *model, *FLAGS, *MACHINE,
-        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)),
+        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)),
     )  # fmt: skip
     assert ended.status == 2, ended.text
     assert f"f{suffix}: can't be written: File too large" in ended.stderr.splitlines()[-1]

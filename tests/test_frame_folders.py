@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from pathlib import Path
 
 import pytest
 
@@ -130,14 +131,14 @@ def test_restore_after_another_extraction_finished(tmp_path):
 def test_lost_race_keeps_the_other_files(tmp_path, monkeypatch):
     target = make(tmp_path / "jpg/A/a", 2, "notes")
     frames = make(tmp_path / "work/frames", 3)
-    rename = os.rename
+    rename = Path.rename
 
-    def overtake(source, place, **how):
-        rename(source, place, **how)
+    def overtake(source, place):
+        rename(source, place)
         make(target, 4)
 
     with monkeypatch.context() as patch, pytest.raises(LostRace):
-        patch.setattr(os, "rename", overtake)
+        patch.setattr(Path, "rename", overtake)
         replace_frames(frames, target)
     assert len(names(target)) == 5
     assert (target / "notes").read_text() == "notes"
