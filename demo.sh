@@ -38,12 +38,15 @@ generated_videos() {
     show "$PYTHON" main.py --root_path demo/pretraining --video_path jpg \
         --annotation_path ucf101_01.json --result_path results --dataset ucf101 --n_classes 6 $MODEL \
         --recipe scratch_small --n_epochs 16 --checkpoint 16 --colorjitter
-    for BEGIN in fc layer4; do
+    for BEGIN in fc layer4 all; do
+        case $BEGIN in
+            all) HOW="--recipe scratch_small --learning_rate 1e-3" ;;
+            *) HOW="--ft_begin_module $BEGIN --batch_size 16 --learning_rate 0.01 --multistep_milestones 9" ;;
+        esac
         show "$PYTHON" main.py --root_path demo/finetuning --video_path jpg \
             --annotation_path ucf101_01.json --result_path "results_$BEGIN" --dataset ucf101 \
             --n_classes 4 --n_pretrain_classes 6 --pretrain_path ../pretraining/results/save_16.pth \
-            --ft_begin_module "$BEGIN" $MODEL --batch_size 16 --n_epochs 12 \
-            --learning_rate 0.01 --multistep_milestones 9 --checkpoint 12 --colorjitter
+            $MODEL $HOW --n_epochs 12 --checkpoint 12 --colorjitter
         show "$PYTHON" main.py --root_path demo/finetuning --video_path jpg \
             --annotation_path ucf101_01.json --result_path "results_$BEGIN" --dataset ucf101 \
             --n_classes 4 $MODEL --resume_path "results_$BEGIN/save_12.pth" \

@@ -68,6 +68,7 @@ def train(request: Request, *, is_dry: bool) -> int:
         print(f"{request.out}: continuing the run that was planned here")
         if not (is_dry or _is_prepared(request.out)):
             _write_commands(request, look.look_into(found)[0], saved)
+        found = _as_listed(request.out, found)
     else:
         files = {"--weights": request.weights, "--recipe": request.recipe}
         saved_run.refuse_to_move(request.out, files)
@@ -181,6 +182,12 @@ def _has_indexes(saved: SavedRun, out: Path) -> bool:
     interrupted."""
     is_written = saved.n_done >= N_BEFORE_TRAINING
     return not is_written or all(path.exists() for path in commands.indexes_of(saved.plan, out))
+
+
+def _as_listed(out: Path, found: Found) -> Found:
+    """Keep the videos that the plan was made for: not broken files, nor copies."""
+    table = out / commands.TABLE
+    return replace(found, videos=tuple(read_listed_videos(table))) if table.exists() else found
 
 
 def _is_prepared(out: Path) -> bool:

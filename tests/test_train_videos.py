@@ -114,6 +114,16 @@ def test_the_commands_are_run_written_down_and_summed_up(videos, tmp_path, recor
         assert name in out
 
 
+def test_a_continued_run_suggests_no_file_that_was_left_out(videos, tmp_path, recorder, capsys):
+    source = shutil.copytree(videos, tmp_path / "videos")
+    (source / "cat" / "Empty.mp4").touch()  # the first file
+    recorder.endings[3] = Interrupted(CTRL_C)
+    assert run(source, tmp_path / "run") == 130
+    assert run(source, tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    assert f"predict_video {source / 'cat/a.mp4'}" in out
+
+
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_an_interrupted_run_continues_where_it_stopped(videos, tmp_path, recorder, capsys, number):
     recorder.endings[number] = Interrupted(CTRL_C)
