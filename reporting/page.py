@@ -17,7 +17,7 @@ from evaluation.results import describe, few_videos_warning
 from opts import FLAGS, Role, names_with
 from reporting import charts
 from reporting.facts import Facts
-from reporting.short_paths import ShortPaths
+from reporting.short_paths import MOST_PRIVATE, ShortPaths
 from reporting.tables import (
     SHOWN_CLASSES,
     binary_result,
@@ -102,9 +102,16 @@ def count(n: int) -> str:
 def _title(facts: Facts) -> str:
     used = facts.provenance.options.get("annotation_path")
     index = facts.index.path if facts.index is not None else Path(used) if used else None
-    data = None if index is None else index.stem  # its folder may be named after a person
+    data = None if index is None else _data_name(index.absolute())
     arch = _arch(facts.provenance.options)
     return " on ".join(filter(None, (arch, data))) or facts.folder.absolute().name
+
+
+def _data_name(index: Path) -> str:
+    """Return FOLDER/NAME of an index; its name alone where FOLDER may be the name of a person."""
+    folder = index.parent
+    is_private = len(folder.parts) <= MOST_PRIVATE or folder == Path.home()
+    return index.stem if is_private else f"{folder.name}/{index.stem}"
 
 
 def _headline(facts: Facts) -> dict[str, Any]:

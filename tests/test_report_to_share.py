@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from reporting.page import _data_name
 from reporting.short_paths import ShortPaths
 from tests.commands import run_command, run_util
 from tests.runs import make_dataset, small_flags
@@ -59,11 +60,14 @@ def test_neither_the_folder_of_the_index_nor_a_machine_is_named(root, tmp_path):
     run_details["options"]["dist_url"] = "tcp://gpu07.example:23456"
     (results / "val.run.json").write_text(json.dumps(run_details), encoding="utf-8")
     out = tmp_path / "page.html"
-    assert run_util("report", results, "--index", index, "--out", out, "--no_cuda").status == 0
+    command = ("report", results, "--index", index, "--out", out, "--no_cuda")
+    assert run_util(*command, environ={"HOME": str(root.parent)}).status == 0
     page = out.read_text(encoding="utf-8")
     assert "alice" not in page
     assert "gpu07" not in page
     assert "on own: report" in page
+    assert _data_name(Path("/home/alice/own.json")) == "own"
+    assert _data_name(Path("/srv/client/runs/own.json")) == "runs/own"
 
 
 def test_without_strips_no_video_is_named_or_shown(root, tmp_path):
