@@ -258,13 +258,7 @@ def train_one_epoch(
     trainer.begin_epoch()
     batches, epoch, world = loader.batches, position.epoch, trainer.world
     batches.begin(epoch, after=position.batches)
-    is_immediate = trainer.device.torch_device.type == "cpu" and world.size == 1
-    pending = PendingMetrics(
-        world,
-        limit=1 if is_immediate else MAX_PENDING,
-        video_ids=lambda videos: [loader.video_id(video) for video in videos.tolist()],
-        on_metrics=on_metrics,
-    )
+    pending = _pending_metrics(trainer, loader, on_metrics)
     n_done = min(position.batches * batches.batch_size, batches.n_videos)
     bar = Bar(title, batches.n_videos, "clip", initial=n_done, is_silent=not world.is_first)
     with bar:
@@ -304,6 +298,19 @@ def train_one_epoch(
     if position.n_clips == 0:
         raise UserError(f"epoch {epoch}: no training video could be read")
     return position
+
+
+def _pending_metrics(
+    trainer: Trainer, loader: TrainLoader, on_metrics: Callable[[BatchMetrics], None] | None
+) -> PendingMetrics:
+    """Fetch sums after every batch where that waits for nothing: a single process on a CPU."""
+    is_immediate = trainer.device.torch_device.type == "cpu" and trainer.world.size == 1
+    return PendingMetrics(
+        trainer.world,
+        limit=1 if is_immediate else MAX_PENDING,
+        video_ids=lambda videos: [loader.video_id(video) for video in videos.tolist()],
+        on_metrics=on_metrics,
+    )
 
 
 def fit(
