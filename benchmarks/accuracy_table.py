@@ -17,7 +17,7 @@ from reporting.facts import read_log
 from utils.files import atomic_write
 
 SUBSET = "val"
-FEW_SEEDS = 5  # from which on a null simulation has 4% of intervals beside 0
+FEW_SEEDS = 5  # with fewer, intervals exclude 0 too often where recipes are equal
 COLUMNS = (
     "recipe",
     "video top-1, mean ± standard error",
