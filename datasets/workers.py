@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -245,8 +246,21 @@ def _signals_blocked() -> Iterator[None]:
 def begin_worker(worker: int) -> None:
     """Ignore Ctrl-C and SIGHUP in a worker, because the main process ends its workers; keep
     SIGTERM, with which multiprocessing ends them."""
+    sys.excepthook = _report_unless_disconnected
     for number in SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
+
+
+def _report_unless_disconnected(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print an error, unless the main process has ended the connection.
+
+    The thread of multiprocessing.resource_sharer, which passes tensors to the main process, calls
+    this. An interrupted main process may end while it waits for one.
+    """
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)

@@ -1,10 +1,13 @@
 """Loader processes that die, that cannot start, and that end with their loader."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
 import resource
 import signal
+import time
+from multiprocessing import resource_sharer
 
 import pytest
 import torch
@@ -72,6 +75,29 @@ def test_a_pass_never_ends_early_in_silence(n_workers):
     with pytest.raises(RuntimeError, match="ended after 2 of 4 batches"):
         list(loader)
     loader.close()
+
+
+def fail_to_pass(error):
+    """In a worker: let the thread that passes tensors to the main process meet an error."""
+
+    def fail(connection, process):
+        raise error
+
+    place = resource_sharer._resource_sharer.register(fail, lambda: None)
+    with resource_sharer._resource_sharer.get_connection(place) as connection:
+        with contextlib.suppress(EOFError, ConnectionError):
+            connection.recv()  # ends when the thread has closed the connection
+        time.sleep(0.2)  # it reports the error after that
+
+
+@pytest.mark.parametrize(
+    ("error", "is_reported"), [(BrokenPipeError(), False), (ValueError(), True)]
+)
+def test_workers_report_no_connection_that_an_ending_main_process_closed(capfd, error, is_reported):
+    loader = numbers(lambda: fail_to_pass(error))
+    list(loader)
+    loader.close()
+    assert ("Traceback" in capfd.readouterr().err) == is_reported
 
 
 def test_sigterm_to_workers_loses_no_batch(caplog):
@@ -171,10 +197,13 @@ def test_too_long_temporary_folder(tmp_path, monkeypatch):
     process = multiprocessing.current_process()  # caches the folder
     config = {name: value for name, value in process._config.items() if name != "tempdir"}
     monkeypatch.setattr(process, "_config", config)
+    before = set(multiprocessing.util._finalizer_registry)
     loader = Workers(Pictures(), KEYS, torch.cat, n_workers=1, send=pack)
     with pytest.raises(UserError, match="path too long for a socket"):
         list(loader)
     loader.close()
+    for key in set(multiprocessing.util._finalizer_registry) - before:
+        multiprocessing.util._finalizer_registry[key]()  # at exit, the folder has gone
 
 
 def test_workers_that_cannot_start(monkeypatch):

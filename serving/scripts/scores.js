@@ -143,7 +143,7 @@ function drawDownloads(video) {
   $("overlay").disabled = !is_idle;
   const text = {
     none: "", local: overlay.full || "Waiting for the upload.", uploading: "Uploading again.",
-    waiting: overlay.ahead ? `Waiting, ${overlay.ahead} before it.` : "Next.", running: "Drawing …",
+    waiting: sentence(placeOf(overlay)), running: "Drawing …",
     done: overlay.problem || "Drawn.", failed: overlay.problem,
   }[overlay.state];
   setText("overlay-state", text);

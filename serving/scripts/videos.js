@@ -37,7 +37,12 @@ class Moment {
   }
 }
 
-const newJob = state => ({state, sent: 0, ahead: 0, problem: "", full: ""});
+const newJob = state => ({state, sent: 0, ahead: null, problem: "", full: ""});  // ahead: null until the server says it
+
+function placeOf(job) {
+  if (job.ahead === null) return "waiting";
+  return job.ahead ? `waiting, ${job.ahead} before it` : "next";
+}
 
 // What the server does with a video is its scores, a job, and `overlay`, another one. Their states:
 // none, local, uploading, waiting, running, done, failed.
@@ -99,7 +104,7 @@ class Video {
   get text() {
     if (this.state === "local") return this.full || "waiting for its upload";
     if (this.state === "uploading") return "uploading";
-    if (this.state === "waiting") return this.ahead ? `waiting, ${this.ahead} before it` : "next";
+    if (this.state === "waiting") return placeOf(this);
     if (this.state === "failed") return this.problem;
     const top = this.means.length ? `${LABELS[this.means[0][0]]} ${this.means[0][1].toFixed(2)}` : "";
     return this.state === "running" ? (top ? `scoring: ${top}` : "reading") : top;

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.browsers import COLOURS, DESKTOP, OVERFLOWING, PHONE, needs_browser
-from tests.serve.client import running
+from tests.serve.client import running, wait_until
 from tests.serve.pages import STATES, drop, opened, wait_for, wait_until_done
 from tests.test_predict_video import LABELS
 from utils.outputs import OVERLAY_MARK
@@ -103,9 +103,9 @@ def test_the_queue_is_shown(browser, checkpoint, videos):
         opened(browser, client.url) as page,
     ):
         page.set_input_files("#files", [videos[name] for name in names])
-        wait_for(page, "document.querySelectorAll('#list li.waiting').length === 3")
         places = ["next", "waiting, 1 before it", "waiting, 2 before it"]
-        assert page.evaluate(STATES) == [list(pair) for pair in zip(names, places, strict=True)]
+        expected = [list(pair) for pair in zip(names, places, strict=True)]
+        wait_until(lambda: page.evaluate(STATES) == expected or page.wait_for_timeout(50))
         page.click("#list li:nth-child(2) .drop")
         wait_for(
             page,
@@ -113,6 +113,11 @@ def test_the_queue_is_shown(browser, checkpoint, videos):
         )
         begin.set()
         wait_for(page, "document.querySelectorAll('#list li.done').length === 2")
+
+
+def test_no_place_in_the_queue_is_shown_before_the_server_tells_it(browser, checkpoint):
+    with running(checkpoint, heat=False) as (client, _), opened(browser, client.url) as page:
+        assert page.evaluate("placeOf(newJob('waiting'))") == "waiting"
 
 
 def test_a_recording_of_the_camera_is_scored(page):
