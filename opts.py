@@ -135,7 +135,8 @@ class Options:
         ("activitynet", "kinetics", "ucf101", "hmdb51", "mit", "folder"), roles=Role.INFERENCE,
         help="dataset; only the index of activitynet has a format of its own")
     n_classes: int = flag("data", 400, COUNT, roles=Role.NONE,
-        help="outputs of the head; if omitted, as many as the index has labels")
+        help="outputs of the head; if omitted, as many as the index has labels, or 400 if there is "
+        "no index")
     n_pretrain_classes: int = flag("data", 0, COUNT_OR_NONE, roles=Role.NONE,
         help="classes of --pretrain_path; 0: as many as the file has")
     input_type: str = flag("data", "rgb", ("rgb", "flow"),
@@ -339,7 +340,8 @@ class Options:
     inference_no_average: bool = flag("phases", False, roles=Role.INFERENCE,
         help="write one entry per window or clip instead of one per video")
     inference_batch_size: int = flag("phases", 0, COUNT_OR_NONE,
-        roles=Role.WINDOWS | Role.INFERENCE, help="videos processed at a time; 0: --batch_size")
+        roles=Role.WINDOWS | Role.INFERENCE,
+        help="videos loaded at a time; 0: --batch_size of main.py, by default 128")
     output_topk: int = flag("phases", 5, Range(-(10**9), 10**9), roles=Role.INFERENCE,
         help="classes per video in the result; 0: all")
     tensorboard: bool = flag("phases", False, roles=Role.NONE,

@@ -185,7 +185,8 @@ def _metavar(flag: Flag) -> str:
 
 
 def _default_text(flag: Flag) -> str:
-    if flag.is_path or isinstance(flag.default, bool) or flag.default == "":
+    says_it = flag.default == "" or "if omitted" in flag.help
+    if flag.is_path or isinstance(flag.default, bool) or says_it:
         return ""
     return f" ({_text(flag.default).replace('%', '%%')})"
 

@@ -5,6 +5,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -59,6 +60,14 @@ def parser_of(command):
 
 
 PARSERS = {command: parser_of(command) for command in COMMANDS}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_help_text_names_flags_of_its_command_or_says_whose_they_are(command):
+    for action in PARSERS[command]._actions:
+        text = action.help or ""
+        foreign = {*re.findall(r"--\w+", text)} - {*PARSERS[command]._option_string_actions}
+        assert not foreign or "main.py" in text, text
 
 
 def actions_of(command, kind):

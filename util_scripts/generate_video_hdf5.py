@@ -1,9 +1,9 @@
 """Extract an HDF5 file of frames from each video: VIDEO_DIR/LABEL/NAME.avi ->
-HDF5_DIR/LABEL/NAME.hdf5.
+JPG_DIR/LABEL/NAME.hdf5.
 
 The dataset `video` holds the JPEG bytes of every frame, counted from 0; they are the bytes that
 generate_video_jpgs writes. Everything else works as in that command: every file is tried, a video
-is extracted completely or not at all, and HDF5_DIR/manifest.jsonl records the results.
+is extracted completely or not at all, and JPG_DIR/manifest.jsonl records the results.
 """
 
 import sys

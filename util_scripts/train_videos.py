@@ -68,7 +68,10 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("videos", type=INPUT, metavar="VIDEOS", help="folder of class folders, or a CSV table")
     add("--out", type=OUTPUT_FOLDER, metavar="RUN", help="folder for everything (runs/NAME-…)")
-    add("--weights", help="weights to start from: a file or a name, as for --pretrain_path")
+    add(
+        "--weights",
+        help="weights to start from: a file or a name, as for --pretrain_path of main.py",
+    )
     add("--recipe", help="recipe of main.py (default: by the weights and the time)")
     add("--folds", type=int, default=0, metavar="K", help="train K times; test every video once")
     add("--minutes", type=float, default=MINUTES, help=f"time for everything ({MINUTES:g})")
