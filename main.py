@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from errors import UserError
-from opts import Options, Role, names_with
+from flags import Role
+from opts import Options, names_with
 from parsing import parse_opts
 from utils.interruption import SIGPIPE, Interrupted, Interruption
 from utils.program import on_output_lost, run_program

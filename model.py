@@ -16,9 +16,10 @@ from engine.class_names import check_class_names
 from engine.device import Device, Normalization, choose_device
 from engine.distributed import World
 from errors import UserError
+from flags import Role
 from models.build import build, replace_head
 from models.catalog import FAMILIES
-from opts import Options, Role, names_with
+from opts import Options, names_with
 from parsing import fill_in
 
 ONE_VALUE_PER_CHANNEL = "more than 1 value per channel"  # in torch's error from batch norm

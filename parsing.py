@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from flags import GROUPS, Flag, Role, as_text, as_words
 from models.catalog import FAMILIES
 from models.weights import find_weights, is_weights_name
-from opts import AUTO, FLAGS, GIVEN, GROUPS, Flag, Options, Range, Role, as_words, names_with
+from opts import AUTO, FLAGS, GIVEN, Options, names_with
 from recipe import Line, find_recipe, read_recipe
 from utils.command_line import NEGATIVE_NUMBER, FlagParser, expand_user, path_fault
 from utils.reading import read_json, shown, shown_name, typed
@@ -69,7 +70,7 @@ def check_saved(values: Any, place: str) -> dict[str, Any]:
             continue
         where = f"{place}: option {name}"
         checked[name] = value = typed(values[name], _saved_type(flag), where)
-        if (fault := _value_fault(flag, value)) is not None:
+        if (fault := flag.fault(value)) is not None:
             raise UserError(f"{where}: {shown(value)} {fault}")
     return checked
 
@@ -138,7 +139,7 @@ def _recipe_flag(line: Line, parser: FlagParser) -> tuple[str, Any]:
         raise UserError(f"{place}: {error}") from None
     if isinstance(value, list):
         value = tuple(value)
-    if (fault := _value_fault(FLAGS[name], value)) is not None:
+    if (fault := FLAGS[name].fault(value)) is not None:
         raise UserError(f"{place}: {' '.join(line.words)}: {fault}")
     return name, value
 
@@ -188,12 +189,7 @@ def _default_text(flag: Flag) -> str:
     says_it = flag.default == "" or "if omitted" in flag.help
     if flag.is_path or isinstance(flag.default, bool) or says_it:
         return ""
-    return f" ({_text(flag.default).replace('%', '%%')})"
-
-
-def _text(value: Any) -> str:
-    """Write a value as on a command line."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f" ({as_text(flag.default).replace('%', '%%')})"
 
 
 def _resolve(options: Options) -> Options:
@@ -237,19 +233,8 @@ def _bad_values(options: Options) -> Iterator[str]:
         if isinstance(value, Path):
             if (fault := path_fault(value)) is not None:
                 yield f"--{name} {shown_name(str(value))}: {fault}"
-        elif (fault := _value_fault(flag, value)) is not None:
-            yield f"--{name} {_text(value)}: {fault}"
-
-
-def _value_fault(flag: Flag, value: Any) -> str | None:
-    """Say why a flag does not accept a value, or return None. NaN is in no range."""
-    if isinstance(flag.allowed, Range):
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not all(flag.allowed.least <= number <= flag.allowed.most for number in numbers):
-            return f"must be {flag.allowed}"
-    elif flag.allowed is not None and value not in flag.allowed:
-        return f"must be one of {', '.join(map(str, flag.allowed))}"
-    return None
+        elif (fault := flag.fault(value)) is not None:
+            yield f"--{name} {as_text(value)}: {fault}"
 
 
 def _saved_type(flag: Flag) -> Any:
@@ -307,10 +292,10 @@ def _contradictions(options: Options) -> Iterator[str]:
 
 def _augmentation_contradictions(options: Options) -> Iterator[str]:
     if len(options.rand_augment) != 2:
-        given = _text(options.rand_augment)
+        given = as_text(options.rand_augment)
         yield f"--rand_augment {given}: needs two numbers, of operations and their magnitude"
     elif options.rand_augment[1] > 30:
-        yield f"--rand_augment {_text(options.rand_augment)}: the magnitude must be from 0 to 30"
+        yield f"--rand_augment {as_text(options.rand_augment)}: the magnitude must be from 0 to 30"
     elif options.input_type == "flow" and options.rand_augment[0]:
         yield (
             "--rand_augment cannot be combined with --input_type flow: it would rotate the flow "
@@ -325,11 +310,11 @@ def _augmentation_contradictions(options: Options) -> Iterator[str]:
 def _size_contradictions(options: Options) -> Iterator[str]:
     size, resize = options.sample_size, options.eval_resize
     if len(resize) > 2 or (len(resize) == 2 and not all(resize)):
-        yield f"--eval_resize {_text(resize)}: needs the shorter side, or height and width"
+        yield f"--eval_resize {as_text(resize)}: needs the shorter side, or height and width"
     elif any(resize) and min(resize) < size:
-        larger = _text(tuple(-(-side * size // min(resize)) for side in resize))
+        larger = as_text(tuple(-(-side * size // min(resize)) for side in resize))
         yield (
-            f"--sample_size {size} is larger than --eval_resize {_text(resize)}; give, for "
+            f"--sample_size {size} is larger than --eval_resize {as_text(resize)}; give, for "
             f"example, --eval_resize {larger}"
         )
 

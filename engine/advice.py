@@ -8,7 +8,8 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from opts import FLAGS, Options, Role, as_words, names_with
+from flags import Role, as_words
+from opts import FLAGS, Options, names_with
 from utils.text import join_few
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from errors import UserError
-from opts import Role, names_with
+from flags import Role
+from opts import names_with
 from parsing import check_saved
 from utils.files import write_json
 from utils.reading import Finite, read_json, typed

@@ -37,9 +37,10 @@ from engine.run_setup import Run, set_up
 from engine.scoring import clip_network, head_network, make_scorer
 from errors import UserError
 from evaluation.metrics import FEW, describe_interval
+from flags import Role
 from model import frozen_batch_norms, takes_single_clips, without_head, wrap_for_distributed
 from models.catalog import FAMILIES
-from opts import Options, Role, names_with
+from opts import Options, names_with
 from training import Trainer, fit
 from utils.interruption import Interruption, resume_hint
 from utils.text import first_few
@@ -227,7 +228,7 @@ def _checked_start(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Posit
         extras = resumed.extras
         saved: dict[str, Any] = {f"--{name}": value for name, value in extras.options.items()}
         saved |= {"number of nodes": extras.n_nodes, "training videos": extras.training_videos}
-        names = names_with(Role.FIXED_WITHIN_EPOCH)
+        names = names_with(Role.FIXED)
         here: dict[str, Any] = {f"--{name}": getattr(options, name) for name in names}
         here["number of nodes"] = run.world.n_nodes
         here["training videos"] = digest_of(train_loader.dataset.records)

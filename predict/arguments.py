@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from datasets.index import SUBSETS, Index
 from errors import UserError
-from opts import Role, names_with
+from flags import Role
+from opts import names_with
 from parsing import add_flags
 from utils.command_line import INPUT
 

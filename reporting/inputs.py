@@ -11,7 +11,8 @@ from datasets.index import canonical_subset
 from datasets.video_dataset import VideoDataset
 from engine.class_names import check_class_names
 from errors import UserError
-from opts import Role, names_with
+from flags import Role
+from opts import names_with
 from parsing import options_of
 from predict.classifier import Classifier, load_classifier
 from reporting.facts import Facts

@@ -14,7 +14,8 @@ from engine.provenance import versions
 from errors import UserError
 from evaluation.metrics import calibration, error_by_chance, wilson_interval
 from evaluation.results import describe, few_videos_warning
-from opts import FLAGS, Role, names_with
+from flags import Role, as_text
+from opts import FLAGS, names_with
 from reporting import charts
 from reporting.facts import Facts
 from reporting.short_paths import MOST_PRIVATE, ShortPaths
@@ -298,6 +299,5 @@ def _options(facts: Facts) -> Sequence[tuple[str, str, bool]]:
     for name, value in facts.provenance.options.items():
         if name in HIDDEN_OPTIONS or name not in defaults:
             continue
-        shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        rows.append((name, shown, value != defaults[name]))
+        rows.append((name, as_text(value), value != defaults[name]))
     return sorted(rows, key=lambda row: not row[2])

@@ -6,7 +6,8 @@ from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.checkpoint_fields import read_extras
 from engine.optim import load_schedule
 from errors import UserError
-from opts import FLAGS, Options, Range
+from flags import Range
+from opts import FLAGS, Options
 from parsing import check_saved
 
 SCALER = torch.amp.GradScaler("cpu").state_dict()

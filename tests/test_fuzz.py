@@ -28,8 +28,9 @@ from engine.checkpoint import load_checkpoint
 from engine.run_log import COLUMNS, Resumed, RunLog
 from errors import UserError
 from evaluation.results import accuracy_of, averaged, describe, read_results
+from flags import as_words
 from media.manifest import Manifest
-from opts import FLAGS, Options, as_words
+from opts import FLAGS, Options
 from parsing import parse_opts
 from predict.classifier import load_classifier, read_labels
 from reporting.facts import read_facts, read_log

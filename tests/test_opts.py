@@ -9,8 +9,9 @@ import torch
 from datasets.build import build_train_loader, build_window_dataset
 from datasets.index import read_index
 from engine.optim import OPTIMIZERS, SCHEDULES, build_optimization
+from flags import GROUPS, Role
 from models.catalog import FAMILIES
-from opts import FLAGS, GROUPS, Options, Role, flag, names_with
+from opts import FLAGS, Options, names_with
 from parsing import options_of, parse_opts
 from tests.commands import run_command
 from tests.runs import make_dataset
@@ -18,9 +19,7 @@ from tests.runs import make_dataset
 PATHS = ["--video_path", "jpg", "--annotation_path", "index.json", "--result_path", "res"]
 
 
-def test_a_flag_without_roles_or_group_is_noticed():
-    with pytest.raises(TypeError, match="roles"):
-        flag("training", 1, help="a number")
+def test_a_flag_without_group_is_noticed():
     assert {record.group for record in FLAGS.values()} == set(GROUPS)
     assert {field.name for field in fields(Options)} - set(FLAGS) == {"given", "from_recipe"}
 
@@ -85,7 +84,7 @@ def test_what_training_reads_for_its_clips_decides_its_batches(tmp_path):
                   "on_bad_video"}  # fmt: skip
     elsewhere = {"accumulate", "class_weights", "freeze_bn", "cache_features", "label_smoothing",
                  "dropout", "mixup", "cutmix", "ema"}  # fmt: skip
-    assert reads - same_clips == set(names_with(Role.FIXED_WITHIN_EPOCH)) - elsewhere
+    assert reads - same_clips == set(names_with(Role.FIXED)) - elsewhere
 
 
 def test_options_are_frozen():

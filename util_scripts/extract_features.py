@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from datasets.hdf5 import require_h5py
 from datasets.index import SUBSETS
 from errors import UserError
-from opts import Role, names_with
+from flags import Role
+from opts import names_with
 from predict.arguments import add_classifier_flags, add_clip_flags, classifier_of, clips_of
 from utils.command_line import INPUT, OutputPath, Parser, run
 from utils.outputs import FEATURES

@@ -9,10 +9,11 @@ import torch
 
 from engine.checkpoint import Checkpoint, check_fits, load_checkpoint
 from errors import UserError
+from flags import Role, as_text, as_words
 from model import adopt_checkpoint_options, build_model
 from models.arch_detect import Identity
 from models.facts import model_facts
-from opts import FLAGS, Role, as_words, names_with
+from opts import FLAGS, names_with
 from parsing import options_of
 from utils.command_line import INPUT, Parser, run
 from utils.reading import shown_name
@@ -46,7 +47,7 @@ def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tup
     yield "to resume", " and ".join(held) if held else "weights only"
     if checkpoint.options:
         known = {n: checkpoint.options[n] for n in IN_OPTIONS if n in checkpoint.options}
-        yield "trained with", ", ".join(f"{name} {_text(known[name])}" for name in known)
+        yield "trained with", ", ".join(f"{name} {as_text(known[name])}" for name in known)
     else:
         yield "trained with", "not in the file: the original saves no options"
     if checkpoint.extras.versions:
@@ -99,10 +100,6 @@ def _epoch(checkpoint: Checkpoint) -> str:
     if position is None:
         return str(checkpoint.epoch)
     return f"{checkpoint.epoch}, and {position['batches']} batches of epoch {position['epoch']}"
-
-
-def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _flags(identity: Identity, saved: dict[str, Any]) -> Iterator[str]:

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from errors import UserError
+from flags import Role
 from models.catalog import FAMILIES
-from opts import Role, names_with
+from opts import names_with
 from parsing import add_flags, fill_in, options_of
 from utils.command_line import Parser, run
 
