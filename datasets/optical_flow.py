@@ -17,6 +17,7 @@ from media.orphans import find_orphans
 from media.walking import walk
 from utils.command_line import printable
 from utils.files import atomic_write
+from utils.program import DISK_ERRORS
 from utils.reading import read_bytes
 
 QUALITY = 95  # of the JPEGs: flow is smooth, so small differences matter
@@ -64,26 +65,33 @@ class FlowMaker:
         """Write the flow of a folder of frames to `target` atomically; return status and reason.
 
         Flow that is there already is kept if it is of these frames and made in this way; a file
-        that this program did not write is always kept.
+        that this program did not write is always kept. Raises UserError if the disk is full.
         """
         n_frames, missing = count_frames(os.listdir(folder))
         if missing is not None:
             return FAILED, f"frame {missing} is missing, though there are later ones"
         if n_frames < 2:
             return FAILED, f"{n_frames} frames: flow needs at least 2"
-        planes: dict[str, list[np.ndarray]] = {name: [] for name in FLOW}
         try:
             origin = self._origin(folder, n_frames)
             kept = _why_kept(target, n_frames, origin)
             if kept is not None:
                 return kept
-            for pixels in self._flows(folder, n_frames):
-                for name, plane in zip(planes, np.moveaxis(pixels, 2, 0), strict=True):
-                    planes[name].append(self._jpeg(plane))
-            _write(target, planes, origin)
+            self._write(target, folder, n_frames, origin)
         except (OSError, UserError, self.cv2.error) as error:
+            if getattr(error.__cause__, "errno", None) in DISK_ERRORS:
+                raise
             return FAILED, str(error).strip()
         return DONE, ""
+
+    def _write(self, target: Path, folder: Path, n_frames: int, origin: Mapping[str, Any]) -> None:
+        with atomic_write(target) as part, Hdf5Writer(part) as writer:
+            writer.file.attrs.update(origin)
+            datasets = [writer.create_frames(name, n_frames - 1) for name in FLOW]
+            for number, pixels in enumerate(self._flows(folder, n_frames)):
+                for dataset, plane in zip(datasets, np.moveaxis(pixels, 2, 0), strict=True):
+                    dataset[number] = self._jpeg(plane)
+                writer.check()
 
     def _origin(self, folder: Path, n_frames: int) -> dict[str, Any]:
         """Return what flow is made from and how: the attributes of its file."""
@@ -107,7 +115,7 @@ class FlowMaker:
         for number in range(2, n_frames + 1):
             frame = self._grey(folder / f"image_{number:05d}.jpg")
             if frame.shape != before.shape:
-                raise OSError(f"frame {number} differs in size from the one before")
+                raise UserError(f"frame {number} differs in size from the one before")
             yield to_pixels(flow(before, frame), self.bound)
             before = frame
 
@@ -142,16 +150,6 @@ def _why_kept(target: Path, n_frames: int, origin: Mapping[str, Any]) -> tuple[s
     if is_whole:
         return THERE, "written by an earlier version, which did not store how"
     return FAILED, f"{target}: exists, and is not flow of these frames; delete or move it"
-
-
-def _write(target: Path, planes: dict[str, list[np.ndarray]], origin: Mapping[str, Any]) -> None:
-    with atomic_write(target) as part, Hdf5Writer(part) as writer:
-        writer.file.attrs.update(origin)
-        for name, frames in planes.items():
-            dataset = writer.create_frames(name, len(frames))
-            for number, frame in enumerate(frames):
-                dataset[number] = frame
-                writer.check()
 
 
 def find_frame_folders(jpg_dir: Path) -> list[Path]:

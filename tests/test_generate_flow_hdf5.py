@@ -10,7 +10,7 @@ from PIL import Image
 from datasets.frame_readers import Hdf5Videos, default_decoder
 from datasets.optical_flow import to_pixels
 from errors import UserError
-from tests.runs import make_frames, small_run
+from tests.runs import limit_file_size, make_frames, small_run
 from util_scripts.generate_flow_hdf5 import main
 
 
@@ -105,6 +105,33 @@ def test_files_of_others_are_kept(tmp_path, capsys):
         assert message in (out := capsys.readouterr().out)
         assert "delete or move it" in out
         assert target.read_bytes() == content
+
+
+def test_linked_folders_keep_their_own_names(tmp_path):
+    (tmp_path / "jpg/a").mkdir(parents=True)
+    for number in (1, 2):
+        make_frames(tmp_path / f"ext/{number}/frames", 3)
+        (tmp_path / f"jpg/a/v{number}").symlink_to(tmp_path / f"ext/{number}/frames")
+    assert main([str(tmp_path / "jpg"), str(tmp_path / "flow")]) == 0
+    assert sorted(path.name for path in (tmp_path / "flow/a").iterdir()) == ["v1.hdf5", "v2.hdf5"]
+
+
+def test_folders_whose_flow_would_have_one_name(tmp_path):
+    make_frames(tmp_path / "v", 3)
+    make_frames(tmp_path / "v/v", 3)
+    with pytest.raises(UserError, match=r"v/v: its flow would replace that of .*rename one"):
+        main([str(tmp_path / "v"), str(tmp_path / "flow")])
+    assert not (tmp_path / "flow").exists()
+
+
+def test_a_full_disk_ends_the_run(tmp_path):
+    for name in "abcd":
+        moving_frames(tmp_path / "jpg" / name, 6, dx=3, dy=-2)
+    arguments = [str(tmp_path / "jpg"), str(tmp_path / "flow"), "--n_jobs", "1"]
+    with limit_file_size(2000), pytest.raises(UserError, match="written: File too large"):
+        main(arguments)
+    assert not [*(tmp_path / "flow").iterdir()]
+    assert main(arguments) == 0
 
 
 def test_no_frames(tmp_path):

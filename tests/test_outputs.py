@@ -334,6 +334,15 @@ def test_the_longest_name_can_be_written(tmp_path):
         check_outputs([too_long], [])
 
 
+def test_two_threads_may_write_one_file(tmp_path):
+    path = tmp_path / "a.json"
+    with atomic_write(path) as one, atomic_write(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"  # the last to end
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_link_is_replaced_not_its_target(tmp_path):
     kept, link = write(tmp_path / "save_1.pth", "weights"), tmp_path / "best.pth"
     link.symlink_to(kept.name)

@@ -6,8 +6,10 @@ bound mapped to 0 … 255. A video of n frames has n - 1. Files are written comp
 and again if their frames, --method or --bound changed.
 """
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -35,13 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not folders:
         raise UserError(f"{options.jpg_dir}: holds no folders of frames")
     maker = FlowMaker(cv2, options.method, options.bound)
-    targets = [
-        # JPG_DIR itself may be a folder of frames, also as ".".
-        options.dst_dir
-        / folder.relative_to(options.jpg_dir).parent
-        / f"{folder.resolve().name}.hdf5"
-        for folder in folders
-    ]
+    targets = _targets(folders, options.jpg_dir, options.dst_dir)
     with thread_pool(max(options.n_jobs, 0)) as pool:
         outcomes = list(
             tqdm(pool.map(maker.make, folders, targets), total=len(folders), disable=None)
@@ -58,6 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     print(", ".join(f"{statuses.count(status)} {status}" for status in (DONE, THERE, FAILED)))
     return 1 if FAILED in statuses else 0
+
+
+def _targets(folders: Sequence[Path], jpg_dir: Path, dst_dir: Path) -> list[Path]:
+    """Return the file of each folder. Raises UserError if two have the same."""
+    owners: dict[Path, Path] = {}
+    for folder in folders:
+        # JPG_DIR itself may be a folder of frames, also as ".".
+        name = Path(os.path.abspath(folder)).name
+        target = dst_dir / folder.relative_to(jpg_dir).parent / f"{name}.hdf5"
+        if (other := owners.setdefault(target, folder)) != folder:
+            raise UserError(f"{folder}: its flow would replace that of {other}; rename one of them")
+    return list(owners)
 
 
 def _require_packages() -> Any:

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import sys
@@ -34,7 +35,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     If the block fails, the temporary file is removed and `path` stays as it was. A link is
     replaced, not followed; parent folders are created; a device or pipe gets the bytes at the end.
-    Raises UserError if `path` can't be written.
+    Raises UserError from the OSError if `path` can't be written.
     """
     try:
         if is_stream(path):
@@ -47,7 +48,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         name = os.fsdecode(os.fsencode(path.name)[-LONGEST_NAME:])
-        part = path.with_name(f".{name}.{os.getpid()}.tmp{path.suffix}")
+        unique = f"{os.getpid()}-{secrets.token_hex(4)}"  # two threads may write one file
+        part = path.with_name(f".{name}.{unique}.tmp{path.suffix}")
         try:
             yield part
             _sync(part)
@@ -56,7 +58,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
     except OSError as error:
         kept = "; the previous file is unchanged" if path.is_file() and not is_stream(path) else ""
-        raise UserError(f"{path}: can't be written: {error.strerror or error}{kept}") from None
+        raise UserError(f"{path}: can't be written: {error.strerror or error}{kept}") from error
 
 
 def _sync(path: Path) -> None:
