@@ -12,6 +12,7 @@ from datasets.split import assign_subsets, count_sources
 from errors import UserError
 
 LEAST, MOST = 2, 100  # folds
+BLOCK = 256  # sources
 
 
 def check_folds(n_folds: int) -> None:
@@ -53,17 +54,40 @@ def stratify(sources: Sequence[Counter[str]], n_folds: int) -> list[int]:
     to the fold where it leaves the classes' shares the most even; of equal ones, to that with the
     fewest videos.
     """
-    labels = sorted({label for counts in sources for label in counts})
-    table = np.array([[counts[label] for label in labels] for counts in sources], np.float64)
-    totals = table.sum(axis=0)  # (classes,)
-    folds = np.zeros((n_folds, len(labels)))
+    totals: Counter[str] = Counter()
+    for counts in sources:
+        totals.update(counts)
+    column_of = {label: column for column, label in enumerate(sorted(totals))}
+    n_videos = np.array([totals[label] for label in column_of], np.float64)
+    folds = np.zeros((n_folds, len(column_of)))  # videos per fold and class
+    uneven = np.zeros(len(column_of))  # per class: standard deviation of its shares in the folds
+    sizes, each = np.zeros(n_folds), np.arange(n_folds)
     chosen = [0] * len(sources)
-    for number in np.argsort(-table.std(axis=1), kind="stable"):
-        after = np.broadcast_to(folds, (n_folds, *folds.shape)).copy()  # one table per choice
-        after[np.arange(n_folds), np.arange(n_folds)] += table[number]
-        unevenness = (after / totals).std(axis=1).mean(axis=1)  # (folds,)
-        sizes = after.sum(axis=2).diagonal()
-        best = min(range(n_folds), key=lambda fold: (round(unevenness[fold], 9), sizes[fold]))
+    for number in np.argsort(-_spread(sources, column_of), kind="stable"):
+        columns = [column_of[label] for label in sources[number]]
+        added = np.array([*sources[number].values()], np.float64)
+        after = np.repeat(folds[:, None, columns], n_folds, axis=1)  # (folds, choices, columns)
+        after[each, each] += added
+        changed = (after / n_videos[columns]).std(axis=0)  # (choices, columns)
+        choices = np.tile(uneven, (n_folds, 1))
+        choices[:, columns] = changed
+        means = choices.mean(axis=1)
+        best = min(range(n_folds), key=lambda fold: (round(means[fold], 9), sizes[fold]))
         chosen[number] = best
-        folds[best] += table[number]
+        folds[best, columns] += added
+        sizes[best] += added.sum()
+        uneven[columns] = changed[best]
     return chosen
+
+
+def _spread(sources: Sequence[Counter[str]], column_of: Mapping[str, int]) -> np.ndarray:
+    """Return the standard deviation over all classes of each source's numbers of videos. A table of
+    all sources would take gigabytes for Kinetics."""
+    found = np.zeros(len(sources))
+    for start in range(0, len(sources), BLOCK):
+        block = sources[start : start + BLOCK]
+        table = np.zeros((len(block), len(column_of)))
+        for row, counts in zip(table, block, strict=True):
+            row[[column_of[label] for label in counts]] = [*counts.values()]
+        found[start : start + BLOCK] = table.std(axis=1)
+    return found

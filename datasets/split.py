@@ -165,10 +165,14 @@ def draw_validation(sources: Mapping[str, Counter[str]], *, fraction: float, see
         if fits(source) and gain(source) > 0:
             drawn.add(source)
             have.update(sources[source])
+    holders: defaultdict[str, list[str]] = defaultdict(list)
+    for source in order:
+        for label in sources[source]:
+            holders[label].append(source)
     for label in sorted(totals):
         if have[label]:
             continue
-        rest = [s for s in order if sources[s][label] and s not in drawn and fits(s)]
+        rest = [source for source in holders[label] if source not in drawn and fits(source)]
         if rest:
             smallest = min(rest, key=lambda source: sources[source].total())
             drawn.add(smallest)

@@ -1,13 +1,13 @@
 """Read and write result files ({subset}.json), and compute their accuracy."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
-import msgspec
 import numpy as np
 
 from datasets.index import UNLABELLED, Index, canonical_subset
@@ -21,7 +21,7 @@ from evaluation.metrics import (
     wilson_interval,
 )
 from utils.files import write_json
-from utils.reading import Finite, decode_text, parse_json, read_bytes, shown_name, typed
+from utils.reading import Finite, read_json, shown, shown_name, typed
 from utils.text import join_few
 
 KS = (1, 5)  # the k of the top-k accuracies that are always computed
@@ -56,54 +56,22 @@ class Window(TypedDict):
     result: list[Score]
 
 
-class _Id(str):
-    """A separate type, so that msgspec calls a hook for every id."""
-
-
-class _Scores(msgspec.Struct):
-    results: dict[_Id, list[Score]]
-
-
-class _Windows(msgspec.Struct):
-    results: dict[_Id, list[Window]]
-
-
 def read_results(path: Path) -> dict[str, Entries]:
-    """Read a file of write_results. Raises UserError for any other file."""
-    raw = read_bytes(path, "result file")
-    for kind in (_Scores, _Windows):
-        if (found := _decode(raw, kind)) is not None:
-            return found
-    return _read_strictly(decode_text(raw, path, "result file"), path)
-
-
-def _decode(raw: bytes, kind: type[_Scores] | type[_Windows]) -> dict[str, Entries] | None:
-    """Decode a valid file, fast. None if the strict reader has to find the error, or has to read
-    names that are not UTF-8."""
-    ids: list[str] = []
-
-    def note(kind: type, name: str) -> _Id:
-        ids.append(name)
-        return _Id(name)
-
-    try:
-        results = msgspec.json.decode(raw, type=kind, dec_hook=note).results
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
-    if len(results) < len(ids):
-        return None
-    return dict(zip(ids, results.values(), strict=True))  # type: ignore[arg-type]
-
-
-def _read_strictly(text: str, path: Path) -> dict[str, Entries]:
-    content = parse_json(text, path, "result file")
+    """Read a file of write_results. Raises UserError for any other file, and for a label that is
+    listed twice for one video or window."""
+    content = read_json(path, "result file")
     if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
         raise UserError(f"{path}: not a result file: it has no object 'results'")
     for video_id, entries in content["results"].items():
+        place = f"{path}: {shown_name(video_id)}"
         first = next(iter(entries), None) if isinstance(entries, list) else None
         has_windows = isinstance(first, dict) and "result" in first
-        kind = list[Window] if has_windows else list[Score]
-        typed(entries, kind, f"{path}: {shown_name(video_id)}")
+        typed(entries, list[Window] if has_windows else list[Score], place)
+        for scores in _lists_of(entries):
+            labels = [entry["label"] for entry in scores]
+            if len(set(labels)) < len(labels):
+                twice = next(label for label, count in Counter(labels).items() if count > 1)
+                raise UserError(f"{place}: label {shown(twice)} is listed twice")
     return content["results"]
 
 
@@ -189,12 +157,14 @@ def is_windowed(entries: Entries) -> bool:
     return bool(entries) and "result" in entries[0]
 
 
+def _lists_of(entries: Entries) -> list[Entries]:
+    """Return the scored labels of each window of a video, or of the whole video."""
+    return [window["result"] for window in entries] if is_windowed(entries) else [entries]
+
+
 def _n_kept(videos: Iterable[Entries]) -> int:
     """Return the smallest number of entries saved for a video or a window."""
-    lists = chain.from_iterable(
-        [window["result"] for window in entries] if is_windowed(entries) else [entries]
-        for entries in videos
-    )
+    lists = chain.from_iterable(map(_lists_of, videos))
     return min((len(entries) for entries in lists if entries), default=0)
 
 
@@ -204,7 +174,7 @@ def averaged(entries: Entries) -> list[tuple[str, float]]:
     Window scores (--inference_no_average) are averaged. A label that a window does not list counts
     as 0 there, so with a small --output_topk this differs from averaging all scores.
     """
-    windows = [entry["result"] for entry in entries] if is_windowed(entries) else [entries]
+    windows = _lists_of(entries)
     sums: dict[str, float] = {}
     for entry in chain.from_iterable(windows):
         sums[entry["label"]] = sums.get(entry["label"], 0.0) + entry["score"]

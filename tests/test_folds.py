@@ -1,5 +1,6 @@
 """Folds for cross-validation."""
 
+import tracemalloc
 from collections import Counter
 from random import Random
 
@@ -8,6 +9,7 @@ import pytest
 
 from datasets.folds import draw_folds, stratify
 from datasets.index_writer import Video
+from datasets.split import draw_validation
 from errors import UserError
 from tests.test_index_scripts import make_frames, read, videos_of
 from util_scripts import csv_json, folder_json
@@ -38,6 +40,56 @@ def test_classes_are_spread_as_evenly_as_by_scikit_learn():
         theirs.append(unevenness(sources, [fold_of[n] for n in range(30)], 4))
     assert np.mean(ours) < 1.05 * np.mean(theirs)
     assert max(ours) < 0.05
+
+
+def stratify_plainly(sources, n_folds):
+    """The rule of `stratify` with a table of all sources and one of all folds per choice."""
+    labels = sorted({label for counts in sources for label in counts})
+    table = np.array([[counts[label] for label in labels] for counts in sources], np.float64)
+    folds, fold_of = np.zeros((n_folds, len(labels))), [0] * len(sources)
+    for number in np.argsort(-table.std(axis=1), kind="stable"):
+        after = np.broadcast_to(folds, (n_folds, *folds.shape)).copy()
+        after[np.arange(n_folds), np.arange(n_folds)] += table[number]
+        unevenness = (after / table.sum(axis=0)).std(axis=1).mean(axis=1).round(9)
+        sizes = after.sum(axis=2).diagonal()
+        fold_of[number] = min(range(n_folds), key=lambda fold: (unevenness[fold], sizes[fold]))
+        folds[fold_of[number]] += table[number]
+    return fold_of
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_folds_do_not_depend_on_how_they_are_computed(seed):
+    draw = Random(seed)
+    labels, most = range(2 + 3 * seed), 1 + seed % 4
+    sources = [
+        Counter(draw.choices(labels, k=1 + draw.randrange(most))) for _ in range(20 + 10 * seed)
+    ]
+    n_folds = 2 + draw.randrange(9)
+    assert stratify(sources, n_folds) == stratify_plainly(sources, n_folds)
+
+
+def test_many_classes_and_sources_take_little_memory():
+    sources = [Counter([n % 500]) for n in range(1500)]
+    tracemalloc.start()
+    try:
+        stratify(sources, 2)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(sources) * 500 * 8  # bytes of a table of both
+
+
+def test_drawing_validation_looks_at_a_source_a_few_times_however_many_classes_there_are():
+    class Counted(dict):
+        n_reads = 0
+
+        def __getitem__(self, name):
+            Counted.n_reads += 1
+            return super().__getitem__(name)
+
+    sources = Counted({f"s{n}": Counter([f"class {n}"]) for n in range(300)})
+    assert draw_validation(sources, fraction=0.2, seed=1) == set()
+    assert Counted.n_reads < 10 * len(sources)
 
 
 def test_every_video_once_no_source_on_both_sides_and_even_classes():

@@ -73,6 +73,14 @@ def test_bad_result_files(tmp_path, text, complaint):
         read_results(tmp_path / "gone.json")
 
 
+def test_a_label_listed_twice_is_refused(tmp_path):
+    windows = [{"result": scored("b", "a")}, {"result": scored("b", "a", "b")}]
+    for entries in (scored("a", "b", "b"), windows):
+        write_results(tmp_path / "val.json", {"v": entries})
+        with pytest.raises(UserError, match="v: label 'b' is listed twice"):
+            read_results(tmp_path / "val.json")
+
+
 def test_missing_videos_count_as_wrong_unless_ignored(index):
     results = {
         "a1": scored(*"abcde"),
