@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypedDict
 
 import msgspec
 
-from parsing import check_saved
+from option_checks import check_saved
 from utils.reading import LARGEST, LONGEST_NAME, Finite, typed
 
 WRITTEN_BY_US = ("options", "versions")  # every file of ours has at least one of them

@@ -16,8 +16,8 @@ import msgspec
 
 from errors import UserError
 from flags import Role
+from option_checks import check_saved
 from opts import names_with
-from parsing import check_saved
 from utils.files import write_json
 from utils.reading import Finite, read_json, typed
 

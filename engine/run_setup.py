@@ -32,7 +32,7 @@ from model import (
 from models.namings import Inflation
 from models.weights import is_weights_name
 from opts import AUTO, GIVEN, Options
-from parsing import describe_recipe
+from recipe import describe_recipe
 
 log = logging.getLogger("main")
 

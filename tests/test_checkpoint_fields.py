@@ -7,8 +7,8 @@ from engine.checkpoint_fields import read_extras
 from engine.optim import load_schedule
 from errors import UserError
 from flags import Range
+from option_checks import check_saved
 from opts import FLAGS, Options
-from parsing import check_saved
 
 SCALER = torch.amp.GradScaler("cpu").state_dict()
 OURS = {

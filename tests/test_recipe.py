@@ -8,8 +8,8 @@ import main
 from engine.advice import from_scratch, inference_command
 from errors import UserError
 from opts import FLAGS, Options
-from parsing import describe_recipe, parse_opts
-from recipe import FOLDER, recipe_names
+from parsing import parse_opts
+from recipe import FOLDER, describe_recipe, recipe_names
 from tests.runs import make_dataset, small_flags, small_run
 
 PATHS = ["--video_path", "v", "--annotation_path", "a", "--result_path", "r"]
