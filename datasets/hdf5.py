@@ -100,12 +100,12 @@ def _read_of(frames: "h5py.Dataset", numbers: Sequence[int], path: Path) -> list
     return [frames[number].tobytes() for number in numbers]
 
 
-def count_hdf5(path: Path) -> int:
-    """Count the frames of a file. Raises UserError."""
+def count_hdf5(path: Path, known: Sequence[str] = (PICTURES, *FLOW)) -> int:
+    """Count the frames of a file, in the datasets of these names. Raises UserError."""
     with reading_hdf5(path) as file:
-        names = [name for name in (PICTURES, *FLOW) if name in file]
+        names = [name for name in known if name in file]
         if not names:
-            raise UserError(f"{path}: has no dataset {PICTURES}, {' or '.join(FLOW)}")
+            raise UserError(f"{path}: has no dataset {' or '.join(known)}")
         return min(len(open_frames(file, name, path)) for name in names)
 
 

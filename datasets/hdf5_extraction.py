@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.hdf5 import HDF5_SUFFIX, PICTURES, Hdf5Writer, count_hdf5, read_jpegs
+from datasets.hdf5 import HDF5_SUFFIX, PICTURES, Hdf5Writer, count_hdf5, read_jpegs, reading_hdf5
 from datasets.video_files import TO_PIPE, read_parts
 from errors import UserError
 from media.ffmpeg import Ffmpeg
@@ -54,9 +54,16 @@ class Hdf5Files:
 
     def count(self, frames: Path) -> int:
         try:
-            return count_hdf5(frames)
+            return count_hdf5(frames, [PICTURES])
         except UserError:
             return 0
+
+    def holds_other_data(self, target: Path) -> bool:
+        try:
+            with reading_hdf5(target) as file:
+                return PICTURES not in file  # optical flow, for example
+        except UserError:
+            return False
 
     def is_written(self, frames: Path, n_frames: int) -> bool:
         return True  # a file that was cut has no frames to count

@@ -75,6 +75,8 @@ class Extraction:
         owner = owner_of(job.name)
         if owner is not None and (verdict := self._name_clash(owner, stat)) is not None:
             return Outcome(job.name, verdict)
+        if self.frame_format.holds_other_data(job.target):
+            return _does_not_fit(job)
         if previous is None and (adopted := self._adopt_frames(job, row, owner)) is not None:
             return adopted
         return self._extract(number, job, row)
@@ -125,8 +127,7 @@ class Extraction:
             return Outcome(job.name, Verdict(THERE), row)
         if self.frame_format.keeps_other_data:
             return None
-        reason = f"{job.target} exists, but does not fit the video; move it away to extract it"
-        return Outcome(job.name, Verdict(FAILED, reason))
+        return _does_not_fit(job)
 
     def _fit(self, source: Path, row: Row) -> bool:
         """Whether size and number of frames can be those of a video. True if it does not say how
@@ -183,6 +184,11 @@ class Extraction:
         except OSError as error:
             return Verdict(FAILED, f"{target}: {error.strerror}")
         return verdict
+
+
+def _does_not_fit(job: Job) -> Outcome:
+    reason = f"{job.target} exists, but does not fit the video; move it away to extract it"
+    return Outcome(job.name, Verdict(FAILED, reason))
 
 
 def frame_arguments(

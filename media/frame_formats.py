@@ -36,6 +36,9 @@ class FrameFormat(Protocol):
     def count(self, frames: Path) -> int:
         """Count the frames; 0 if there is nothing, or a gap."""
 
+    def holds_other_data(self, target: Path) -> bool:
+        """Whether `target` holds no frames but something that `move` would replace."""
+
     def is_written(self, frames: Path, n_frames: int) -> bool:
         """Whether the first and the last frame are not empty, as they may be after a power
         loss."""
@@ -72,6 +75,9 @@ class JpgFolders:
         except OSError:
             return 0
         return n_frames if missing is None else 0
+
+    def holds_other_data(self, target: Path) -> bool:
+        return False
 
     def is_written(self, frames: Path, n_frames: int) -> bool:
         try:

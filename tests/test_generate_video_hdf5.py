@@ -9,9 +9,10 @@ import pytest
 
 from datasets.hdf5_extraction import Hdf5Files, write_frames
 from datasets.video_files import read_parts
-from tests.runs import small_run
+from tests.runs import make_frames, small_run
 from tests.videos import SHARED, draw, names
 from util_scripts.folder_json import main as folder_json
+from util_scripts.generate_flow_hdf5 import main as generate_flow
 from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main as to_jpgs
 
@@ -65,6 +66,27 @@ def test_second_run_redoes_only_changes(tmp_path, capsys):
     assert "2 done, 0 already there" in capsys.readouterr().out
     assert len(frames_of(tmp_path / "hdf5/A/a.hdf5")) == 20
     assert len(frames_of(tmp_path / "hdf5/A/b.hdf5")) == 10
+
+
+def test_files_of_other_data_are_kept(tmp_path, capsys):
+    draw(tmp_path / "v/A/a.avi")
+    draw(tmp_path / "v/A/b.avi")
+    arguments = [str(tmp_path / "v"), str(tmp_path / "hdf5"), "test"]
+    assert to_hdf5(arguments) == 0
+    make_frames(tmp_path / "jpg/A/a", 11)  # flow of as many frames as the video has
+    (tmp_path / "hdf5/A/a.hdf5").unlink()
+    assert generate_flow([str(tmp_path / "jpg"), str(tmp_path / "hdf5")]) == 0
+    flow = (tmp_path / "hdf5/A/a.hdf5").read_bytes()
+    for manifest in ("kept", "gone"):
+        if manifest == "gone":
+            (tmp_path / "hdf5/manifest.jsonl").unlink()
+        capsys.readouterr()
+        assert to_hdf5(arguments) == 1
+        out = capsys.readouterr().out
+        assert "A/a.avi: " in out
+        assert "a.hdf5 exists, but does not fit the video; move it away" in out
+        assert "0 done, 1 already there, 0 partial, 0 left out, 1 failed" in out
+        assert (tmp_path / "hdf5/A/a.hdf5").read_bytes() == flow
 
 
 def test_truncated_stream():
