@@ -18,7 +18,7 @@ from media.ffmpeg import Ffmpeg
 from media.frame_names import FrameCount, count_frames, why_no_frames
 from media.manifest import FAILED
 from media.orphans import find_orphans
-from media.verdicts import why_no_video
+from media.verdicts import is_video_name, why_no_video
 from media.walking import UNREADABLE, Visit, walk
 from utils.command_line import printable
 from utils.text import first_few
@@ -65,6 +65,10 @@ def survey_frames(jpg_dir: Path, paths: Iterable[str]) -> Survey:
         found = next(filter(None, (locator.find(folder, name) for locator in locators)), None)
         if found is not None:
             files[path] = Path(found)
+    kinds = set(map(_file_type, files.values()))
+    if "hdf5" in kinds or any(count.n_frames for count in counts.values()):
+        # Notes and the like beside extracted frames are no videos.
+        files = {path: file for path, file in files.items() if _has_frames_name(file)}
     missing = {path: reason for path, reason in missing.items() if path not in files}
     return _complete(jpg_dir, counts, missing, files)
 
@@ -171,6 +175,10 @@ def _count_file(ffmpeg: Ffmpeg, file: Path) -> int | str:
 
 def _file_type(file: Path) -> str:
     return "hdf5" if file.suffix == HDF5_SUFFIX else "video"
+
+
+def _has_frames_name(file: Path) -> bool:
+    return _file_type(file) == "hdf5" or is_video_name(file.name)
 
 
 def _complete(

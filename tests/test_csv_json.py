@@ -1,7 +1,10 @@
 """util_scripts.csv_json: tables as spreadsheets write them, parts of videos, frames and videos."""
 
+import shutil
+
 import pytest
 
+from datasets.hdf5_extraction import write_frames
 from datasets.index import read_index
 from datasets.index_checks import check_index
 from datasets.listed_videos import read_listed_videos
@@ -134,6 +137,22 @@ def test_rows_without_frames_and_repeated_rows(tmp_path, capsys):
     assert "2 rows are left out" in out
     assert "  line 4: gone.mp4: no folder" in out
     assert "  line 6: empty: no frames" in out
+
+
+@pytest.mark.parametrize("is_hdf5", [False, True])
+def test_a_note_beside_frames_is_no_video(tmp_path, capsys, is_hdf5):
+    make_frames(tmp_path / "jpg", "x", "y", "z")
+    if is_hdf5:
+        for folder in sorted((tmp_path / "jpg").iterdir()):
+            write_frames(folder.with_suffix(".hdf5"), iter([b"jpeg"] * 11))
+            shutil.rmtree(folder)
+    (tmp_path / "jpg/gone.txt").write_text("to be cut again")
+    table = "path,label\nx,a\ny,a\nz,b\ngone.mp4,b\n"
+    assert list(videos_of(index_of(tmp_path, table))) == ["x", "y", "z"]
+    assert "  line 5: gone.mp4: no folder" in capsys.readouterr().out
+    draw(tmp_path / "jpg/gone.mp4")
+    with pytest.raises(UserError, match="holds frames in several formats"):
+        index_of(tmp_path, table)
 
 
 def test_groups_stay_together(tmp_path):
