@@ -10,6 +10,7 @@ import numpy as np
 from datasets.index_writer import Video
 from datasets.split import assign_subsets, count_sources
 from errors import UserError
+from utils.text import join_few
 
 LEAST, MOST = 2, 100  # folds
 BLOCK = 256  # sources
@@ -24,6 +25,17 @@ def check_folds(n_folds: int) -> None:
 def fold_paths(path: Path, n_folds: int) -> list[Path]:
     """own.json -> own_fold1.json, own_fold2.json …"""
     return [path.with_name(f"{path.stem}_fold{n}{path.suffix}") for n in range(1, n_folds + 1)]
+
+
+def refuse_other_folds(path: Path, n_folds: int) -> None:
+    """Raise UserError if there are folds of a draw into more folds, which would be left beside
+    these."""
+    other = [fold for fold in fold_paths(path, MOST)[n_folds:] if fold.exists()]
+    if other:
+        raise UserError(
+            f"--folds {n_folds}: {join_few(map(str, other))} would remain from a draw into more "
+            "folds; remove them, or give another name"
+        )
 
 
 def draw_folds(

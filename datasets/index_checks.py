@@ -2,6 +2,7 @@
 seconds for half a million videos."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -27,7 +28,7 @@ IMBALANCE = 10  # ratio of training videos between two labels that is worth a no
 
 NO_TRAINING = "labels without training videos"
 NO_VALIDATION = "labels without validation videos"
-ALIKE = "labels that differ only in case, spaces or underscores"
+ALIKE = "labels that differ only in case, spaces, underscores or the Unicode form of accents"
 SAME_NAME = "videos of the same name in training and another subset"
 SAME_GROUP = "groups (UCF-101's sources) in training and another subset"
 SAME_RECORDING = {
@@ -69,7 +70,8 @@ def check_labels(index: Index) -> Iterator[Finding]:
     largest = max(sides["training"].values(), default=0)
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for number, label in enumerate(index.labels):
-        alike[re.sub(r"[\s_]+", "", label).casefold()].append(label)
+        plain = unicodedata.normalize("NFC", label)
+        alike[re.sub(r"[\s_]+", "", plain).casefold()].append(label)
         n_train, n_val = sides["training"][number], sides["validation"][number]
         if sides["training"] and not n_train:
             yield Finding(NO_TRAINING, label)

@@ -1,6 +1,7 @@
 """The videos that a user's table lists: path and label, optionally split, group, start and end."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -85,7 +86,11 @@ def _without_repeats(table: Path, videos: Sequence[ListedVideo]) -> list[ListedV
 def _read_row(row: Row) -> ListedVideo:
     """Check a row by itself. Raises ValueError with what is wrong."""
     path = _path(row.cells["path"])
-    cells = {name: " ".join(row.cells.get(name, "").split()) for name in ("label", *OPTIONAL)}
+    # Accents may be written in two ways that look the same; NFC is the usual one.
+    cells = {
+        name: unicodedata.normalize("NFC", " ".join(row.cells.get(name, "").split()))
+        for name in ("label", *OPTIONAL)
+    }
     label, subset = cells["label"] or None, _subset(cells["split"])
     if label is None and subset != "testing":
         raise ValueError("no label")

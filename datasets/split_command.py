@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from datasets.folds import check_folds, draw_folds, fold_paths
+from datasets.folds import check_folds, draw_folds, fold_paths, refuse_other_folds
 from datasets.index_writer import Video, make_entries, write_and_print
 from datasets.split import draw_videos, one_sided_classes
 from datasets.survey import Survey
@@ -37,6 +37,7 @@ def _fold_files(options: argparse.Namespace) -> Iterable[Path]:
     if options.folds is None:
         return []
     check_folds(options.folds)
+    refuse_other_folds(options.dst_json, options.folds)
     return fold_paths(options.dst_json, options.folds)
 
 

@@ -12,6 +12,7 @@ from random import Random
 from errors import UserError
 from media.ffmpeg import Ffmpeg
 from utils.files import atomic_write
+from utils.reading import read_text, shown_name
 from utils.threads import thread_pool
 
 WIDTH, HEIGHT, RATE, SECONDS = 96, 72, 25, 2
@@ -19,6 +20,7 @@ SMALLEST, LARGEST = 14, 30  # side of the square, pixels
 N_BACKGROUNDS = 100
 N_GROUPS, CLIPS_PER_GROUP = 24, 2  # a group shares background and colour, as in UCF-101
 SPLITS = (1, 2, 3)
+SEED = 1  # the default
 GROUPS_PER_TEST = N_GROUPS // len(SPLITS)
 
 # Positions from 0 to 1 within the frame. `{u}` runs from 0 to 1 and jumps back, `{v}` runs to 1 and
@@ -92,8 +94,9 @@ def _background(number: int) -> str:
 def draw_set(folder: Path, name: str, *, seed: int) -> int:
     """Draw the videos and lists of one of MOTIONS below `folder`; return the number of videos.
 
-    Raises UserError if ffmpeg fails.
+    Raises UserError if ffmpeg fails, or if there are videos of another seed.
     """
+    _keep_seed(folder, seed)
     jobs: list[tuple[Path, str]] = []
     for label, motion in MOTIONS[name].items():
         for group in range(1, N_GROUPS + 1):
@@ -116,6 +119,21 @@ def draw_set(folder: Path, name: str, *, seed: int) -> int:
         list(pool.map(lambda job: draw(*job), jobs))
     _write_lists(folder / "lists", [path for path, _ in jobs], list(MOTIONS[name]))
     return len(jobs)
+
+
+def _keep_seed(folder: Path, seed: int) -> None:
+    """Keep the seed beside the lists. Raises UserError if another one is there, or if videos are
+    and the seed is not the default, which earlier versions did not keep."""
+    path = folder / "lists/seed.txt"
+    found = str(SEED if (folder / "videos").exists() else seed)
+    if path.exists():
+        found = read_text(path, "seed").strip()
+    if found != str(seed):
+        raise UserError(
+            f"--seed {seed}: {folder} holds videos of --seed {shown_name(found)}; remove it, or "
+            "give another folder"
+        )
+    _write_list(path, f"{seed}\n")
 
 
 def _write_lists(folder: Path, videos: Sequence[Path], labels: Sequence[str]) -> None:

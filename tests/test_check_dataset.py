@@ -56,6 +56,10 @@ def other_labels(root):
     change_index(root, lambda index: index["labels"].extend(["A_ b", "a B"]))
 
 
+def labels_in_two_forms(root):
+    change_index(root, lambda index: index["labels"].extend(["caf\xe9", "cafe\u0301"]))
+
+
 def resize_frame(root):
     path = root / "jpg/a/a_0/image_00007.jpg"
     Image.open(path).resize((20, 20)).save(path)
@@ -77,7 +81,8 @@ def resize_frame(root):
         (resize_frame, "1 videos whose frames differ in size\n  a_0: 20x20, 40x32"),
         (copy_video, "same middle frame in training and another subset\n  a_0 (training) and a_4"),
         (other_labels, "2 labels without training videos\n  A_ b"),
-        (other_labels, "underscores\n  A_ b, a B"),
+        (other_labels, "form of accents\n  A_ b, a B"),
+        (labels_in_two_forms, "form of accents\n  caf\xe9, cafe\u0301"),
     ],
 )
 def test_what_is_wrong(tmp_path, capsys, damage, expected):

@@ -55,8 +55,10 @@ PLAIN = "path,label,split\na/x.mp4,a,train\nb/y.avi,b,val\n"
         'Label;"Notes; more";SPLIT;Path\n a ;;train;a\\x.mp4\n'
         '"b";"two\nlines";"VAL";./b/y.avi\n;;;\n',
         "\n" + PLAIN.rstrip().replace("val", "Test"),
+        'path, label, split\na/x.mp4, "a", train\n"b/y.avi",  "b", "val"\n',
     ],
-    ids=["plain", "bom", "semicolons", "tabs", "sep", "mac", "utf-16", "any order", "test for val"],
+    ids=["plain", "bom", "semicolons", "tabs", "sep", "mac", "utf-16", "any order", "test for val",
+         "spaces before quotes"],
 )  # fmt: skip
 def test_forms_of_tables(tmp_path, table):
     make_frames(tmp_path / "jpg", "a/x", "b/y")
@@ -78,6 +80,14 @@ def test_odd_labels_and_names(tmp_path):
     assert [label for _, label, *_ in videos_of(path).values()] == list(ODD_LABELS)
     records = select_videos(read_index(path), "train", tmp_path / "jpg").records
     assert [record.path.name for record in records] == [f"clip {n}" for n in range(4)]
+
+
+def test_accents_written_in_two_ways_are_one_label_and_one_group(tmp_path):
+    make_frames(tmp_path / "jpg", "x", "y", "z", n_frames=2)
+    table = "path,label,group\nx,caf\xe9,\xe9\ny,cafe\u0301,e\u0301\nz,b,c\n"
+    path = index_of(tmp_path, table)
+    assert read(path)["labels"] == ["b", "caf\xe9"]
+    assert subsets_of(path)["x"] == subsets_of(path)["y"]
 
 
 def test_other_encodings_are_named(tmp_path):

@@ -137,6 +137,17 @@ def test_the_commands_write_one_index_per_fold(tmp_path, capsys):
     assert capsys.readouterr().out.count("8 validation") == 6
 
 
+def test_folds_of_a_draw_into_more_folds_do_not_remain(tmp_path):
+    make_frames(tmp_path / "jpg", "a/1", "a/2", "b/3", "b/4")
+    arguments = [str(tmp_path / "jpg"), str(tmp_path / "own.json")]
+    assert folder_json.main([*arguments, "--folds", "3"]) == 0
+    assert folder_json.main([*arguments, "--folds", "3"]) == 0
+    before = (tmp_path / "own_fold1.json").read_bytes()
+    with pytest.raises(UserError, match=r"--folds 2: \S*/own_fold3.json would remain"):
+        folder_json.main([*arguments, "--folds", "2"])
+    assert (tmp_path / "own_fold1.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [

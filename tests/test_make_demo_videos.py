@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from media.demo_videos import MOTIONS, draw_set, filter_graph
+from errors import UserError
+from media.demo_videos import MOTIONS, STILL, draw_set, filter_graph
 from media.ffmpeg import Ffmpeg
 from util_scripts.make_demo_videos import main
 
@@ -82,9 +83,21 @@ def test_drawing_is_reproducible(tmp_path, monkeypatch):
     for folder in ("one", "two"):
         assert draw_set(tmp_path / folder, "finetuning", seed=5) == 4 * 3 * 2
     videos = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert len(videos) == 4 * 3 * 2 + 7
+    assert len(videos) == 4 * 3 * 2 + 7 + 1
     for path in videos:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+
+
+def test_videos_of_another_seed_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("media.demo_videos.N_GROUPS", 1)
+    monkeypatch.setattr("media.demo_videos.MOTIONS", {"finetuning": {"Still": STILL}})
+    draw_set(tmp_path, "finetuning", seed=1)
+    draw_set(tmp_path, "finetuning", seed=1)
+    with pytest.raises(UserError, match=r"--seed 2: \S* holds videos of --seed 1; remove it"):
+        draw_set(tmp_path, "finetuning", seed=2)
+    (tmp_path / "lists/seed.txt").unlink()  # as earlier versions left it
+    with pytest.raises(UserError, match="holds videos of --seed 1"):
+        draw_set(tmp_path, "finetuning", seed=2)
 
 
 def test_lists_split_by_group(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from media.demo_videos import MOTIONS, draw_set, lists_below
+from media.demo_videos import MOTIONS, SEED, draw_set, lists_below
 from utils.command_line import OUTPUT_FOLDER, Parser, run
 from utils.outputs import DEMO_LIST
 
@@ -11,7 +11,7 @@ from utils.outputs import DEMO_LIST
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="util_scripts.make_demo_videos", description=__doc__)
     parser.add_argument("dst_dir", type=OUTPUT_FOLDER, help="gets pretraining/ and finetuning/")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.also_writes(DEMO_LIST, lambda options: lists_below(options.dst_dir))
     options = parser.parse_args(argv)
     for name, motions in MOTIONS.items():

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -97,7 +98,9 @@ def _split(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[st
     skipped = first.strip('"').lower().startswith(SEPARATOR) and len(first) < 8
     if not skipped:
         lines.seek(0)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    # A space before a quote is not part of a value; other spaces may be part of a path.
+    has_space = re.search(rf'{re.escape(delimiter)} +"', text) is not None
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=has_space, strict=True)
     line = int(skipped) + 1
     try:
         for values in reader:
