@@ -2,7 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -258,6 +259,20 @@ def frozen_batch_norms(model: nn.Module) -> Sequence[nn.Module]:
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     frozen = [m for m in norms if not any(p.requires_grad for p in m.parameters())]
     return frozen if any(not p.requires_grad for p in model.parameters()) else norms
+
+
+@contextmanager
+def norms_at_rest(model: nn.Module) -> Iterator[None]:
+    """Let batch norms in training mode use and keep their running statistics meanwhile."""
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = [m for m in model.modules() if isinstance(m, kind) and m.training]
+    try:
+        for norm in norms:
+            norm.eval()
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 def wrap_for_distributed(

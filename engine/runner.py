@@ -37,11 +37,12 @@ from engine.run_setup import Run, set_up
 from engine.scoring import clip_network, head_network, make_scorer
 from errors import UserError
 from evaluation.metrics import FEW, describe_interval
+from fitting import fit
 from flags import Role
 from model import frozen_batch_norms, takes_single_clips, without_head, wrap_for_distributed
 from models.catalog import FAMILIES
 from opts import Options, names_with
-from training import Trainer, fit
+from training import Trainer
 from utils.interruption import Interruption, resume_hint
 from utils.text import first_few
 from validation import validate
