@@ -3,6 +3,7 @@ pictures in two subsets."""
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from datasets.index import Index
 from datasets.index_checks import SAME_RECORDING, UNEVEN, Finding, on_both_sides
 from datasets.records import Entry
 from datasets.segments import FIRST_NUMBER, segment_fault
-from datasets.survey import count_files, count_folders
+from datasets.survey import count_files, count_folders, print_list
 from errors import UserError
 from media.orphans import find_orphans
 from utils.files import back_up, write_json
@@ -61,6 +62,14 @@ class FoundVideo(NamedTuple):
     def last(self) -> int:
         return self.first + self.n_frames - 1
 
+    @property
+    def numbers(self) -> range:
+        """The frames of its segment that were found; all frames if the index has none."""
+        begin, end = self.entry.segment or (0, 0)
+        if begin == end:
+            return range(self.first, self.last + 1)
+        return range(max(begin, self.first), min(end, self.last + 1))
+
 
 def check_frames(
     index: Index, frames_dir: Path, file_type: str
@@ -70,8 +79,8 @@ def check_frames(
     findings: list[Finding] = []
     untrimmed = {v.video_id: v for v in index.videos} if isinstance(index, UntrimmedIndex) else {}
     locator = FrameLocator(file_type)
-    paths = {
-        entry.video_id: Path(
+    place_of = {
+        entry.video_id: (
             f"{frames_dir}/{FOLDER_PREFIX}{entry.video_id}"
             if untrimmed
             else locator.locate(index, entry, str(frames_dir))[0]
@@ -79,19 +88,20 @@ def check_frames(
         for entry in index.entries
     }
     is_jpg = file_type == "jpg"
-    counts, missing = (count_folders if is_jpg else count_files)(paths)
+    places = {place: Path(place) for place in place_of.values()}  # parts of a video share one
+    counts, missing = (count_folders if is_jpg else count_files)(places)
     for entry in index.entries:
-        name, count = entry.video_id, counts.get(entry.video_id)
-        if count is None:
-            place = f"{name}: {paths[name]}" if is_jpg else name
-            findings.append(Finding(MISSING, f"{place}: {missing[name]}"))
+        name, place = entry.video_id, place_of[entry.video_id]
+        if (count := counts.get(place)) is None:
+            where = f"{name}: {place}" if is_jpg else name
+            findings.append(Finding(MISSING, f"{where}: {missing[place]}"))
             continue
         if count.missing is not None:
             findings.append(Finding(GAPS, f"{name}: frame {count.missing} is missing"))
         elif not count.n_frames:
-            findings.append(Finding(MISSING, f"{name}: no frames in {paths[name]}"))
+            findings.append(Finding(MISSING, f"{name}: no frames in {place}"))
         if count.n_frames:
-            video = FoundVideo(entry, paths[name], FIRST_NUMBER[file_type], count.n_frames)
+            video = FoundVideo(entry, places[place], FIRST_NUMBER[file_type], count.n_frames)
             videos.append(video)
             if name in untrimmed:
                 findings += _check_parts(video, untrimmed[name])
@@ -154,8 +164,10 @@ def check_duplicates(
     """Find training videos that share their middle frame with a video of another subset."""
     hashes = {}
     for video in tqdm(videos, desc="comparing", unit="video", disable=None):
+        if not (numbers := video.numbers):
+            continue  # its segment begins after the last frame
         try:
-            [frame] = source.read(video.path, [video.first + (video.n_frames - 1) // 2])
+            [frame] = source.read(video.path, [numbers[(len(numbers) - 1) // 2]])
         except FrameError:
             continue  # check_pixels reports it
         digest = hashlib.blake2b(frame.numpy().tobytes(), digest_size=16).hexdigest()
@@ -171,7 +183,7 @@ def check_pixels(
     is_sample = len(videos) > SAMPLED_VIDEOS and not check_all
     chosen = draw.sample(videos, SAMPLED_VIDEOS) if is_sample else videos
     for video in tqdm(chosen, desc="decoding", unit="video", disable=None):
-        numbers: Sequence[int] = range(video.first, video.last + 1)
+        numbers: Sequence[int] = video.numbers
         if not check_all:
             numbers = sorted(draw.sample(numbers, min(SAMPLED_FRAMES, len(numbers))))
         sizes = set()
@@ -188,21 +200,39 @@ def check_pixels(
 
 def fix_counts(path: Path, videos: Sequence[FoundVideo]) -> int:
     """Write the frame counts that were found into the index, after a backup (see back_up). Segments
-    within the frames found stay as they are, because they may be parts of videos.
+    within the frames found stay as they are, because they may be parts of videos. Known parts that
+    do not fit are printed and stay as well: their times may have other frames now.
 
     Returns the number of entries that changed. Raises UserError if it can't be written.
     """
     content = read_json(path, "index")
-    changed = 0
+    n_entries = Counter(video.path for video in videos)
+    changed, left = 0, {}
     for video in videos:
-        begin, end = video.entry.segment or (0, 0)
+        name, (begin, end) = video.entry.video_id, video.entry.segment or (0, 0)
         if video.first <= begin < end <= video.last + 1:
             continue
-        is_part = video.first <= begin < min(end, video.last + 1)
-        annotation = content["database"][video.entry.video_id].setdefault("annotations", {})
-        annotation["segment"] = [begin if is_part else video.first, video.last + 1]
+        # The id of a part ends in its frames (see index_writer.make_entries).
+        is_part = n_entries[video.path] > 1 or name.endswith(f"_{begin:06d}_{end - 1:06d}")
+        segment = None if is_part else _corrected(video, begin, end)
+        if segment is None:
+            said = f"segment {[begin, end]}" if begin < end else "no segment"
+            left[name] = f"{said} in the index; frames {video.first} to {video.last} found"
+            continue
+        content["database"][name].setdefault("annotations", {})["segment"] = segment
         changed += 1
+    print_list("parts of videos do not fit the frames found; write the index again:", left)
     if changed:
         print(f"backup of the index: {back_up(path)}")
         write_json(path, content)
     return changed
+
+
+def _corrected(video: FoundVideo, begin: int, end: int) -> list[int] | None:
+    """Return the segment within the frames found: all frames if it was empty, and one frame later
+    if it was counted from 0. None if it begins after the last frame."""
+    if begin == end:
+        return [video.first, video.last + 1]
+    late = max(0, video.first - begin)
+    segment = [begin + late, min(end + late, video.last + 1)]
+    return segment if segment[0] < segment[1] else None

@@ -8,7 +8,10 @@ import pytest
 from PIL import Image
 
 from datasets.build import build_train_loader
+from datasets.frame_checks import SAME_PICTURE
 from datasets.index import read_index
+from datasets.segments import FIRST_NUMBER
+from datasets.video_files import count_video
 from errors import UserError
 from media.ffmpeg import find_ffmpeg
 from parsing import parse_opts
@@ -16,7 +19,9 @@ from tests.commands import run_command
 from tests.runs import make_dataset, make_frames, small_run
 from tests.test_activitynet import entry, part, write_index
 from tests.test_hdf5 import hdf5_twin
+from tests.videos import draw
 from util_scripts.check_dataset import main
+from util_scripts.csv_json import main as csv_json
 from util_scripts.folder_json import main as folder_json
 
 
@@ -160,8 +165,12 @@ def test_main_accepts_exactly_what_is_not_wrong(tmp_path, capsys, form):
         is_right = main(words) == 0
         assert trains_on_all(tmp_path, form) == is_right, segment
         main([*words, "--fix"])
-        assert main(words) == 0, segment
-        assert trains_on_all(tmp_path, form), segment
+        begin, end = segment or (0, 0)
+        is_fixed = (
+            begin == end or begin < FIRST_NUMBER[form] + 20
+        )  # not a part after the last frame
+        assert (main(words) == 0) == is_fixed, segment
+        assert trains_on_all(tmp_path, form) == is_fixed, segment
     assert "the index has no frame numbers" in capsys.readouterr().out
 
 
@@ -253,6 +262,49 @@ def test_hdf5_and_video_files(tmp_path, capsys):
     (tmp_path / "hdf5/a/a_0.hdf5").write_bytes(b"nothing")
     assert main(arguments) == 1
     assert "a_0.hdf5: can't be read" in capsys.readouterr().out
+
+
+def test_parts_of_a_video_are_compared_by_their_own_frames(tmp_path, capsys):
+    make_frames(tmp_path / "jpg/m", 20)
+    parts = {"m_1": ("training", [1, 11]), "m_2": ("validation", [11, 21])}
+    database = {
+        name: {
+            "subset": subset,
+            "annotations": {"label": "a", "segment": segment},
+            "video_path": "m",
+        }
+        for name, (subset, segment) in parts.items()
+    }
+    (tmp_path / "index.json").write_text(json.dumps({"labels": ["a"], "database": database}))
+    assert check(tmp_path) == 0
+    assert SAME_PICTURE not in capsys.readouterr().out
+    (tmp_path / "jpg/m/image_00017.jpg").write_bytes(b"not a picture")
+    change_index(tmp_path, lambda index: index["database"].pop("m_2"))
+    assert check(tmp_path, "--all") == 0  # the frame is in no entry
+    shutil.copy(tmp_path / "jpg/m/image_00005.jpg", tmp_path / "jpg/m/image_00015.jpg")
+    change_index(tmp_path, lambda index: index["database"].update(m_2=database["m_2"]))
+    assert check(tmp_path, "--all") == 1
+    out = capsys.readouterr().out
+    assert f"{SAME_PICTURE}\n  m_1 (training) and m_2" in out
+    assert "image_00017.jpg: not a JPEG" in out
+
+
+def test_a_video_of_several_parts_is_counted_once(tmp_path, capsys, monkeypatch):
+    draw(tmp_path / "videos/m.mp4", seconds=2)
+    rows = "".join(f"m.mp4,a,{second / 4},{second / 4 + 0.25}\n" for second in range(8))
+    (tmp_path / "list.csv").write_text(f"path,label,start,end\n{rows}")
+    arguments = [str(tmp_path / "index.json"), str(tmp_path / "videos")]
+    assert csv_json([str(tmp_path / "list.csv"), arguments[1], arguments[0]]) == 0
+    counted = []
+
+    def count(path, *more):
+        counted.append(path.name)
+        return count_video(path, *more)
+
+    monkeypatch.setattr("datasets.survey.count_video", count)
+    main([*arguments, "--file_type", "video"])
+    assert "8 have frames" in capsys.readouterr().out
+    assert counted == ["m.mp4"]
 
 
 def test_activitynet(tmp_path, capsys):

@@ -2,26 +2,48 @@
 
 import json
 
+import pytest
+
 from tests.runs import make_dataset, make_frames, small_run
 from tests.test_check_dataset import change_index, check
 
 
-def test_fix_keeps_parts_of_videos(tmp_path):
+@pytest.mark.parametrize(
+    ("segments", "fixed", "left"),
+    [
+        ({"m_1": [1, 9], "m_2": [9, 15], "m_3": [15, 21]}, {}, []),
+        # Extracted again with half the frames: a segment may hold another time than before.
+        ({"m_1": [1, 11], "m_2": [11, 21], "m_3": [21, 31], "m_4": [15, 41]}, {}, ["m_3", "m_4"]),
+        ({"m_1": [0, 10], "m_2": [10, 20]}, {}, ["m_1"]),
+        ({"m_1": None, "m_2": [1, 9]}, {}, ["m_1"]),
+        ({"m_000021_000030": [21, 31]}, {}, ["m_000021_000030"]),
+        ({"m_000001_000030": [1, 31]}, {}, ["m_000001_000030"]),
+        ({"m": [21, 31]}, {}, ["m"]),
+        ({"m": [15, 31]}, {"m": [15, 21]}, []),
+        ({"m": [0, 20]}, {"m": [1, 21]}, []),
+        ({"m": [0, 10]}, {"m": [1, 11]}, []),
+        ({"m": None}, {"m": [1, 21]}, []),
+        ({"m_000010_000020": [1, 31]}, {"m_000010_000020": [1, 21]}, []),  # times, as in Kinetics
+    ],
+)
+def test_fix_never_makes_a_part_the_whole_video(tmp_path, capsys, segments, fixed, left):
     make_frames(tmp_path / "jpg/m", 20)
-    parts = {"m_1": [1, 9], "m_2": [9, 15], "m_3": [15, 31]}
     database = {
         name: {
             "subset": "training",
-            "annotations": {"label": "a", "segment": segment},
+            "annotations": {"label": "a"} | ({"segment": segment} if segment else {}),
             "video_path": "m",
         }
-        for name, segment in parts.items()
+        for name, segment in segments.items()
     }
     (tmp_path / "index.json").write_text(json.dumps({"labels": ["a"], "database": database}))
     check(tmp_path, "--fix")
-    fixed = json.loads((tmp_path / "index.json").read_text())["database"]
-    segments = {name: entry["annotations"]["segment"] for name, entry in fixed.items()}
-    assert segments == parts | {"m_3": [15, 21]}
+    found = json.loads((tmp_path / "index.json").read_text())["database"]
+    assert {n: e["annotations"].get("segment") for n, e in found.items()} == segments | fixed
+    out = capsys.readouterr().out
+    assert (f"{len(left)} parts of videos do not fit the frames found; write" in out) == bool(left)
+    for name in left:
+        assert f"  {name}: {'' if segments[name] else 'no '}segment" in out
 
 
 def test_fix_keeps_the_only_part_of_a_video(tmp_path):
