@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.commands import ROOT, run_util
 from tests.runs import limit_file_size, make_dataset, small_run
 from utils import command_line as cli
 from utils.files import atomic_write, back_up
-from utils.outputs import INDEX, Input, Output, check_outputs
+from utils.outputs import ACCURACY, INDEX, Input, Output, check_outputs
 
 COMMANDS = [
     path.stem
@@ -171,6 +172,42 @@ def test_output_folder_must_not_be_a_file(command, tmp_path):
         argv = command_line(command, tmp_path, {output: str(tmp_path / "file")})
         with pytest.raises(UserError, match="file: is not a folder"):
             PARSERS[command].parse_args(argv)
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "is_rewritten"),
+    [
+        ("check_dataset", ["--fix"], True),
+        ("check_dataset", [], False),
+        ("add_fps_into_activitynet_json", [], True),
+        ("add_fps_into_activitynet_json", ["new.json"], False),
+    ],
+)
+def test_an_input_that_is_rewritten(command, flags, is_rewritten, tmp_path, monkeypatch):
+    argv = [*command_line(command, tmp_path, {}), *flags]
+    parse = PARSERS[command].parse_args
+    parse(argv)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write
+    refused = pytest.raises(UserError, match=r"can't be written: .*: Permission denied")
+    with refused if is_rewritten else nullcontext():
+        parse(argv)
+
+
+def test_paths_may_begin_with_the_home_but_not_be_empty(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for kind in (cli.INPUT, cli.OUTPUT_FOLDER, cli.OutputPath(INDEX), cli.INPUT_VIDEO):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"is empty; the current folder is \."):
+            kind("")
+        if kind is not cli.INPUT_VIDEO:
+            assert kind("~/a") == tmp_path / "a"
+    assert tmp_path / "a" in cli.INPUT_VIDEO.files(cli.INPUT_VIDEO("~/a"))
+    with pytest.raises(UserError, match="argument jpg_dir: is empty"):
+        PARSERS["generate_video_jpgs"].parse_args(["videos", "", "x"])
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0, 1 / 3, 5e-5, 1.25e-7])
+def test_an_accuracy_is_recognised(tmp_path, accuracy):
+    assert ACCURACY.is_of(write(tmp_path / "top1.txt", str(accuracy)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="?",
         help="the index to write; default: src_json, with a backup in JSON.bak",
     )
+    parser.rewrites("src_json", lambda options: options.dst_json is None)
     options = parser.parse_args(argv)
     if not options.video_dir.is_dir():
         raise UserError(f"{options.video_dir}: no such folder of videos")

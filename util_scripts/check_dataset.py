@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--file_type", default="jpg", choices=tuple(FIRST_NUMBER), help="(jpg)")
     parser.add_argument("--all", action="store_true", help="decode every frame, not a sample")
     parser.add_argument("--fix", action="store_true", help="correct the frame counts in the index")
+    parser.rewrites("index", lambda options: options.fix)
     options = parser.parse_args(argv)
     index = read_any_index(options.index)
     if not options.frames_dir.is_dir():

@@ -15,7 +15,7 @@ from typing import Any
 
 from errors import UserError
 from utils.interruption import Interruption
-from utils.outputs import Input, Kind, Output, check_outputs
+from utils.outputs import ANY_FILE, Input, Kind, Output, check_outputs
 from utils.program import on_output_lost, run_program
 from utils.reading import shown_name
 
@@ -86,8 +86,11 @@ def expand_user(path: Path) -> Path:
 
 
 def _path(text: str) -> Path:
-    """The argparse type of a path. Raises ArgumentTypeError for one that no file can have."""
-    path = Path(text)
+    """The argparse type of a path; ~ is expanded. Raises ArgumentTypeError for one that no file can
+    have, and for an empty one, which a shell makes of an unset variable."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; the current folder is .")
+    path = expand_user(Path(text))
     if (fault := path_fault(path)) is not None:
         raise argparse.ArgumentTypeError(f"{shown_name(text)}: {fault}")
     return path
@@ -108,7 +111,7 @@ class InputVideo(InputPath):
 
     def __call__(self, text: str) -> str:
         if not is_url(text):
-            expand_user(_path(text))
+            _path(text)
         return text
 
     def files(self, value: str) -> Iterable[Path]:
@@ -152,6 +155,7 @@ class Parser(FlagParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
         self._more: list[tuple[Kind, Callable[[argparse.Namespace], Iterable[Path]]]] = []
+        self._rewritten: list[tuple[str, Callable[[argparse.Namespace], bool]]] = []
 
     def also_writes(
         self, kind: Kind, files_of: Callable[[argparse.Namespace], Iterable[Path]]
@@ -159,6 +163,11 @@ class Parser(FlagParser):
         """Declare output files that are not arguments themselves; `files_of` takes the parsed
         options."""
         self._more.append((kind, files_of))
+
+    def rewrites(self, name: str, when: Callable[[argparse.Namespace], bool]) -> None:
+        """Declare an input that is replaced, after a backup, if `when` is true of the parsed
+        options."""
+        self._rewritten.append((name, when))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         writes = self._more or any(isinstance(a.type, OutputPath) for a in self._actions)
@@ -187,6 +196,10 @@ class Parser(FlagParser):
                 raise UserError(f"{path}: is not a folder")
         for kind, files_of in self._more:
             yield from (Output("", path, kind) for path in files_of(options))
+        for name, when in self._rewritten:
+            if when(options):
+                path = getattr(options, name)
+                yield Output("", path, ANY_FILE, in_place=path)
 
     def _values(self, options: argparse.Namespace) -> Iterator[tuple[str, Any, Any]]:
         """Yield (flag or "", type, value) for every value of every argument."""
