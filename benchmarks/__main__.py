@@ -1,18 +1,18 @@
 """Compare with a plain implementation: python -m benchmarks [steps …] [--json FILE]"""
 
-import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from benchmarks import extraction, finetuning, formats, index, inference, loading, steps
 from benchmarks.timing import Comparison
 from engine.device import cpu_has_bf16, tune_process
-from utils.program import run_program
+from errors import UserError
+from utils.command_line import OutputPath, Parser, run
+from utils.files import write_json
+from utils.outputs import BENCHMARK
 
 SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
     "extraction": extraction.comparisons,
@@ -26,10 +26,13 @@ SECTIONS: dict[str, Callable[[], Iterator[Comparison]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser = Parser(prog="benchmarks", description=__doc__)
     parser.add_argument("sections", nargs="*", help=f"from {', '.join(SECTIONS)}; all by default")
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    text = "also write the results to this file, after every section"
+    parser.add_argument("--json", type=OutputPath(BENCHMARK), metavar="FILE", help=text)
     options = parser.parse_args(argv)
+    if unknown := [name for name in options.sections if name not in SECTIONS]:
+        raise UserError(f"no section {', '.join(unknown)}: choose from {', '.join(SECTIONS)}")
     tune_process(steps.devices()[0])  # as main.py does
     print(machine := _machine())
     print(f"{'':68} {'ours':>8} {'plain':>8} {'ratio':>6} {'of limit':>8}")
@@ -40,11 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             share = "" if row.of_limit is None else f"{row.of_limit:.0%}"
             figures = f"{row.ours:8.2f} {row.plain:8.2f} {row.ratio:6.2f} {share:>8}"
             print(f"{row.name:68} {figures} {row.unit}", flush=True)
-    if options.json:
-        content = {"machine": machine, "rows": rows}
-        options.json.write_text(
-            json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        if options.json is not None:
+            write_json(options.json, {"machine": machine, "rows": rows})
     return 0
 
 
@@ -57,4 +57,4 @@ def _machine() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_program(main))
+    sys.exit(run(main))

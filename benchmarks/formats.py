@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,9 @@ def comparisons() -> Iterator[Comparison]:
 
     Disk space and time are per 1,000 videos, created on all cores; one thread loads clips.
     """
+    if find_spec("h5py") is None:
+        print("formats: skipped, they need the package h5py")
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a loader worker
     with tempfile.TemporaryDirectory() as name:

@@ -1,5 +1,6 @@
 """The benchmarks, with tiny models on a CPU."""
 
+import json
 import math
 import multiprocessing
 import threading
@@ -8,8 +9,11 @@ from functools import partial
 
 import pytest
 
+from benchmarks import __main__ as program
+from benchmarks import formats
 from benchmarks.fresh_process import in_fresh_process
 from benchmarks.timing import Comparison, compare
+from errors import UserError
 
 
 def test_a_comparison_takes_the_median_of_its_rounds():
@@ -18,6 +22,33 @@ def test_a_comparison_takes_the_median_of_its_rounds():
     assert isinstance(row, Comparison)
     assert row.ours > row.plain
     assert 0 < row.of_limit < 1
+
+
+def test_results_are_written_after_every_section(tmp_path, monkeypatch):
+    row = Comparison("x", "u", 2.0, 1.0, 2.0)
+
+    def failing():
+        yield row
+        raise UserError("broken")
+
+    monkeypatch.setattr(program, "tune_process", lambda device: None)
+    monkeypatch.setattr(program, "SECTIONS", {"good": lambda: iter([row]), "bad": failing})
+    path = tmp_path / "benchmarks.json"
+    with pytest.raises(UserError, match="broken"):
+        program.main(["--json", str(path)])
+    assert json.loads(path.read_text())["rows"] == [row._asdict()]
+    assert program.main(["good", "--json", str(path)]) == 0  # its own file
+    with pytest.raises(UserError, match="no section goo: choose from good, bad"):
+        program.main(["good", "goo"])
+    path.write_text('{"labels": ["mine"]}')
+    with pytest.raises(UserError, match="exists, and is not a result of the benchmarks"):
+        program.main(["good", "--json", str(path)])
+
+
+def test_formats_need_h5py(monkeypatch, capsys):
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    assert not list(formats.comparisons())
+    assert "formats: skipped, they need the package h5py" in capsys.readouterr().out
 
 
 def test_a_fresh_process_returns_results_and_reports_failure():
