@@ -27,6 +27,7 @@ from engine.checkpoint_manager import CheckpointManager
 from engine.distributed import World
 from engine.ema import WeightAverage
 from engine.optim import build_optimization
+from engine.optim_resume import resume_optimization
 from engine.profiler import tracing
 from engine.progress import Position
 from engine.provenance import versions
@@ -146,9 +147,9 @@ def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Train
         weights = balanced_weights(counts)
         class_weights = torch.tensor(weights, dtype=torch.float32, device=device.torch_device)
     n_updates = -(-len(train_loader) // options.accumulate)
-    optim = build_optimization(
-        options, model, device.grad_scaler(), n_updates=n_updates, checkpoint=run.resumed
-    )
+    optim = build_optimization(options, model, device.grad_scaler(), n_updates=n_updates)
+    if run.resumed is not None:
+        resume_optimization(optim, run.resumed, options=options, model=model)
     average = None
     if options.ema:
         is_continued = run.resumed is not None and run.resumed.trained_state_dict is not None

@@ -4,7 +4,7 @@ from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
 
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.checkpoint_fields import read_extras
-from engine.optim import load_schedule
+from engine.optim_state import load_schedule
 from errors import UserError
 from flags import Range
 from option_checks import check_saved

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from engine.device import Normalization, choose_device
-from engine.optimizer_state import load_optimizer
+from engine.optim_state import load_optimizer
 from errors import UserError
 from tests.runs import as_of_the_original, make_dataset, make_trainer, small_run
 

@@ -1,15 +1,19 @@
-"""Load an optimiser's state from a checkpoint, checked against the parameters it trains."""
+"""Load saved states of an optimiser and a schedule, checked against those that take them over."""
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from engine.weights_check import fault_of_form, is_finite
 from errors import UserError
-from utils.reading import LARGEST, Finite, typed
+from utils.reading import LARGEST, Finite, shown, typed
 
 Rate = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
 Below1 = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -39,7 +43,7 @@ class _State(msgspec.Struct):
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     state: Mapping[str, Any],
     *,
     buffers: Sequence[str],
@@ -123,3 +127,50 @@ def _fault(value: Any, shape: torch.Size) -> str | None:
     if value.shape != shape:
         return f"has shape {tuple(value.shape)}, but {tuple(shape)} is expected"
     return None
+
+
+def load_schedule(schedule: LRScheduler, state: Mapping[str, Any]) -> None:
+    """Load the values of a saved state that this schedule has too.
+
+    Raises ValueError for a value of another kind than the schedule's own.
+    """
+    own = schedule.state_dict()
+    if "lr_lambdas" in own and state.get("lr_lambdas") != own["lr_lambdas"]:
+        raise ValueError(_lambda_fault(own["lr_lambdas"], state.get("lr_lambdas")))
+    known = {key: state[key] for key in own if key in state}
+    for key, value in known.items():
+        if key != "lr_lambdas" and not _is_alike(value, own[key]):
+            raise ValueError(f"the schedule's {key} is {shown(value)}")
+    for key in [k for k in known if isinstance(own[k], list) and len(known[k]) != len(own[k])]:
+        del known[key]  # a rate per parameter group, saved with another grouping
+    if "milestones" in known:
+        known["milestones"] = Counter(known["milestones"])
+    schedule.load_state_dict(known)
+
+
+def _lambda_fault(own: Sequence[Any], saved: Any) -> str:
+    """Say why the saved curves, one per parameter group, are not the schedule's own."""
+    if isinstance(saved, list) and saved and all(curve == own[0] for curve in saved):
+        return (
+            "its optimiser has other groups of parameters: resume with the --ft_begin_module, "
+            "--head_lr_factor, --layer_decay and --no_norm_decay that it was trained with"
+        )
+    return (
+        "its learning-rate schedule has another number of updates: resume with the training "
+        "videos, --n_epochs, --warmup_epochs, --batch_size, --accumulate and number of machines "
+        "that it was trained with"
+    )
+
+
+def _is_alike(value: Any, own: Any) -> bool:
+    """Return whether a saved value can replace a schedule's own."""
+    if value is None or own is None:
+        return value is None or isinstance(value, int | float)
+    if isinstance(own, dict):
+        pairs = value.items() if isinstance(value, dict) else [("", "")]
+        return all(isinstance(n, int) and n >= 0 for pair in pairs for n in pair)
+    if isinstance(own, list):
+        return isinstance(value, list) and all(_is_alike(item, 0.0) for item in value)
+    if isinstance(own, bool | str):
+        return type(value) is type(own)
+    return isinstance(value, int | float) and not math.isnan(value)
