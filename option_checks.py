@@ -128,9 +128,16 @@ def fresh_start_contradictions(options: Options) -> Iterator[str]:
         yield "--keep_head needs --pretrain_path, whose head it keeps"
     if options.ft_begin_module:
         yield (
-            f"--ft_begin_module {options.ft_begin_module} needs --pretrain_path or --resume_path: "
-            "the frozen layers would stay random; without a checkpoint leave it out, and train a "
-            "small network at a low rate (--model_depth 10 --learning_rate 0.01)"
+            f"--ft_begin_module {options.ft_begin_module} needs --pretrain_path or a checkpoint to "
+            "resume: the frozen layers would stay random; without a checkpoint leave it out, and "
+            "train a small network at a low rate (--model_depth 10 --learning_rate 0.01)"
+        )
+    if options.freeze_bn:
+        source = f" (of --recipe {options.recipe})" if "freeze_bn" in options.from_recipe else ""
+        yield (
+            f"--freeze_bn{source} needs --pretrain_path or a checkpoint to resume: batch norm "
+            "would keep its initial statistics; without a checkpoint leave it out, or take "
+            "--recipe scratch or scratch_small"
         )
     yield from network_contradictions(options)
 

@@ -31,6 +31,7 @@ from model import (
 )
 from models.namings import Inflation
 from models.weights import is_weights_name
+from option_checks import fresh_start_contradictions, refuse
 from opts import AUTO, GIVEN, Options
 from recipe import describe_recipe
 
@@ -73,6 +74,8 @@ def set_up(options: Options, world: World) -> Run:
         options = adopt_checkpoint_options(
             options, file, with_classes=resumes, with_clips=with_clips
         )
+    else:  # --resume_path auto may have found none
+        refuse(fresh_start_contradictions(options))
     _check_classes(options, index)
     options = _with_frame_rate(options, index)
     if resumed is not None:

@@ -64,6 +64,17 @@ def small_run(root, *flags, result="res", report=False):
     return main.main(small_flags(root, *flags, result=result, report=report))
 
 
+def frozen_norms(root):
+    """Write the tiny model with its initial weights; return the flags that start from it and freeze
+    batch norm, so that an output depends on one clip alone."""
+    path = root / "initial.pth"
+    if not path.exists():  # a run that was started may be reading it
+        torch.manual_seed(1)
+        model = build("resnet", 10, n_classes=2, resnet_widen_factor=0.25)
+        torch.save({"arch": "resnet-10", "state_dict": model.state_dict()}, path)
+    return "--pretrain_path", str(path), "--freeze_bn"
+
+
 def limit_file_size_here(size):
     """Limit the file size for the rest of this process."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

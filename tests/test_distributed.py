@@ -14,7 +14,7 @@ import main
 from engine.distributed import SINGLE_PROCESS, World, find_launcher, join
 from errors import UserError
 from tests.commands import Command
-from tests.runs import make_dataset, read_results, read_table
+from tests.runs import frozen_norms, make_dataset, read_results, read_table
 
 pytestmark = pytest.mark.numeric
 
@@ -25,7 +25,7 @@ FLAGS = (
     "--n_classes", "2", "--model_depth", "10", "--resnet_widen_factor", "0.25",
     "--sample_size", "32", "--sample_duration", "8", "--batch_size", "4", "--n_epochs", "3",
     "--no_cuda", "--n_threads", "0", "--precision", "fp32", "--learning_rate", "0.01",
-    "--freeze_bn", "--inference", "--no_report",
+    "--inference", "--no_report",
 )  # fmt: skip
 
 
@@ -34,10 +34,11 @@ def start():
     """Starts main.py; what still runs at the end of a test is ended."""
     with ExitStack() as commands:
 
-        def start(root, result, *flags, launcher=(), on_gpus=False, without="", **environ):
-            arguments = ["--root_path", root, "--result_path", result, *FLAGS, *flags]
-            for flag in filter(None, ("--no_cuda" if on_gpus else "", without)):
-                arguments.remove(flag)
+        def start(root, result, *flags, launcher=(), on_gpus=False, frozen=True, **environ):
+            flags = (*FLAGS, *(frozen_norms(root) if frozen else ()), *flags)
+            arguments = ["--root_path", root, "--result_path", result, *flags]
+            if on_gpus:
+                arguments.remove("--no_cuda")
             if launcher:
                 launcher = (*launcher, "--log_dir", root / "torchrun")  # else it stays in TMPDIR
             command = Command(*launcher, "main.py", *arguments, environ=ONE_THREAD | environ)
@@ -52,7 +53,8 @@ def launched():
     with ExitStack() as commands:
 
         def launched(root, result, n_processes, *flags, node=SINGLE_PROCESS, url="", **how):
-            arguments = ["--root_path", str(root), "--result_path", result, *FLAGS, *flags]
+            flags = (*FLAGS, *frozen_norms(root), *flags)
+            arguments = ["--root_path", str(root), "--result_path", result, *flags]
             call = f"launch({arguments!r}, {n_processes}, node={node!r}, dist_url={url!r})"
             code = f"import sys; from engine.distributed import *; sys.exit({call})"
             return commands.enter_context(Command("-c", code, environ=ONE_THREAD, **how))
@@ -130,10 +132,10 @@ def test_what_two_processes_score_is_what_the_first_saves(tmp_path, start, flags
     """Each has batch norm statistics of its own clips."""
     make_dataset(tmp_path, train=8, val=3)
     flags = ("--sample_size", "48", *flags)
-    together = start(tmp_path, "two", *flags, without="--freeze_bn", launcher=TORCHRUN)
+    together = start(tmp_path, "two", *flags, frozen=False, launcher=TORCHRUN)
     finish(together)
     saved = ("--resume_path", "two/save_3.pth", "--no_train", "--no_val")
-    finish(start(tmp_path, "one", *flags, *saved, without="--freeze_bn"))
+    finish(start(tmp_path, "one", *flags, *saved, frozen=False))
     scores, others = (read_results(tmp_path / run) for run in ("two", "one"))
     assert len(scores) == 6
     for video, entries in scores.items():

@@ -8,7 +8,7 @@ import torch
 
 import main
 from tests.commands import run_command
-from tests.runs import make_dataset, make_frames, read_table, small_flags, small_run
+from tests.runs import frozen_norms, make_dataset, make_frames, read_table, small_flags, small_run
 
 
 def run_files(folder):
@@ -335,7 +335,7 @@ def test_a_batch_too_small_for_batch_norm_is_told_before_training(data, tmp_path
     error = capsys.readouterr().err
     assert "--batch_size 5: of 6 training videos it makes a batch of one clip" in error
     assert not (tmp_path / "res/train_batch.log").exists()
-    for flags in (["--batch_size", "6"], ["--batch_size", "5", "--freeze_bn"]):
+    for flags in (["--batch_size", "6"], ["--batch_size", "5", *frozen_norms(data)]):
         assert small_run(data, *flags, "--n_epochs", "1", result=result) == 0
 
 

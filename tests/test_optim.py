@@ -12,7 +12,7 @@ from engine.ema import WeightAverage
 from engine.optim import OPTIMIZERS, WarmupCosine, build_optimization
 from model import build_model
 from parsing import parse_opts
-from tests.runs import make_dataset, read_table, small_run
+from tests.runs import frozen_norms, make_dataset, read_table, small_run
 
 pytestmark = pytest.mark.numeric
 
@@ -195,7 +195,7 @@ def test_early_stopping_ends_after_epochs_without_a_better_one(tmp_path, capsys)
     """A rate of 0 in effect: the first epoch stays the best."""
     make_dataset(tmp_path, train=2, val=1)
     flags = ("--learning_rate", "1e-30", "--early_stopping", "2", "--sample_size", "16")
-    flags += ("--n_epochs", "9", "--freeze_bn", "--checkpoint", "5", "--inference")
+    flags += ("--n_epochs", "9", *frozen_norms(tmp_path), "--checkpoint", "5", "--inference")
     assert small_run(tmp_path, *flags) == 0
     out = capsys.readouterr().out
     assert "early stopping after epoch 3: no better epoch since 1" in out

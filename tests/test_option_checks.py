@@ -4,8 +4,16 @@ import pytest
 
 from errors import UserError
 from parsing import fill_in, parse_opts
+from tests.runs import make_dataset, small_run
 
 PATHS = ["--video_path", "jpg", "--annotation_path", "index.json", "--result_path", "res"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    make_dataset(root)
+    return root
 
 
 def test_all_problems_are_reported_together():
@@ -27,6 +35,8 @@ def test_all_problems_are_reported_together():
             "the modules of resnet are conv1 bn1",
         ),
         ("--ft_begin_module fc", "would stay random"),
+        ("--freeze_bn", "^--freeze_bn needs --pretrain_path or a checkpoint to resume"),
+        ("--recipe finetune", r"^--freeze_bn \(of --recipe finetune\) needs --pretrain_path"),
         ("--no_train --no_val", "nothing to do"),
         ("--no_train", "needs --resume_path"),
         ("--lr_scheduler plateau --no_val", "plateau needs the validation loss"),
@@ -60,6 +70,25 @@ def test_all_problems_are_reported_together():
 def test_contradictions(flags, complaint):
     with pytest.raises(UserError, match=complaint):
         parse_opts([*PATHS, *flags.split()])
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("--ft_begin_module fc", "would stay random"),
+        ("--recipe finetune", "batch norm would keep its initial statistics"),
+        ("--keep_head", "needs --pretrain_path"),
+        ("--model_depth 19", "resnet has depths"),
+    ],
+)
+def test_a_fresh_start_of_resume_path_auto_is_one_without_a_checkpoint(
+    data, tmp_path, capsys, flags, complaint
+):
+    flags = ("--resume_path", "auto", *flags.split())
+    assert small_run(data, *flags, result=str(tmp_path / "res")) == 2
+    [error] = capsys.readouterr().err.splitlines()
+    assert complaint in error
+    assert not any((tmp_path / "res").iterdir())
 
 
 def test_options_that_a_checkpoint_of_another_family_contradicts():

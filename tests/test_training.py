@@ -18,7 +18,7 @@ from errors import UserError
 from model import takes_single_clips
 from models.build import build
 from models.catalog import FAMILIES
-from tests.runs import make_dataset, make_trainer, read_table, small_run
+from tests.runs import frozen_norms, make_dataset, make_trainer, read_table, small_run
 from training import explain_torch_errors
 
 pytestmark = pytest.mark.numeric
@@ -36,9 +36,10 @@ def assert_near(one, two, atol):
 def test_accumulated_batches_are_one_large_one(tmp_path):
     """10 videos: 4, 4, 2 against twice 2, twice 2, one of 2."""
     make_dataset(tmp_path, train=5, val=1)
-    assert small_run(tmp_path, "--freeze_bn", result="large") == 0
+    frozen = frozen_norms(tmp_path)
+    assert small_run(tmp_path, *frozen, result="large") == 0
     small = ("--batch_size", "2", "--accumulate", "2")
-    assert small_run(tmp_path, "--freeze_bn", *small, result="small") == 0
+    assert small_run(tmp_path, *frozen, *small, result="small") == 0
     assert_near(weights(tmp_path / "large"), weights(tmp_path / "small"), 1e-6)
     rows = read_table((tmp_path / "small/train_batch.log").read_text())
     assert len(rows) == 10
@@ -110,7 +111,8 @@ def test_a_loss_that_explodes_is_told(tmp_path, capsys):
 
 def test_clipped_gradients_move_the_weights_less(tmp_path):
     make_dataset(tmp_path)
-    flags = ("--n_epochs", "1", "--momentum", "0", "--weight_decay", "0", "--freeze_bn")
+    flags = ("--n_epochs", "1", "--momentum", "0", "--weight_decay", "0")
+    flags += frozen_norms(tmp_path)
     for norm in ("0", "1e-3", "1e9"):
         assert small_run(tmp_path, *flags, "--clip_grad", norm, result=norm) == 0
     free, tight, loose = (weights(tmp_path / norm, 1) for norm in ("0", "1e-3", "1e9"))
