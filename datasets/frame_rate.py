@@ -11,7 +11,7 @@ from datasets.frame_locations import FrameLocator
 from datasets.index import Index
 from errors import UserError
 from media.manifest import WITH_FRAMES, read_rows
-from media.rates import read_rates
+from media.rates import read_timings
 from media.verdicts import why_no_video
 
 MAX_ROWS = 10_000  # of a manifest, which may have a million
@@ -41,7 +41,8 @@ def _rates_of_files(index: Index, frames_dir: Path) -> list[float | None]:
     located = (locator.locate(index, entry, str(frames_dir)) for entry in index.entries)
     paths = (Path(path) for path, exists in islice(located, MAX_ROWS) if exists)
     videos = islice((path for path in paths if why_no_video(path) is None), MAX_FILES)
-    return [rate for rate, _ in read_rates(list(videos), timeout=30, is_silent=True)]
+    timings = read_timings(list(videos), timeout=30, is_silent=True)
+    return [timing and timing.rate for timing, _ in timings]
 
 
 def _median(rates: Iterable[float | None]) -> float | None:

@@ -11,10 +11,10 @@ from datasets.frame_locations import FrameLocator
 from datasets.index_writer import Video
 from datasets.listed_videos import ListedVideo, raise_faults
 from datasets.segments import FIRST_NUMBER
-from datasets.survey import Survey
+from datasets.survey import Survey, print_list
 from errors import UserError
 from media.manifest import WITH_FRAMES, read_rows, target_of
-from media.rates import extracted_rates, read_rates
+from media.rates import Timing, extracted_timings, read_timings
 from media.verdicts import is_video_name
 from utils.reading import shown_name
 from utils.spreadsheet import spellings
@@ -125,30 +125,35 @@ def find_places(table: Path, videos: Sequence[ListedVideo], finder: FramePlaces)
 
 
 def parts_as_frames(
-    table: Path, videos: Sequence[ListedVideo], survey: Survey, rates: Mapping[str, float]
+    table: Path, videos: Sequence[ListedVideo], survey: Survey, timings: Mapping[str, Timing]
 ) -> dict[int, tuple[int, int]]:
     """Map the line of each row that is a part to [first frame, last frame + 1].
 
-    The paths of `videos` are places, `rates` maps places to frames per second. Rows without frames
-    are left out. Raises UserError that names the lines of parts outside of their video.
+    The paths of `videos` are places, which `timings` has as well. Rows without frames are left out.
+    Prints videos whose frames may lie at other times. Raises UserError that names the lines of
+    parts outside of their video.
     """
     found: dict[int, tuple[int, int]] = {}
+    doubts: dict[str, str] = {}
     faults = []
     for video in videos:
-        n_frames, rate = survey.n_frames.get(video.path), rates.get(video.path)
+        n_frames, timing = survey.n_frames.get(video.path), timings.get(video.path)
         if not video.is_part or n_frames is None:
             continue
-        if rate is None:
+        if timing is None:
             faults.append(
                 f"line {video.line}: the frame rate of {video.path} is unknown; give --fps"
             )
             continue
         try:
-            first, stop = _frames_of(video, n_frames, rate)
+            first, stop = _frames_of(video, n_frames, timing.rate_of(n_frames))
             found[video.line] = (first + survey.first - 1, stop + survey.first - 1)
         except ValueError as error:
             faults.append(f"line {video.line}: {error}")
+        if (doubt := timing.doubt(n_frames)) is not None:
+            doubts[video.path] = doubt
     raise_faults([f"{table}: {fault}" for fault in faults])
+    print_list("videos are cut into parts that may have frames of other times:", doubts)
     return found
 
 
@@ -166,15 +171,15 @@ def _frames_of(video: ListedVideo, n_frames: int, rate: float) -> tuple[int, int
     return first, stop
 
 
-def find_rates(
+def find_timings(
     frames_dir: Path, places: Iterable[str], survey: Survey, finder: FramePlaces
-) -> dict[str, float]:
-    """Return the frame rates of places: read from videos, or from the manifest of extraction."""
+) -> dict[str, Timing]:
+    """Return the timings of places: read from videos, or from the manifest of extraction."""
     if survey.file_type != "video":
-        return extracted_rates(frames_dir)
+        return extracted_timings(frames_dir)
     known = sorted(set(places) & survey.n_frames.keys())
-    read = read_rates([finder.file_of(place) for place in known]) if known else []
-    return {place: rate for place, (rate, _) in zip(known, read, strict=True) if rate is not None}
+    read = read_timings([finder.file_of(place) for place in known]) if known else []
+    return {place: timing for place, (timing, _) in zip(known, read, strict=True) if timing}
 
 
 def videos_to_write(

@@ -19,7 +19,7 @@ FACTS = {  # the first line that matches counts
     "n_frames": re.compile(r"^\[info\] frame= *(\d+)"),
 }
 INPUT_STREAM = re.compile(r"^\[info\]   Stream #0:(\d+)\D.*Video: .*")
-RATE = re.compile(r" (\d+(?:\.\d+)?k?) fps")
+RATES = {kind: re.compile(rf" (\d+(?:\.\d+)?k?) {kind}") for kind in ("fps", "tbr")}
 FILTERS_CONFIGURED = re.compile(r"^\[Parsed_showinfo[^\]]*\] \[info\] config in ")
 MAX_ERRORS = 100  # kept of one run: a damaged film logs millions
 
@@ -33,7 +33,8 @@ class FfmpegRun(NamedTuple):
     timed_out: bool = False
     version: str | None = None
     seconds: float | None = None  # duration of the input
-    rate: float | None = None  # frames per second of the stream that was read
+    rate: float | None = None  # frames per second of the stream that was read, on average
+    tbr: float | None = None  # the same, but where its frames are closest: differs if it varies
     n_frames: int = 0  # written
     brand: str | None = None  # of an MP4 or a file of that family, e.g. "isom", "heic"
     silent_for: float = 0  # seconds without output after which it was killed; 0: it was not
@@ -46,7 +47,7 @@ class FfmpegLog:
         self._secrets = secrets  # from the arguments; removed from errors
         self._errors: list[str] = []
         self._facts: dict[str, str] = {}
-        self._rates: dict[str, str] = {}  # by video stream of the input
+        self._streams: dict[str, str] = {}  # the lines of the input's video streams
         self.n_graphs = 0  # how often the filters were configured, if showinfo is one of them
 
     def add(self, line: str) -> None:
@@ -65,13 +66,13 @@ class FfmpegLog:
             if name not in self._facts and (match := pattern.match(line)):
                 self._facts[name] = match[1]
         stream = None if "stream" in self._facts else INPUT_STREAM.match(line)
-        if stream and (rate := RATE.search(line)):
-            self._rates[stream[1]] = rate[1].replace("k", "000")
+        if stream:
+            self._streams[stream[1]] = line
 
     def summary(self, returncode: int = 0) -> FfmpegRun:
         """Return what was logged so far."""
         facts = self._facts
-        rate = self._rates.get(facts.get("stream", ""))
+        stream = self._streams.get(facts.get("stream", ""), "")
         return FfmpegRun(
             returncode,
             facts.get("input_format"),
@@ -79,9 +80,15 @@ class FfmpegLog:
             version=facts.get("version"),
             brand=facts.get("brand"),
             seconds=_in_seconds(facts["duration"]) if "duration" in facts else None,
-            rate=None if rate is None else float(rate),
+            rate=_rate_in(stream, "fps"),
+            tbr=_rate_in(stream, "tbr"),
             n_frames=int(facts.get("n_frames", 0)),
         )
+
+
+def _rate_in(stream: str, kind: str) -> float | None:
+    match = RATES[kind].search(stream)
+    return None if match is None else float(match[1].replace("k", "000"))
 
 
 def _in_seconds(clock: str) -> float:

@@ -57,6 +57,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     width: Count | None = None
     height: Count | None = None
     rate: Finite | None = None
+    tbr: Finite | None = None  # see FfmpegRun
     seconds: Finite | None = None
     ffmpeg: str | None = None  # version; None: the frames are older than the manifest
     video_dir: str = ""  # absolute; "" in rows of earlier versions
@@ -80,6 +81,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
             self,
             complaint=ran.errors[-1] if ran.errors else "",
             rate=ran.rate,
+            tbr=ran.tbr,
             seconds=ran.seconds,
             ffmpeg=ran.version,
         )

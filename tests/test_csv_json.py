@@ -268,6 +268,42 @@ def test_parts_of_videos(tmp_path):
     assert not [kind for kind, _ in check_index(read_index(path)) if "both" in kind]
 
 
+LATE = ("-f", "lavfi", "-i", "sine=d=5", "-vf", "setpts=PTS+2/TB")
+UNEVEN = ("-vf", "setpts=(if(lt(N\\,20)\\,N/10\\,2+(N-20)/30))/TB", "-fps_mode", "vfr")
+
+
+def test_parts_whose_frames_may_lie_at_other_times(tmp_path, capsys):
+    """Sound 2 s before the pictures; 10, then 30 frames per second; both for frames and videos."""
+    draw(tmp_path / "videos/even.mkv", seconds=3, extra=("-f", "lavfi", "-i", "sine=d=3"))
+    draw(tmp_path / "videos/late.mkv", seconds=3, extra=LATE)
+    draw(tmp_path / "videos/uneven.mp4", rate=30, seconds=2, extra=UNEVEN)
+    names = ("even.mkv", "late.mkv", "uneven.mp4")
+    table = "path,label,start,end\n" + "".join(f"{name},a,1,2\n" for name in names)
+    for frames, flags in (("jpg", []), ("jpg10", ["--fps", "10"])):
+        folders = [str(tmp_path / "videos"), str(tmp_path / frames)]
+        assert generate_video_jpgs.main([*folders, "own", "--size", "32", *flags]) == 0
+    late = "  late: the file lasts 5.0 s, but its 30 frames 3.0 s (at 10 per second): they may"
+    uneven = "  uneven: the frame rate varies: "
+    for frames, doubts in (("jpg", 2), ("videos", 2), ("jpg10", 1)):
+        capsys.readouterr()
+        index_of(tmp_path, table, frames=frames)
+        out = capsys.readouterr().out
+        assert f"{doubts} videos are cut into parts that may have frames of other times:" in out
+        assert late in out
+        assert (uneven in out) == (doubts == 2)
+        assert "even: " not in out.replace(uneven, "")
+    index_of(tmp_path, table.replace(",1,2", ",,"), frames="videos")
+    assert "of other times" not in capsys.readouterr().out
+
+
+def test_parts_of_a_time_lapse(tmp_path, capsys):
+    """ffmpeg logs its 1/30 frames per second as 0.03."""
+    draw(tmp_path / "videos/m.mp4", rate="1/30", seconds=3600)
+    path = index_of(tmp_path, "path,label,start,end\nm.mp4,a,3000,3300\n", frames="videos")
+    assert list(videos_of(path)) == ["m_000101_000110"]
+    assert "of other times" not in capsys.readouterr().out
+
+
 def test_parts_outside_their_video_and_unknown_rates(tmp_path):
     make_frames(tmp_path / "jpg", "x", "y", n_frames=20)
     table = "path,label,start,end\nx,a,0,1\nx,b,1,4\ny,b,5,6\ny,b,0.01,0.02\n"

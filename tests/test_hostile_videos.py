@@ -25,7 +25,7 @@ from media.ffmpeg_inputs import (
     secrets_of,
     shown_url,
 )
-from media.rates import read_rates
+from media.rates import read_timings
 from media.sources import find_inputs
 from predict import video_reader
 from tests.commands import Command
@@ -145,7 +145,7 @@ def test_commands_do_not_follow_playlists(binary, web, tmp_path, checkpoint, cap
             count_video(path)
         with pytest.raises(FrameError):
             VideoFiles(default_decoder()).read(path, [1])
-    assert {rate for rate, _ in read_rates(hostile)} == {None}
+    assert {timing for timing, _ in read_timings(hostile)} == {None}
     (tmp_path / "own").mkdir()
     videos.rename(tmp_path / "own/label")
     folder_json([str(tmp_path / "own"), str(tmp_path / "own.json")])

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets.activitynet import FOLDER_PREFIX
 from errors import UserError
-from media.rates import read_rates
+from media.rates import read_timings
 from media.verdicts import is_video_name
 from utils.command_line import INPUT, OutputPath, Parser, run
 from utils.files import are_same, back_up, write_json
@@ -66,12 +66,12 @@ def add_rates(database: dict[str, dict[str, Any]], video_dir: Path) -> tuple[int
     missing = [f"{video}: no file" for video, path in paths.items() if path is None]
     found = {video: path for video, path in paths.items() if path is not None}
     n_changed = 0
-    for video, (rate, error) in zip(found, read_rates(list(found.values())), strict=True):
-        if rate is None:
+    for video, (timing, error) in zip(found, read_timings(list(found.values())), strict=True):
+        if timing is None:
             missing.append(f"{video}: {error}")
         else:
-            n_changed += database[video].get("fps") != rate
-            database[video]["fps"] = rate
+            n_changed += database[video].get("fps") != timing.rate
+            database[video]["fps"] = timing.rate
     return n_changed, missing
 
 

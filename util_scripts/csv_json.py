@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datasets.listed_index import (
     FramePlaces,
     find_places,
-    find_rates,
+    find_timings,
     parts_as_frames,
     videos_to_write,
 )
@@ -35,6 +35,7 @@ from datasets.split_command import (
 )
 from datasets.survey import print_list, survey_frames
 from errors import UserError
+from media.rates import Timing
 from utils.command_line import INPUT, Parser, run
 from utils.text import join_few
 
@@ -56,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_left_out(listed, place_of, {**survey.missing, **survey.orphans, **others})
     cut = [video.path for video in placed if video.is_part]
     if options.fps is None:
-        rates = find_rates(options.frames_dir, cut, survey, finder)
+        timings = find_timings(options.frames_dir, cut, survey, finder)
     else:
-        rates = dict.fromkeys(cut, options.fps)
-    parts = parts_as_frames(options.csv, placed, survey, rates)
+        timings = dict.fromkeys(cut, Timing(options.fps))
+    parts = parts_as_frames(options.csv, placed, survey, timings)
     videos = videos_to_write(placed, survey, parts)
     if is_split:
         _print_shared(groups_on_both_sides(placed))
