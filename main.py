@@ -11,7 +11,7 @@ from errors import UserError
 from flags import Role
 from opts import Options, names_with
 from parsing import parse_opts
-from utils.interruption import SIGPIPE, Interrupted, Interruption
+from utils.interruption import SIGPIPE, Interruption
 from utils.program import on_output_lost, run_program
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ log = logging.getLogger("main")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the phases that the flags ask for; return 2 after a user's mistake.
+    """Run the phases that the flags ask for; return 2 after a user's mistake. Raises Interrupted.
 
     torch is imported only once the flags are known to be right, so that -h answers at once.
     """
@@ -47,10 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
-    except Interrupted as interrupted:
-        if interrupted.hint or interrupted.number != SIGPIPE:
-            print(f"interrupted: {interrupted}", file=sys.stderr)
-        return interrupted.exit_status
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from own_videos.plan import (
 from own_videos.processes import run_quietly, run_shown
 from own_videos.saved_run import SavedRun
 from recipe import find_recipe, read_recipe, recipe_names
-from utils.interruption import Interrupted
+from utils.interruption import Interrupted, resume_hint
 from utils.progress_bar import duration
 from utils.reading import read_json, read_text, typed
 from utils.text import first_few
@@ -83,11 +82,8 @@ def train(request: Request, *, is_dry: bool) -> int:
     steps = commands.steps_of(
         saved.plan, _folder_of(request, found), request.out, no_cuda=request.no_cuda
     )
-    try:
+    with resume_hint("the same command continues the run"):
         saved = _run(steps, saved, request.out)
-    except Interrupted as interrupted:
-        print("interrupted: the same command continues the run", file=sys.stderr)
-        return interrupted.exit_status
     _tell(saved, request, found)
     return 0
 

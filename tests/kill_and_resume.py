@@ -24,6 +24,7 @@ import torch._dynamo
 import engine.runner  # noqa: F401  which main.py imports late
 import main as program
 from tests.runs import make_dataset
+from utils.program import run_program
 
 LOGS = ("train.log", "train_batch.log", "val.log", "val.json")
 LAST_EPOCH = 4
@@ -70,8 +71,7 @@ def start(root, result, flags):
         os.dup2(out, 1)
         os.dup2(out, 2)
         torch.set_num_threads(1)
-        status = program.main(arguments(root, result, flags))
-        sys.stdout.flush()
+        status = run_program(lambda: program.main(arguments(root, result, flags)))
     except BaseException:
         traceback.print_exc()
     finally:

@@ -125,12 +125,19 @@ def test_signal_to_all_processes_saves(root, number):
     assert (root / result / "last.pth").exists()
 
 
-def test_ctrl_c_twice(root):
-    with endless(root, "res_twice") as command:
-        command.wait_until(has_rows(root, "res_twice"))
-        for _ in range(2):
-            command.process.send_signal(signal.SIGINT)
-            time.sleep(0.05)  # two at once would count as one
+def press_ctrl_c(command, gap):
+    """Send SIGINT to a command every `gap` seconds until it has ended."""
+    while command.process.poll() is None:
+        command.process.send_signal(signal.SIGINT)
+        time.sleep(gap)
+
+
+@pytest.mark.parametrize("gap", [0.01, 0.1])
+def test_ctrl_c_until_the_run_ends(root, gap):
+    result = f"res_{gap}"
+    with endless(root, result) as command:
+        command.wait_until(has_rows(root, result))
+        press_ctrl_c(command, gap)
         done = command.finish()
     assert done.status == 130, done.text
     assert "Traceback" not in done.text, done.text

@@ -11,6 +11,7 @@ import main
 from engine.checkpoint import load_checkpoint
 from tests.commands import run_command
 from tests.runs import make_dataset, read_table, small_run
+from utils.interruption import Interrupted
 
 pytestmark = pytest.mark.numeric
 
@@ -57,7 +58,7 @@ class SignalAt:
         ("val", {"epoch": 1}, (1, 0)),
     ],
 )
-def test_sigterm_saves_and_tells_how_to_go_on(tmp_path, monkeypatch, capsys, log, row, saved):
+def test_sigterm_saves_and_tells_how_to_go_on(tmp_path, monkeypatch, log, row, saved):
     from engine.run_log import RunLog
 
     make_dataset(tmp_path, train=6)
@@ -67,8 +68,9 @@ def test_sigterm_saves_and_tells_how_to_go_on(tmp_path, monkeypatch, capsys, log
         at = SignalAt(log, row)
         at.write = RunLog.write
         patched.setattr(RunLog, "write", lambda *arguments: at(*arguments))
-        assert small_run(tmp_path, *flags) == 128 + signal.SIGTERM
-    assert "--resume_path auto" in capsys.readouterr().err
+        with pytest.raises(Interrupted, match="--resume_path auto") as raised:
+            small_run(tmp_path, *flags)
+    assert raised.value.exit_status == 128 + signal.SIGTERM
     checkpoint = load_checkpoint(tmp_path / "res/last.pth")
     position = checkpoint.position or {"batches": 0}
     assert (checkpoint.epoch, position["batches"]) == saved
@@ -78,14 +80,15 @@ def test_sigterm_saves_and_tells_how_to_go_on(tmp_path, monkeypatch, capsys, log
         assert (tmp_path / "whole" / name).read_text() == (tmp_path / "res" / name).read_text()
 
 
-def test_a_signal_in_inference_tells_how_to_go_on(tmp_path, monkeypatch, capsys):
+def test_a_signal_in_inference_tells_how_to_go_on(tmp_path, monkeypatch):
     make_dataset(tmp_path)
     monkeypatch.setattr(
         "engine.run_inference.infer", lambda *args, **named: os.kill(os.getpid(), signal.SIGTERM)
     )
-    assert small_run(tmp_path, "--n_epochs", "1", "--inference") == 128 + signal.SIGTERM
-    error = capsys.readouterr().err
-    assert "stopped in inference; the same command with --resume_path auto" in error
+    hint = "stopped in inference; the same command with --resume_path auto"
+    with pytest.raises(Interrupted, match=hint) as raised:
+        small_run(tmp_path, "--n_epochs", "1", "--inference")
+    assert raised.value.exit_status == 128 + signal.SIGTERM
 
 
 def test_weights_alone_have_no_epoch_to_tell(tmp_path, capsys):

@@ -19,7 +19,13 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int, hint: str = "") -> None:
         super().__init__(hint or ("SIGPIPE" if number == SIGPIPE else signal.Signals(number).name))
         self.number = number
-        self.hint = hint
+        self._hint = hint
+
+    @property
+    def hint(self) -> str:
+        """How to resume the run, also if this was raised while an earlier one ended the program."""
+        hints = [error._hint for error in _contexts(self) if isinstance(error, Interrupted)]
+        return next(filter(None, hints), "")
 
     @property
     def exit_status(self) -> int:
@@ -30,24 +36,23 @@ class Interrupted(KeyboardInterrupt):
 class Interruption:
     """Raises Interrupted on the first signal, or only records it while deferred.
 
-    A second Ctrl-C always raises. Other signals may arrive twice without meaning more: a batch
-    system and a launcher both forward SIGTERM, a shell and its terminal both send SIGHUP.
+    A second Ctrl-C raises, too; those after it would only interrupt what ends the program. Other
+    signals may arrive twice without meaning more: a batch system and a launcher both forward
+    SIGTERM, a shell and its terminal both send SIGHUP.
     """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._deferred = False
+        self._is_ending = False
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
         """Handle the signals inside the block; SIGHUP not if started by nohup(1)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread can handle signals
-            return
-        handled = [number for number in SIGNALS if not (number == SIGHUP and is_under_nohup())]
-        before: dict[int, Any] = {number: signal.signal(number, self._handle) for number in handled}
+        before: dict[int, Any] = {n: signal.signal(n, self._handle) for n in _signals()}
         try:
-            yield
+            with resume_hint(""):
+                yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -71,11 +76,40 @@ class Interruption:
         is_first = self.signal_number is None
         if is_first:
             self.signal_number = number
-        if (is_first and not self._deferred) or (not is_first and number == signal.SIGINT):
-            raise Interrupted(number)
+            if self._deferred:
+                return
+        elif number != signal.SIGINT or self._is_ending:
+            return
+        else:
+            self._is_ending = True
+        raise Interrupted(number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.request(number)
+
+
+def end_on_signals() -> None:
+    """Raise Interrupted on the first signal outside of `Interruption.handling_signals`, and ignore
+    those after it: the program is ending."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        ignore_signals()
+        raise Interrupted(number)
+
+    for number in _signals():
+        signal.signal(number, interrupt)
+
+
+def ignore_signals() -> None:
+    for number in _signals():
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    """Return the signals to handle: none outside the main thread, which alone can handle them."""
+    if threading.current_thread() is not threading.main_thread():
+        return ()
+    return tuple(n for n in SIGNALS if not (n == SIGHUP and is_under_nohup()))
 
 
 def is_under_nohup() -> bool:
@@ -85,8 +119,24 @@ def is_under_nohup() -> bool:
 
 @contextmanager
 def resume_hint(hint: str) -> Iterator[None]:
-    """Add `hint`, how to resume the run, to an Interrupted that leaves the block without one."""
+    """Add `hint`, how to resume the run, to an Interrupted that leaves the block without one.
+
+    An error that leaves the block because of an Interrupted, as of a file that was being written,
+    becomes one.
+    """
     try:
         yield
     except Interrupted as interrupted:
         raise Interrupted(interrupted.number, interrupted.hint or hint) from None
+    except Exception as error:
+        for earlier in _contexts(error):
+            if isinstance(earlier, Interrupted):
+                raise Interrupted(earlier.number, earlier.hint or hint) from None
+        raise
+
+
+def _contexts(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what was being handled when it was raised."""
+    while error is not None:
+        yield error
+        error = error.__context__

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from errors import UserError
-from utils.interruption import SIGPIPE, Interrupted
+from utils.interruption import SIGPIPE, Interrupted, end_on_signals, ignore_signals
 from utils.limits import allow_more_open_files
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -41,30 +41,42 @@ class GuardedFile(io.FileIO):
                 self.on_lost()
         return memoryview(data).nbytes
 
+    def discard(self) -> None:
+        """Discard what is still written."""
+        self.lost = self.lost or InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+
 
 def run_program(main: Callable[[], int]) -> int:
     """Run `main` and return the exit status.
 
     2 after a UserError, whose lines go to standard error; 128 + signal number after an Interrupted
     (130 for Ctrl-C); 141 if the reader of standard output has gone, as for a program ended by
-    SIGPIPE. In that case `main` sees an OutputLost, see on_output_lost.
+    SIGPIPE. In that case `main` sees an OutputLost, see on_output_lost. Afterwards, this process
+    ignores SIGINT, SIGTERM and SIGHUP: one more Ctrl-C must not interrupt what Python does at exit.
     """
     _decode_file_names_as_utf8()
     allow_more_open_files()
     _open_closed_streams()
     out = _guard("stdout", _interrupt)
     _guard("stderr", _ignore)
+    end_on_signals()
     try:
         status = _run(main, out)
-        if out is None:
-            return status
-        out.on_lost = _ignore
-        sys.stdout.flush()
-    finally:
         if out is not None:
-            out.on_lost = _ignore  # Python flushes again at exit
+            out.on_lost = _ignore
+            sys.stdout.flush()
+    except KeyboardInterrupt as asked:  # while the program was ending
+        status = _report_interruption(asked, out)
+        if out is not None:
+            out.discard()  # or Python, which flushes at exit, waits for a reader that does not read
+    finally:
+        ignore_signals()
+        if out is not None:
+            out.on_lost = _ignore
     # A closed terminal takes the output with it.
-    if out.lost is None or status == 128 + signal.SIGHUP:
+    if out is None or out.lost is None or status == 128 + signal.SIGHUP:
+        return status
+    if out.lost.errno == errno.EINTR:
         return status
     if out.lost.errno == errno.EPIPE:
         return OutputLost.exit_status
@@ -97,15 +109,20 @@ def _run(main: Callable[[], int], out: GuardedFile | None) -> int:
         _print_error(str(error))
         return 2
     except KeyboardInterrupt as asked:
-        if out is None or out.lost is None:
-            print("interrupted", file=sys.stderr)
-        return asked.exit_status if isinstance(asked, Interrupted) else 128 + signal.SIGINT
+        return _report_interruption(asked, out)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         place = "" if error.filename is None else f"{error.filename}: "
         _print_error(f"{place}can't be written: {error.strerror}")
         return 2
+
+
+def _report_interruption(asked: KeyboardInterrupt, out: GuardedFile | None) -> int:
+    hint = asked.hint if isinstance(asked, Interrupted) else ""
+    if hint or out is None or out.lost is None:
+        print(f"interrupted: {hint}" if hint else "interrupted", file=sys.stderr)
+    return asked.exit_status if isinstance(asked, Interrupted) else 128 + signal.SIGINT
 
 
 def _print_error(text: str) -> None:
