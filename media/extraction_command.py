@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from msgspec.structs import asdict
+
 from errors import UserError
 from media.extract_all import Summary, extract_all
 from media.extraction import Extraction
@@ -19,6 +21,7 @@ from media.shard import WHOLE, parse_shard
 from media.work_folders import WorkFolder, remove_stale_work
 from utils.command_line import INPUT, OUTPUT_FOLDER, Parser
 from utils.progress_bar import Bar
+from utils.reading import shown_name
 
 MAX_JOBS = 4096  # threads that any system can start
 
@@ -26,18 +29,14 @@ MAX_JOBS = 4096  # threads that any system can start
 def extract_videos(parser: Parser, frame_format: FrameFormat, argv: Sequence[str] | None) -> int:
     """Run the command: extract, print a summary, return the exit status."""
     options = _parse(parser, argv)
-    try:
-        options.jpg_dir.mkdir(parents=True, exist_ok=True)
-        remove_stale_work(options.jpg_dir)
-        work = WorkFolder(options.jpg_dir)
-    except OSError as error:
-        raise UserError(f"{options.jpg_dir}: can't be written: {error.strerror}") from None
+    arguments = Arguments(options.size, options.fps, options.quality, options.interpolate)
+    work = _make_work_folder(options.jpg_dir, arguments)
     extraction = Extraction(
         frame_format,
         Ffmpeg(),
         options.video_dir.resolve(),
         work,
-        Arguments(options.size, options.fps, options.quality, options.interpolate),
+        arguments,
         options.timeout or 0,
         options.retry_failed,
     )
@@ -48,6 +47,27 @@ def extract_videos(parser: Parser, frame_format: FrameFormat, argv: Sequence[str
     for line in summary.lines(orphans):
         print(line)
     return 1 if summary.counts[FAILED] or summary.unmatched else 0
+
+
+def _make_work_folder(jpg_dir: Path, arguments: Arguments) -> WorkFolder:
+    """Raises UserError if JPG_DIR can't be written, or if another run writes to it with other
+    arguments: the manifest might then not say whose frames remain."""
+    flags = (f"--{name} {value}" for name, value in asdict(arguments).items() if value)
+    settings = " ".join(flags)
+    try:
+        jpg_dir.mkdir(parents=True, exist_ok=True)
+        remove_stale_work(jpg_dir)
+        work = WorkFolder(jpg_dir, settings)
+    except OSError as error:
+        raise UserError(f"{jpg_dir}: can't be written: {error.strerror}") from None
+    for other in work.others():
+        if other not in ("", settings):
+            work.remove()
+            raise UserError(
+                f"{jpg_dir}: another extraction writes to it with {shown_name(other)}, this one "
+                f"has {settings}; wait for its end, or give another folder"
+            )
+    return work
 
 
 def _extract(options: argparse.Namespace, extraction: Extraction) -> Summary:

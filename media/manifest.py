@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec.structs import asdict, astuple, replace
@@ -61,7 +61,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     seconds: Finite | None = None
     ffmpeg: str | None = None  # version; None: the frames are older than the manifest
     video_dir: str = ""  # absolute; "" in rows of earlier versions
-    time: Finite = msgspec.field(default_factory=lambda: round(time.time(), 3))
+    time: Finite = 0  # when it was appended, after its frames were moved into place
 
     @property
     def target(self) -> str:
@@ -90,10 +90,6 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         """Add the number of frames, and width and height of the first one."""
         width, height = size or (None, None)
         return replace(self, frames=n_frames, width=width, height=height)
-
-    def updated(self, **changes: Any) -> "Row":
-        """Make a later row of the same video."""
-        return replace(self, time=round(time.time(), 3), **changes)
 
     def to_line(self) -> bytes:
         """Encode as one line of ASCII JSON; bytes that are not UTF-8 become surrogates."""
@@ -206,7 +202,7 @@ class Manifest:
     def write_moved(self, video_dir: str) -> None:
         """Write rows with the new folder for the videos that confirm() noted."""
         for row in self._latest(self._moved):
-            self.append(row.updated(video_dir=video_dir))
+            self.append(replace(row, video_dir=video_dir))
 
     def _latest(self, names: Collection[int]) -> Iterator[Row]:
         """Yield the latest rows, as of the start, of videos given by the hashes of their names."""
@@ -216,9 +212,9 @@ class Manifest:
                 yield row
 
     def append(self, row: Row) -> None:
-        """Append a row with a single write, so that rows are never mixed up. Its time is after that
-        of all earlier rows, also of those written while a clock was ahead."""
-        self._last_time = max(row.time, round(self._last_time + 0.001, 3))
+        """Append a row with a single write, so that rows are never mixed up. Its time becomes now,
+        or after that of all earlier rows if they were written while a clock was ahead."""
+        self._last_time = round(max(time.time(), self._last_time + 0.001), 3)
         line = replace(row, time=self._last_time).to_line()
         if os.write(self._file, line) < len(line):  # the next run ends the incomplete line
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))

@@ -68,9 +68,9 @@ def record_gone(manifest: Manifest, *, keep: bool) -> None:
     is_folder = cache(os.path.isdir)
     for row in manifest.unseen():
         if keep and row.status == GONE:
-            manifest.append(row.updated(status=DONE, reason=""))
+            manifest.append(row.with_status(DONE))
         elif not keep and row.status in WITH_FRAMES and _is_gone(row, is_folder):
-            manifest.append(row.updated(status=GONE, reason=MOVED))
+            manifest.append(row.with_status(GONE, MOVED))
 
 
 def _is_gone(row: Row, is_folder: Callable[[str], bool]) -> bool:

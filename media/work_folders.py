@@ -7,6 +7,8 @@ import secrets
 import shutil
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from media.frame_folders import restore_frames
@@ -20,15 +22,28 @@ REMOVAL_ATTEMPTS = 100
 class WorkFolder:
     """The folder of this process. Host name and process number do not tell containers apart."""
 
-    def __init__(self, jpg_dir: Path) -> None:
-        """Make it. Raises OSError."""
+    def __init__(self, jpg_dir: Path, settings: str = "") -> None:
+        """Make it; `settings` are for others() of other processes. Raises OSError."""
         name = f"{_prefix()}{os.getpid()}-{secrets.token_hex(4)}"
         self.path = jpg_dir.absolute() / name
         self.path.mkdir()
         new = self.path / f"{LOCK}-new"
         self._lock = _lock(new, os.O_CREAT)
         if self._lock is not None:
+            os.write(self._lock, settings.encode())
             new.rename(self.path / LOCK)  # which is never there without being locked
+
+    def others(self) -> Iterator[str]:
+        """Yield the settings of the other running processes with a folder here."""
+        for folder in self.path.parent.glob(f"{WORK_PREFIX}*"):
+            try:
+                lock = None if folder == self.path else _lock(folder / LOCK)
+            except Held:
+                with suppress(OSError):  # it has just ended
+                    yield (folder / LOCK).read_text(encoding="utf-8")
+            else:
+                if lock is not None:
+                    os.close(lock)
 
     def remove(self) -> None:
         if self._lock is not None:

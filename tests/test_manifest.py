@@ -6,12 +6,13 @@ import random
 import signal
 import socket
 import time
+from itertools import count
 
 import pytest
 
 from errors import UserError
 from media.ffmpeg import find_ffmpeg
-from media.manifest import read_rows, target_of
+from media.manifest import DONE, Arguments, Manifest, Row, read_rows, target_of
 from media.shard import Shard, parse_shard
 from media.work_folders import LOCK, UNTOUCHED, WorkFolder, remove_stale_work
 from tests.commands import Command
@@ -264,6 +265,34 @@ def test_invalid_lines_are_skipped(tmp_path, capsys, field, value):
     assert extract(tmp_path) == 0  # the frames are adopted
     assert "0 done, 1 already there" in capsys.readouterr().out
     assert len(list(read_rows(tmp_path / "jpg"))) == 1
+
+
+def test_the_row_that_is_appended_last_is_the_latest(tmp_path, monkeypatch):
+    """Whichever extraction began last: its frames may be replaced by one that began before."""
+    monkeypatch.setattr("time.time", count(1).__next__)
+    with Manifest(tmp_path) as manifest, Manifest(tmp_path) as other:
+        began, began_later = (
+            Row("a", 1, 1, Arguments(720), DONE),
+            Row("a", 1, 1, Arguments(32), DONE),
+        )
+        other.append(began_later)
+        manifest.append(began)
+    latest = max(read_rows(tmp_path), key=lambda row: row.time)
+    assert latest.arguments.size == 720
+
+
+def test_two_runs_with_different_flags_at_once(tmp_path):
+    draw(tmp_path / "v/A/a.avi")
+    (tmp_path / "jpg").mkdir()
+    other = WorkFolder(tmp_path / "jpg", "--size 720")
+    with pytest.raises(UserError, match=r"another extraction writes to it with --size 720, this"):
+        extract(tmp_path)
+    assert list((tmp_path / "jpg").iterdir()) == [other.path]
+    other.remove()
+    assert extract(tmp_path) == 0
+    other = WorkFolder(tmp_path / "jpg", "--size 240")
+    assert extract(tmp_path) == 0
+    other.remove()
 
 
 def test_random_kills(tmp_path):
