@@ -178,3 +178,30 @@ def test_cleanup_runs_without_a_terminal(tmp_path):
     done = run_command("-c", CLOSED_TERMINAL, tmp_path / "results")
     assert (done.status, done.stderr) == (128 + signal.SIGHUP, "")
     assert (tmp_path / "results").exists()
+
+
+def test_a_folder_without_permission_is_one_line(tmp_path):
+    code = (
+        "import os, sys; from util_scripts import hmdb51_json; from utils.command_line import run\n"
+        "def refuse(path): raise PermissionError(13, os.strerror(13), str(path))\n"
+        "os.listdir = refuse\n"  # root may read every folder
+        "sys.exit(run(lambda argv: hmdb51_json.main(sys.argv[1:])))"
+    )
+    done = run_command("-c", code, tmp_path, tmp_path, tmp_path / "out")
+    assert (done.status, done.stderr) == (2, f"error: {tmp_path}: Permission denied\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("OSError(5, 'Input/output error', 'a')", "error: a: Input/output error\n"),
+        ("OSError(28, 'No space left on device')", "error: can't be written: No space left"),
+        ("OSError(5, 'Input/output error')", "Traceback"),
+        ("FileNotFoundError(2, 'No such file', 'a')", "Traceback"),
+    ],
+)
+def test_errors_of_the_file_system(error, line):
+    code = f"def main(): raise {error}\nimport utils.program as p; exit(p.run_program(main))"
+    done = run_command("-c", code)
+    assert done.stderr.startswith(line)
+    assert done.status == (1 if line == "Traceback" else 2)

@@ -2,6 +2,7 @@
 LABEL_test_splitN.txt."""
 
 import argparse
+import os
 import re
 import sys
 from collections import defaultdict
@@ -49,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def find_files(splits_dir: Path) -> dict[str, dict[str, Path]]:
     """Find the split files by number and label."""
     files: defaultdict[str, dict[str, Path]] = defaultdict(dict)
-    for path in splits_dir.glob("*.txt"):
-        if match := SPLIT_FILE.fullmatch(path.name):
-            files[match[2]][match[1]] = path
+    for name in os.listdir(splits_dir) if splits_dir.is_dir() else ():
+        if match := SPLIT_FILE.fullmatch(name):
+            files[match[2]][match[1]] = splits_dir / name
     return files
 
 

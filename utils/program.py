@@ -14,6 +14,8 @@ from utils.interruption import SIGPIPE, Interrupted, end_on_signals, ignore_sign
 from utils.limits import allow_more_open_files
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# What a file system says of a file that is there but can't be reached.
+FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ELOOP)
 UTF8_MODE = "PYTHONUTF8"  # environment variable: "1" means UTF-8 in any locale
 
 
@@ -49,10 +51,11 @@ class GuardedFile(io.FileIO):
 def run_program(main: Callable[[], int]) -> int:
     """Run `main` and return the exit status.
 
-    2 after a UserError, whose lines go to standard error; 128 + signal number after an Interrupted
-    (130 for Ctrl-C); 141 if the reader of standard output has gone, as for a program ended by
-    SIGPIPE. In that case `main` sees an OutputLost, see on_output_lost. Afterwards, this process
-    ignores SIGINT, SIGTERM and SIGHUP: one more Ctrl-C must not interrupt what Python does at exit.
+    2 after a UserError, whose lines go to standard error, and after an error of the file system;
+    128 + signal number after an Interrupted (130 for Ctrl-C); 141 if the reader of standard output
+    has gone, as for a program ended by SIGPIPE. In that case `main` sees an OutputLost, see
+    on_output_lost. Afterwards, this process ignores SIGINT, SIGTERM and SIGHUP: one more Ctrl-C must
+    not interrupt what Python does at exit.
     """
     _decode_file_names_as_utf8()
     allow_more_open_files()
@@ -111,10 +114,12 @@ def _run(main: Callable[[], int], out: GuardedFile | None) -> int:
     except KeyboardInterrupt as asked:
         return _report_interruption(asked, out)
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        is_full = error.errno in DISK_ERRORS
+        if not is_full and (error.errno not in FILE_ERRORS or error.filename is None):
             raise
         place = "" if error.filename is None else f"{error.filename}: "
-        _print_error(f"{place}can't be written: {error.strerror}")
+        what = "can't be written: " if is_full else ""
+        _print_error(f"{place}{what}{error.strerror}")
         return 2
 
 
