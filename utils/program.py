@@ -54,8 +54,8 @@ def run_program(main: Callable[[], int]) -> int:
     2 after a UserError, whose lines go to standard error, and after an error of the file system;
     128 + signal number after an Interrupted (130 for Ctrl-C); 141 if the reader of standard output
     has gone, as for a program ended by SIGPIPE. In that case `main` sees an OutputLost, see
-    on_output_lost. Afterwards, this process ignores SIGINT, SIGTERM and SIGHUP: one more Ctrl-C must
-    not interrupt what Python does at exit.
+    on_output_lost. Afterwards, this process ignores SIGINT, SIGTERM and SIGHUP: one more Ctrl-C
+    must not interrupt what Python does at exit.
     """
     _decode_file_names_as_utf8()
     allow_more_open_files()
