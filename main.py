@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch is imported only once the flags are known to be right, so that -h answers at once.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    for library in ("matplotlib", "torch"):  # torch prints statistics at exit
+        logging.getLogger(library).setLevel(logging.WARNING)
     interruption = Interruption()
     try:
         with interruption.handling_signals(), on_output_lost(lambda: interruption.request(SIGPIPE)):

@@ -159,18 +159,22 @@ class Workers(Generic[Key, Batch]):
         try:
             yield
         except (RuntimeError, OSError, EOFError, MemoryError) as error:
-            if codes := self._exit_codes():
+            is_broken = isinstance(error, ConnectionError | EOFError)
+            if codes := self._exit_codes(timeout=60 if is_broken else 1):
                 raise _error_of(codes) from None
             problem = _problem_of(error, has_started=self._processes is not None)
             if problem is None:
                 raise
             raise UserError(problem) from None
 
-    def _exit_codes(self) -> list[int]:
-        """Return the exit codes of the workers that ended; negative if by a signal."""
+    def _exit_codes(self, timeout: float) -> list[int]:
+        """Return the exit codes of the workers that ended; negative if by a signal.
+
+        The connection to a killed worker may break some time before it counts as ended: wait up to
+        `timeout` seconds for one.
+        """
         workers = () if self._processes is None else self._processes._workers
-        # The connection to a killed worker may break a moment before it counts as ended.
-        ended = multiprocessing.connection.wait([w.sentinel for w in workers], timeout=1)
+        ended = multiprocessing.connection.wait([w.sentinel for w in workers], timeout=timeout)
         for worker in workers:
             if worker.sentinel in ended:
                 worker.join(timeout=60)

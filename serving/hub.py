@@ -38,26 +38,24 @@ class EventLog:
     """The messages for one page, each as JSON; threads may add while others read."""
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._videos: list[str] = []  # of each message
+        self._messages: list[tuple[str, str]] = []  # the video, and its JSON
         self.is_closed = False
 
     def add(self, video: str, content: dict[str, Any]) -> None:
         # ASCII: names of labels and files may hold what UTF-8 can't encode.
         line = json.dumps({"video": video, **content}, allow_nan=False)
-        self._videos.append(video)
-        self._lines.append(line)
+        self._messages.append((video, line))
 
     def after(self, number: int) -> list[tuple[int, str]]:
         """Return (number, message) of all messages after the first `number`."""
-        lines = self._lines[number:]
-        return [(number + i, line) for i, line in enumerate(lines, start=1) if line]
+        messages = self._messages[number:]
+        return [(number + i, line) for i, (_, line) in enumerate(messages, start=1) if line]
 
     def forget(self, video: str) -> None:
         """Empty the messages about a video."""
-        for number, other in enumerate(self._videos):
+        for number, (other, _) in enumerate(self._messages):
             if other == video:
-                self._lines[number] = ""
+                self._messages[number] = (video, "")
 
     def close(self) -> None:
         self.is_closed = True

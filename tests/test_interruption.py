@@ -1,6 +1,7 @@
 """How often a program may be interrupted, and what it says then."""
 
 import signal
+import time
 
 import pytest
 
@@ -31,6 +32,19 @@ def test_an_error_that_an_interrupted_write_leads_to_is_no_error():
             raise Interrupted(signal.SIGINT)
         finally:
             raise RuntimeError("only part of it was written")
+
+
+def test_a_signal_during_an_import_comes_after_it(tmp_path, monkeypatch):
+    """Libraries go on with half a module, whatever ended its import."""
+    names = []
+    (tmp_path / "slow_module.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhole = True\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Interrupted), Interruption().handling_signals():
+        names += dir(__import__("slow_module"))
+        time.sleep(600)
+    assert "whole" in names
 
 
 def test_other_errors_stay_what_they_are():

@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import resource
 import signal
+import threading
 import time
 from multiprocessing import resource_sharer
 
 import pytest
 import torch
 from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from datasets import shared_memory as sharing
 from datasets.shared_memory import CAN_SHARE, Parcel
@@ -20,6 +22,13 @@ from errors import UserError
 
 KEYS = [[0, 1], [2, 3], [4, 5], [6, 7]]
 BATCHES = [[0, 10], [20, 30], [40, 50], [60, 70]]
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch):
+    """torch looks for ended workers after 5 seconds without a batch; here after 0.2."""
+    wait = _MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(wait, "__defaults__", (0.2,))
 
 
 class Numbers(Dataset):
@@ -152,9 +161,14 @@ def test_workers_ignore_ctrl_c_and_a_closed_terminal():
     loader.close()
 
 
-def test_ctrl_c_while_workers_start_is_not_lost(monkeypatch):
-    """Python ignores exceptions of signal handlers during a fork."""
-    fork = os.fork
+@pytest.mark.parametrize("n_threads", [0, 1])
+def test_ctrl_c_while_workers_start_is_not_lost(monkeypatch, n_threads):
+    """Python ignores exceptions of signal handlers during a fork. Another thread may get the
+    signal, as it is blocked in this one."""
+    fork, end = os.fork, threading.Event()
+    threads = [threading.Thread(target=end.wait, daemon=True) for _ in range(n_threads)]
+    for thread in threads:
+        thread.start()
 
     def interrupted():
         os.kill(os.getpid(), signal.SIGINT)
@@ -169,6 +183,9 @@ def test_ctrl_c_while_workers_start_is_not_lost(monkeypatch):
     finally:
         signal.signal(signal.SIGINT, before)
         loader.close()
+        end.set()
+        for thread in threads:
+            thread.join()
     assert not multiprocessing.active_children()
 
 
@@ -195,15 +212,11 @@ def test_too_long_temporary_folder(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     process = multiprocessing.current_process()  # caches the folder
-    config = {name: value for name, value in process._config.items() if name != "tempdir"}
-    monkeypatch.setattr(process, "_config", config)
-    before = set(multiprocessing.util._finalizer_registry)
+    monkeypatch.setattr(process, "_config", process._config | {"tempdir": str(folder)})
     loader = Workers(Pictures(), KEYS, torch.cat, n_workers=1, send=pack)
     with pytest.raises(UserError, match="path too long for a socket"):
         list(loader)
     loader.close()
-    for key in set(multiprocessing.util._finalizer_registry) - before:
-        multiprocessing.util._finalizer_registry[key]()  # at exit, the folder has gone
 
 
 def test_workers_that_cannot_start(monkeypatch):

@@ -1,5 +1,6 @@
 """End a run on SIGINT, SIGTERM or SIGHUP: at once, or at a safe point during training."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from typing import Any
 
 # Windows has neither.
 SIGHUP, SIGPIPE = getattr(signal, "SIGHUP", None), int(getattr(signal, "SIGPIPE", 13))
+IMPORTING = "<frozen importlib._bootstrap>"  # file of the functions that import
+POSTPONED = 0.05  # seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if SIGHUP is None else [SIGHUP]))
 
 
@@ -85,7 +88,8 @@ class Interruption:
         raise Interrupted(number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.request(number)
+        if not _is_postponed(number, frame):
+            self.request(number)
 
 
 def end_on_signals() -> None:
@@ -93,11 +97,24 @@ def end_on_signals() -> None:
     those after it: the program is ending."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        ignore_signals()
-        raise Interrupted(number)
+        if not _is_postponed(number, frame):
+            ignore_signals()
+            raise Interrupted(number)
 
     for number in _signals():
         signal.signal(number, interrupt)
+
+
+def _is_postponed(number: int, frame: FrameType | None) -> bool:
+    """Whether a signal came during an import; it is then sent again a little later.
+
+    Libraries catch whatever ends an import of theirs, and go on with half a module.
+    """
+    while frame is not None and frame.f_code.co_filename != IMPORTING:
+        frame = frame.f_back
+    if frame is not None:
+        threading.Timer(POSTPONED, os.kill, (os.getpid(), number)).start()
+    return frame is not None
 
 
 def ignore_signals() -> None:
