@@ -201,8 +201,10 @@ def test_exceptions_of_workers_are_raised():
     with pytest.raises(UserError, match=r"too many open files: .*ulimit -n"):
         list(loader)
     loader.close()
+    loader = numbers(fail(errno.EIO))
     with pytest.raises(OSError, match=r"in DataLoader worker process"):  # a bug: with traceback
-        list(numbers(fail(errno.EIO)))
+        list(loader)
+    loader.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from torch
