@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ from media.ffmpeg_inputs import Argument, Piped, secrets_in
 from media.ffmpeg_log import FfmpegLog, FfmpegRun
 
 FRAME_TIME = re.compile(r" n: *\d+ pts: *\S+ pts_time:(\S+)")  # logged by the filter showinfo
+LINE_BREAK = re.compile(r"[\r\n]+")
 PIPE_BYTES = 1 << 20  # Linux's default maximum; a frame is 230 kB
 COMMON_FLAGS = ("-nostdin", "-nostats", "-loglevel", "repeat+level+info")
 
@@ -70,7 +71,7 @@ class Ffmpeg:
             timer.start()
         try:
             log = FfmpegLog(secrets_in(arguments))
-            with _lines(process) as lines:
+            with closing(_lines(process)) as lines:
                 for line in lines:
                     log.add(line)
             process.wait()
@@ -170,7 +171,7 @@ class Stream:
         self._thread.start()
 
     def _listen(self) -> None:
-        with _lines(self._process) as lines:
+        with closing(_lines(self._process)) as lines:
             for line in lines:
                 if match := FRAME_TIME.search(line):
                     self._times.put(_number(match[1]))
@@ -257,9 +258,18 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _lines(process: subprocess.Popen[bytes]) -> io.TextIOWrapper:
+def _lines(process: subprocess.Popen[bytes]) -> Generator[str, None, None]:
+    """Yield the lines that ffmpeg logs, except what follows a line break in a name of its arguments,
+    which could pass for a line of its own."""
     assert process.stderr is not None
-    return io.TextIOWrapper(process.stderr, encoding="utf-8", errors="replace")
+    assert isinstance(process.args, list)
+    broken = [LINE_BREAK.split(word)[1:] for word in process.args]
+    middles = {piece for pieces in broken for piece in pieces[:-1]}
+    ends = tuple(pieces[-1] for pieces in broken if pieces and pieces[-1])
+    with io.TextIOWrapper(process.stderr, encoding="utf-8", errors="replace") as log:
+        for line in log:
+            if line.rstrip("\n") not in middles and not line.startswith(ends):
+                yield line
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

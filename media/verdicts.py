@@ -132,8 +132,9 @@ def judge_whole(ran: FfmpegRun, *, n_frames: int, timeout: float, name: str) -> 
 
 
 def _names_one(lines: Sequence[str], errors: Sequence[str]) -> str | None:
-    """Return the first line that contains one of the system's error messages."""
-    return next((line for line in lines if any(error in line for error in errors)), None)
+    """Return the first line that ends with one of the system's error messages; the name of a file,
+    which lines may contain, does not."""
+    return next((line for line in lines if line.removesuffix(")").endswith(tuple(errors))), None)
 
 
 def _is_picture(input_format: str) -> bool:

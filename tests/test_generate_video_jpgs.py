@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import signal
 import unicodedata
 
@@ -89,6 +90,19 @@ def test_odd_names(tmp_path, name):
     assert extract(tmp_path / "v", tmp_path / "jpg") == 0
     assert names(tmp_path / "jpg/A") == [name]
     assert len(names(tmp_path / "jpg/A" / name)) == 10
+
+
+def test_a_name_is_not_read_as_an_error(tmp_path, capsys):
+    full = os.strerror(errno.ENOSPC)
+    draw(tmp_path / "in.avi").rename(tmp_path / "x")
+    for folder in ("A", f"B\n[error] {full}\n[fatal] {full}", f"C\r[error] {full}"):
+        (tmp_path / "v" / folder).mkdir(parents=True)
+        shutil.copy(tmp_path / "x", tmp_path / "v" / folder / f"x\n[error] {full}.avi")
+    (tmp_path / f"v/A/{full}.avi").write_bytes(bytes(range(256)) * 40)
+    assert extract(tmp_path / "v", tmp_path / "jpg") == 1
+    out = capsys.readouterr().out
+    assert "3 done, 0 already there, 0 partial, 0 left out, 1 failed" in out
+    assert f"A/{full}.avi: Invalid data found" in out
 
 
 def test_non_videos_are_listed(tmp_path, capsys):
