@@ -259,8 +259,8 @@ def _number(text: str) -> float | None:
 
 
 def _lines(process: subprocess.Popen[bytes]) -> Generator[str, None, None]:
-    """Yield the lines that ffmpeg logs, except what follows a line break in a name of its arguments,
-    which could pass for a line of its own."""
+    """Yield the lines that ffmpeg logs, except what follows a line break in a file's name: it could
+    pass for a line of its own."""
     assert process.stderr is not None
     assert isinstance(process.args, list)
     broken = [LINE_BREAK.split(word)[1:] for word in process.args]
