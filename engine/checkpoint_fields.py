@@ -52,7 +52,7 @@ class Extras(msgspec.Struct):
     position: SavedPosition | None = None
     scaler: SavedScaler | None = None  # None for precisions without loss scaling
     n_nodes: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    training_videos: Name | None = None  # their digest, for engine.resume_check
+    training_videos: Name | None = None  # their digest, for engine.run_setup
 
     @property
     def is_ours(self) -> bool:

@@ -14,8 +14,12 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def tracing(folder: Path) -> Iterator[Callable[[], None]]:
-    """Yield a function to call after every step; write the trace of some steps to `folder`."""
+def tracing(folder: Path | None) -> Iterator[Callable[[], None] | None]:
+    """Yield a function to call after every step, and write the trace of some steps to `folder`;
+    without a folder yield None."""
+    if folder is None:
+        yield None
+        return
 
     def write(profiler: profile) -> None:
         folder.mkdir(parents=True, exist_ok=True)

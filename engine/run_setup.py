@@ -3,8 +3,10 @@
 import logging
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +23,7 @@ from engine.progress import Position
 from engine.results_folder import find_newest
 from engine.run_log import Resumed, RunLog
 from errors import UserError
+from flags import Role
 from model import (
     adopt_checkpoint_options,
     build_device,
@@ -32,8 +35,9 @@ from model import (
 from models.namings import Inflation
 from models.weights import is_weights_name
 from option_checks import fresh_start_contradictions, refuse
-from opts import AUTO, GIVEN, Options
+from opts import AUTO, GIVEN, Options, names_with
 from recipe import describe_recipe
+from utils.reading import shown
 
 log = logging.getLogger("main")
 
@@ -98,6 +102,53 @@ def position_of(checkpoint: Checkpoint | None) -> Position:
     if checkpoint.position is not None:
         return Position(**checkpoint.position)
     return Position((checkpoint.epoch or 0) + 1)
+
+
+def checked_start(run: Run, training_videos: str) -> Position:
+    """Return where training starts. `training_videos` is the digest of their records.
+
+    Raises UserError if a run that is resumed inside an epoch has other options or videos.
+    """
+    options, resumed, start = run.options, run.resumed, run.start
+    if resumed is not None and start.epoch > options.n_epochs + 1:
+        raise UserError(
+            f"{resumed.path}: is at epoch {resumed.epoch}, past --n_epochs {options.n_epochs}, "
+            "which is the number of the last epoch"
+        )
+    if start.epoch == options.n_epochs + 1:
+        log.info("all %d epochs are trained already", options.n_epochs)
+    if resumed is not None:
+        extras = resumed.extras
+        saved: dict[str, Any] = {f"--{name}": value for name, value in extras.options.items()}
+        saved |= {"number of nodes": extras.n_nodes, "training videos": extras.training_videos}
+        names = names_with(Role.FIXED)
+        here: dict[str, Any] = {f"--{name}": getattr(options, name) for name in names}
+        here["number of nodes"] = run.world.n_nodes
+        here["training videos"] = training_videos
+        _check_same_run(resumed.path, saved, here, is_inside_epoch=start.batches > 0)
+    if start.batches:
+        log.info("continuing in epoch %d after batch %d", start.epoch, start.batches)
+    return start
+
+
+def _check_same_run(
+    path: Path, saved: Mapping[str, Any], here: Mapping[str, Any], *, is_inside_epoch: bool
+) -> None:
+    """Compare the settings `saved` in a checkpoint with those of this run.
+
+    A setting that differs raises UserError inside an epoch, whose batches it would change, and is
+    logged at the end of one. Settings that the file does not hold are ignored.
+    """
+    for name, value in here.items():
+        before = saved.get(name)
+        if before is None or before == value:
+            continue
+        if is_inside_epoch:
+            raise UserError(
+                f"{name} {shown(value)}: {path} was saved inside an epoch with {shown(before)}; "
+                "resume with that value, or from a save_{epoch}.pth"
+            )
+        log.warning("%s %s: %s was trained with %s", name, shown(value), path, shown(before))
 
 
 def _check_index_form(options: Options, index: Index) -> None:
