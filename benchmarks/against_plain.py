@@ -2,7 +2,7 @@
 implementation, over several seeds.
 
     python -m benchmarks.against_plain FRAMES INDEX [--seeds 1 2 3] [--n_epochs 15]
-        [--sample_size 112]
+        [--sample_size 112] [--precision auto]
 """
 
 import argparse
@@ -44,6 +44,7 @@ class Setting:
     index: Path
     n_epochs: int
     side: int  # of the clips, in pixels
+    precision: str  # of main.py; the plain implementation computes in fp32
 
 
 class _TrainClips(plain.PlainVideos):
@@ -81,7 +82,7 @@ def train_ours(setting: Setting, work: Path, *, seed: int) -> Path:
     n_epochs, index = setting.n_epochs, setting.index.resolve()
     arguments = [
         "--video_path", str(setting.frames.resolve()), "--annotation_path", str(index),
-        "--sample_size", str(setting.side),
+        "--sample_size", str(setting.side), "--precision", setting.precision,
         "--result_path", str(work / str(seed)), "--dataset", "folder",
         "--n_classes", str(len(read_index(index).labels)), "--model_depth", str(DEPTH),
         "--resnet_widen_factor", str(WIDTH), "--batch_size", str(BATCH),
@@ -108,9 +109,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--sample_size", type=int, default=112, help="height and width of the clips, pixels"
     )
+    parser.add_argument("--precision", default="auto", help="of main.py, as its flag of this name")
     options = parser.parse_args(argv)
     index = read_index(options.index)
-    setting = Setting(options.frames, options.index, options.n_epochs, options.sample_size)
+    setting = Setting(
+        options.frames, options.index, options.n_epochs, options.sample_size, options.precision
+    )
     found: list[list[float]] = []
     with tempfile.TemporaryDirectory() as work:
         for seed in options.seeds:
