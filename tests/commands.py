@@ -8,14 +8,15 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).parent.parent
 SHARED_MEMORY = Path("/dev/shm")
-SECONDS = 180  # limit for any command; a loaded machine is slow
-LINGER = 5  # seconds after a command within which its processes must have ended
+PATIENCE = 600  # seconds for whatever has to happen; a loaded machine is slow
+LINGER = 60  # seconds after a command within which its processes must have ended
 MARK = "COMMAND_UNDER_TEST"  # environment variable that all processes of a command inherit
 
 
@@ -58,6 +59,7 @@ class Command:
         own = {MARK: self._mark, "TMPDIR": str(self._temporary), "PYTHONPATH": str(ROOT)}
         own["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")  # torch creates it on import
         self._started = time.time()
+        self._seen: set[int] = set()  # numbers of its processes, also of those that have ended
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
                 [program, *map(str, arguments)],
@@ -79,12 +81,12 @@ class Command:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for pid in (self.process.pid, *self.processes()):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self.process.wait()
+        self.process.kill()
+        self.process.wait()  # from now on it starts no more processes
+        while running := self.processes():
+            for pid in running:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self._files.cleanup()
 
     @property
@@ -100,27 +102,34 @@ class Command:
         """The running processes that the command started, without itself."""
         return [pid for pid in _marked(self._mark) if pid != self.process.pid]
 
-    def wait_until(self, holds: Callable[[], bool], *, seconds: float = SECONDS) -> None:
+    def wait_until(self, holds: Callable[[], bool], *, seconds: float = PATIENCE) -> None:
         """Wait for a condition while the command runs; fails if it ends first."""
-        end = time.monotonic() + seconds
+        end, has_ended = time.monotonic() + seconds, False
         while not holds():
-            assert self.process.poll() is None, f"ended early:\n{self.stdout}{self.stderr}"
+            assert not has_ended, f"ended early:\n{self.stdout}{self.stderr}"
+            has_ended = self.process.poll() is not None  # perhaps after the condition came true
             assert time.monotonic() < end, f"waited in vain:\n{self.stdout}{self.stderr}"
             time.sleep(0.02)
 
-    def finish(self, *, seconds: float = SECONDS, is_clean: bool = True) -> Finished:
+    def finish(self, *, seconds: float = PATIENCE, is_clean: bool = True) -> Finished:
         """Wait for its end. Fails on a timeout and, with `is_clean`, if processes, temporary files
         or shared memory remain."""
-        try:
-            status = self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(
+        end = time.monotonic() + seconds
+        while (status := self._wait(end - time.monotonic())) is None:
+            assert time.monotonic() < end, (
                 f"still runs after {seconds} s, with processes {self.processes()}:\n"
                 f"{self.stdout}{self.stderr}"
-            ) from None
+            )
         if is_clean:
             self._check_left_behind()
         return Finished(status, self.stdout, self.stderr)
+
+    def _wait(self, seconds: float) -> int | None:
+        """Wait for a second at most, and return the status if it has ended."""
+        self._seen.update(self.processes())
+        with suppress(subprocess.TimeoutExpired):
+            return self.process.wait(min(max(seconds, 0), 1))
+        return None
 
     def _check_left_behind(self) -> None:
         end = time.monotonic() + LINGER
@@ -130,17 +139,18 @@ class Command:
         assert not orphans, f"orphans {[_described(pid) for pid in orphans]}{said}"
         files = [str(path.relative_to(self._temporary)) for path in self._temporary.rglob("*")]
         assert not files, f"temporary files {files}{said}"
-        blocks = [p.name for p in SHARED_MEMORY.glob("torch_*") if self._is_forgotten(p)]
+        blocks = [p.name for p in SHARED_MEMORY.glob("torch_*") if self._is_own(p)]
         assert not blocks, f"shared memory {blocks}{said}"
 
-    def _is_forgotten(self, block: Path) -> bool:
-        """Whether a block torch_PID_… was created since the start by a process that has ended."""
+    def _is_own(self, block: Path) -> bool:
+        """Whether a block torch_PID_… is of this command, not of another test's that is killed."""
+        pid = block.name.split("_")[1]
+        if not pid.isdigit() or int(pid) not in {self.process.pid, *self._seen}:
+            return False
         try:
-            is_new = block.stat().st_mtime >= self._started
+            return block.stat().st_mtime >= self._started  # else the number is used again
         except FileNotFoundError:
             return False
-        pid = block.name.split("_")[1]
-        return is_new and pid.isdigit() and not Path("/proc", pid).exists()
 
 
 def run_command(
@@ -149,7 +159,7 @@ def run_command(
     cwd: Path = ROOT,
     environ: Mapping[str, str] | None = None,
     before: Callable[[], None] | None = None,
-    seconds: float = SECONDS,
+    seconds: float = PATIENCE,
     is_clean: bool = True,
 ) -> Finished:
     """Run a command to its end: see Command and Command.finish."""

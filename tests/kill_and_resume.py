@@ -23,6 +23,7 @@ import torch._dynamo
 
 import engine.runner  # noqa: F401  which main.py imports late
 import main as program
+from tests.commands import PATIENCE
 from tests.runs import make_dataset
 from utils.program import run_program
 
@@ -62,11 +63,11 @@ def start(root, result, flags):
     out = os.open(root / f"{result}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     child = os.fork()
     if child:
+        os.setpgid(child, child)  # before it may be sent a signal as a group
         os.close(out)
         return child
     status = 70
     try:
-        os.setpgid(0, 0)
         tempfile.tempdir = str(root)  # of multiprocessing, which os._exit keeps from tidying up
         os.dup2(out, 1)
         os.dup2(out, 2)
@@ -78,7 +79,7 @@ def start(root, result, flags):
         os._exit(status)
 
 
-def wait(child, seconds):
+def wait(child, seconds=PATIENCE):
     """The exit status if the run ends in time, else None."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -90,7 +91,7 @@ def wait(child, seconds):
 
 
 def finish(root, result, flags):
-    status = wait(start(root, result, flags), 600)
+    status = wait(start(root, result, flags))
     if status != 0:
         raise SystemExit(f"a run ended with {status}:\n{(root / f'{result}.out').read_text()}")
 
@@ -135,7 +136,7 @@ def trial(root, name, expected, duration, *, flags, kills, send, number, draw):
             if status is not None:
                 break
             send(child, number)
-            status = wait(child, 60)
+            status = wait(child)
             if status not in (-number, 128 + number, 0):
                 text = (root / f"{result}.out").read_text()
                 raise SystemExit(f"after {number.name} a run ended with {status}:\n{text}")

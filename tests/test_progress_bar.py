@@ -9,7 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
-from tests.commands import run_command
+from tests.commands import PATIENCE, run_command
 from tests.runs import make_dataset, small_run
 from tests.videos import draw
 from util_scripts import generate_video_jpgs
@@ -41,7 +41,7 @@ def ended(monkeypatch):
 
 
 def wait_until(holds):
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.01)

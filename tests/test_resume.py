@@ -31,7 +31,7 @@ def same_weights(one, other):
 def test_killed_runs_go_on_as_if_undisturbed(how):
     """A part of what `python -m tests.kill_and_resume` does in full."""
     flags = ("--kills", "4", "--workers", "1", "--signal", *how)
-    ran = run_command("-W", "ignore", "-m", "tests.kill_and_resume", *flags, seconds=600)
+    ran = run_command("-W", "ignore", "-m", "tests.kill_and_resume", *flags)
     assert ran.status == 0, ran.text
     assert "kills" in ran.stdout
     assert "equal" in ran.stdout

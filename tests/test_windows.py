@@ -24,7 +24,7 @@ TINY = ["--annotation_path", "own.json", "--dataset", "folder", "--n_classes", "
 
 def run(root, name, *arguments):
     place = [ROOT / "main.py"] if name == "main" else ["-m", f"util_scripts.{name}"]
-    finished = run_command(*place, *arguments, cwd=root, environ=ENVIRON, seconds=600)
+    finished = run_command(*place, *arguments, cwd=root, environ=ENVIRON)
     assert finished.status == 0, finished.text
     return finished
 

@@ -14,8 +14,8 @@ from serving.app import PageSettings
 from serving.guard import own_names
 from serving.server import listen, serving, url_of
 from serving.worker import Settings
+from tests.commands import PATIENCE
 
-PATIENCE = 120  # seconds; a loaded machine is slow
 UPLOAD = {"Content-Type": "application/octet-stream"}
 MAX_BYTES = 3_000_000
 

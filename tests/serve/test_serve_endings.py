@@ -78,7 +78,7 @@ def test_a_signal_ends_the_server_during_work(checkpoint, long_video, number):
                 events.append("signal")
             elif events:
                 events.append(message)
-        done = command.finish(seconds=60)
+        done = command.finish()
         connection.close()
     assert events[-1] == {"event": "stopped"}
     assert done.status == 0, done.text
