@@ -63,11 +63,12 @@ def start(root, result, flags):
     out = os.open(root / f"{result}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     child = os.fork()
     if child:
-        os.setpgid(child, child)  # before it may be sent a signal as a group
+        os.setpgid(child, child)  # before it is sent a signal as a group
         os.close(out)
         return child
     status = 70
     try:
+        os.setpgid(0, 0)  # before it starts others
         tempfile.tempdir = str(root)  # of multiprocessing, which os._exit keeps from tidying up
         os.dup2(out, 1)
         os.dup2(out, 2)

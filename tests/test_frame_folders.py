@@ -1,16 +1,13 @@
 """Only frames are counted, compared and removed; all other files in the folder are the user's."""
 
 import os
-import random
-import time
 from pathlib import Path
 
 import pytest
 
 from media.frame_folders import OLD, LostRace, keep_other_files, replace_frames, restore_frames
 from media.work_folders import WORK_PREFIX
-from tests.commands import Command
-from tests.videos import draw, names
+from tests.videos import draw, kill_extractions, names
 from util_scripts.generate_video_jpgs import main
 
 OTHERS = ("n_frames", "Thumbs.db", ".DS_Store", "notes.txt", "image_1.jpg", "image_00001.png")
@@ -163,20 +160,7 @@ def test_random_kills_lose_no_user_files(tmp_path):
     assert extract(tmp_path) == 0
     for number in range(4):
         add_others(tmp_path / f"jpg/A/{number}")
-    choose = random.Random(1)
-    for _ in range(8):
-        for path in videos:
-            os.utime(path, (time.time(), time.time()))
-        arguments = (
-            "-m",
-            "util_scripts.generate_video_jpgs",
-            tmp_path / "v",
-            tmp_path / "jpg",
-            "t",
-        )
-        with Command(*arguments) as command:
-            command.wait_until(lambda: list((tmp_path / "jpg").glob(f"{WORK_PREFIX}*/[0-9]*")))
-            time.sleep(choose.uniform(0, 0.3))
+    kill_extractions(tmp_path, videos, 8)
     assert extract(tmp_path) == 0
     for number in range(4):
         assert n_frames(tmp_path / f"jpg/A/{number}") == 40

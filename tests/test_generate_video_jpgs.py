@@ -12,7 +12,7 @@ from media.ffmpeg import find_ffmpeg
 from media.ffmpeg_log import FfmpegRun
 from media.manifest import FAILED, PARTIAL
 from media.verdicts import judge, judge_whole
-from tests.commands import Command
+from tests.commands import PATIENCE, Command
 from tests.videos import SHARED, draw, draw_sound, names
 from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main
@@ -286,22 +286,33 @@ def command_words(root):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_interrupted_run_can_be_continued(tmp_path, number):
-    for i in range(6):
-        draw(tmp_path / f"v/A/{i}.avi", seconds=20, size="320x240")
-    jpg = tmp_path / "jpg"
-    with Command(*command_words(tmp_path)) as command:
-        command.wait_until(lambda: any(jpg.glob("A/*")))
+def test_interrupted_run_can_be_continued(tmp_path, capsys, number):
+    """Interrupted inside the third video, which ffmpeg would not finish."""
+    for i in range(4):
+        draw(tmp_path / f"v/A/{i}.avi")
+    jpg, is_inside, ffmpeg = (tmp_path / name for name in ("jpg", "is inside", "ffmpeg"))
+    ffmpeg.write_text(f"""#!/bin/sh
+        case "$*" in */A/2.avi*)
+            echo half > image_00001.jpg
+            touch '{is_inside}'
+            exec sleep {PATIENCE} ;;
+        esac
+        exec '{find_ffmpeg()}' "$@"
+        """)
+    ffmpeg.chmod(0o755)
+    with Command(*command_words(tmp_path), environ={"FFMPEG": str(ffmpeg)}) as command:
+        command.wait_until(is_inside.exists)
         command.process.send_signal(number)
         if number == signal.SIGKILL:
             assert command.finish(is_clean=False).status == -number
         else:
             assert command.finish().status == 128 + number
-    whole = [len(names(folder)) for folder in (jpg / "A").iterdir()]
-    assert set(whole) == {200}  # never half a video under its final name
+    whole = {folder.name: len(names(folder)) for folder in (jpg / "A").iterdir()}
+    assert whole == {"0": 10, "1": 10}  # never half a video under its final name
     if number != signal.SIGKILL:
         assert folders(jpg) == ["A"]
     assert extract(tmp_path / "v", jpg) == 0
+    assert "2 done, 2 already there" in capsys.readouterr().out
     assert folders(jpg) == ["A"]
     extract(tmp_path / "v", tmp_path / "undisturbed")
     assert tree(jpg) == tree(tmp_path / "undisturbed")

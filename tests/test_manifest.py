@@ -2,8 +2,6 @@
 
 import json
 import os
-import random
-import signal
 import socket
 import time
 from itertools import count
@@ -16,7 +14,7 @@ from media.manifest import DONE, Arguments, Manifest, Row, read_rows, target_of
 from media.shard import Shard, parse_shard
 from media.work_folders import LOCK, UNTOUCHED, WorkFolder, remove_stale_work
 from tests.commands import Command
-from tests.videos import draw, names
+from tests.videos import draw, kill_extractions, names
 from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main
 
@@ -298,19 +296,7 @@ def test_two_runs_with_different_flags_at_once(tmp_path):
 def test_random_kills(tmp_path):
     """Kill twenty times during extraction; all videos are changed before each run."""
     videos = [draw(tmp_path / f"v/A/{number}.avi", seconds=6) for number in range(6)]
-    arguments = ("-m", "util_scripts.generate_video_jpgs", tmp_path / "v", tmp_path / "jpg", "test")
-    choose = random.Random(1)
-    n_killed = 0
-    while n_killed < 20:
-        for path in videos:
-            os.utime(path, (time.time(), time.time()))
-        with Command(*arguments) as command:
-            while command.process.poll() is None and not work_of(command, tmp_path / "jpg"):
-                time.sleep(0.005)
-            time.sleep(choose.uniform(0, 0.3))
-            command.process.kill()
-            status = command.finish(is_clean=False).status
-        n_killed += status == -signal.SIGKILL
+    kill_extractions(tmp_path, videos, 20)
     assert extract(tmp_path) == 0
     assert extract(tmp_path, jpg="undisturbed") == 0
     assert frames(tmp_path / "jpg") == frames(tmp_path / "undisturbed")
@@ -347,11 +333,6 @@ def test_work_folders_of_running_extractions_are_kept(tmp_path):
     remove_stale_work(tmp_path)
     assert list(tmp_path.iterdir()) == [one.path]
     one.remove()
-
-
-def work_of(command, jpg):
-    """The videos that a command is extracting."""
-    return list(jpg.glob(f".extracting-*-{command.process.pid}-*/[0-9]*"))
 
 
 def test_names_that_are_not_utf8(tmp_path, capsys):

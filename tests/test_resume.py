@@ -9,7 +9,7 @@ import torch
 
 import main
 from engine.checkpoint import load_checkpoint
-from tests.commands import run_command
+from tests.commands import PATIENCE, run_command
 from tests.runs import make_dataset, read_table, small_run
 from utils.interruption import Interrupted
 
@@ -31,7 +31,7 @@ def same_weights(one, other):
 def test_killed_runs_go_on_as_if_undisturbed(how):
     """A part of what `python -m tests.kill_and_resume` does in full."""
     flags = ("--kills", "4", "--workers", "1", "--signal", *how)
-    ran = run_command("-W", "ignore", "-m", "tests.kill_and_resume", *flags)
+    ran = run_command("-W", "ignore", "-m", "tests.kill_and_resume", *flags, seconds=6 * PATIENCE)
     assert ran.status == 0, ran.text
     assert "kills" in ran.stdout
     assert "equal" in ran.stdout

@@ -1,8 +1,14 @@
-"""Small videos, drawn by ffmpeg for the tests."""
+"""Small videos, drawn by ffmpeg for the tests, and extractions of them that are killed."""
 
+import os
+import random
+import signal
+import time
 from pathlib import Path
 
 from media.ffmpeg import Ffmpeg
+from media.work_folders import WORK_PREFIX
+from tests.commands import Command
 
 SHARED = Path(__file__).parent.parent.parent / "shared/data"
 
@@ -24,3 +30,30 @@ def draw_sound(path):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def kill_extractions(root, videos, n_kills):
+    """Extract root/v to root/jpg, all videos of which are changed before each run, and kill that
+    many runs at random moments."""
+    arguments = ("-m", "util_scripts.generate_video_jpgs", root / "v", root / "jpg", "test")
+    choose = random.Random(1)
+    n_killed = 0
+    while n_killed < n_kills:
+        for path in videos:
+            os.utime(path, (time.time(), time.time()))
+        with Command(*arguments) as command:
+            while command.process.poll() is None and not is_extracting(command, root / "jpg"):
+                time.sleep(0.005)
+            time.sleep(choose.uniform(0, 0.3))
+            command.process.kill()
+            done = command.finish(is_clean=False)
+        assert done.status in (0, -signal.SIGKILL), done.text
+        n_killed += done.status != 0
+
+
+def is_extracting(command, jpg):
+    """Whether a command, whose frames go to `jpg`, has begun with a video."""
+    try:
+        return any(jpg.glob(f"{WORK_PREFIX}*-{command.process.pid}-*/[0-9]*"))
+    except FileNotFoundError:  # the folder of an earlier command was removed meanwhile
+        return False
