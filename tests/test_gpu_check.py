@@ -1,8 +1,9 @@
 """benchmarks.gpu_check, rehearsed on a CPU in tiny sizes."""
 
 import json
-import time
+import signal
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tests.commands import ROOT, run_command
 from tests.runs import make_frames
 
 SLOW = ("tests", "compiled")  # minutes on a CPU
+MOST = 600.0  # seconds of a section
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +91,9 @@ def record(tmp_path):
     return Record(tmp_path, {"GPU": "none"}, ["first", "second", "third"])
 
 
-def run_here(record, minutes=1.0, **rows):
+def run_here(record, minutes=10.0, **rows):
     """Run sections made of functions that yield rows."""
-    made = {name: Section("", lambda *_, f=f: f(), 0.0, 60.0) for name, f in rows.items()}
+    made = {name: Section("", lambda *_, f=f: f(), 0.0, MOST) for name, f in rows.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sections, "SECTIONS", made)
         patch.setattr(sections, "RESERVE", 0.0)
@@ -121,13 +123,18 @@ def test_a_section_that_fails_does_not_stop_the_others(record):
     assert saved["rows"] == [{"what": "x", "value": "nan"}]
 
 
-def test_the_budget_cuts_a_section_off_and_leaves_the_rest_out(record, capsys):
-    def endless():
-        yield {"what": "x"}
-        while True:
-            time.sleep(0.01)
+def test_the_budget_cuts_a_section_off_and_leaves_the_rest_out(record, capsys, monkeypatch):
+    """By a clock that only the section moves; it rings the alarm, too, which is set."""
+    now = [0.0]
+    monkeypatch.setattr(sections, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
-    found = run_here(record, minutes=1.2 / 60, first=endless, second=endless)
+    def slow():
+        yield {"what": "x"}
+        assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= MOST
+        now[0] += 601.0
+        signal.raise_signal(signal.SIGALRM)
+
+    found = run_here(record, first=slow, second=one_row)
     assert found == {"first": CUT, "second": NOT_RUN, "third": NOT_RUN}
     saved = read_results(record.folder / "results.json")["sections"]
     assert saved["first"]["rows"] == [{"what": "x"}]
