@@ -31,20 +31,32 @@ FLAGS = (
 
 @pytest.fixture
 def start():
-    """Starts main.py; what still runs at the end of a test is ended."""
+    """Starts main.py; what still runs at the end of a test is ended. `how` is its environment."""
     with ExitStack() as commands:
 
-        def start(root, result, *flags, launcher=(), on_gpus=False, frozen=True, **environ):
+        def start(
+            root, result, *flags, launcher=(), program="main.py", on_gpus=False, frozen=True, **how
+        ):
             flags = (*FLAGS, *(frozen_norms(root) if frozen else ()), *flags)
             arguments = ["--root_path", root, "--result_path", result, *flags]
             if on_gpus:
                 arguments.remove("--no_cuda")
             if launcher:
                 launcher = (*launcher, "--log_dir", root / "torchrun")  # else it stays in TMPDIR
-            command = Command(*launcher, "main.py", *arguments, environ=ONE_THREAD | environ)
+            command = Command(*launcher, program, *arguments, environ=ONE_THREAD | how)
             return commands.enter_context(command)
 
         yield start
+
+
+@pytest.fixture
+def meeting_place():
+    """A URL to meet at. Bound here, its port is given to no other program, but the first process,
+    which sets SO_REUSEADDR too, can listen on it."""
+    with socket.socket() as reserving:
+        reserving.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserving.bind(("127.0.0.1", 0))
+        yield f"tcp://127.0.0.1:{reserving.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -191,16 +203,36 @@ def test_a_process_that_dies_takes_the_job_down(tmp_path, start):
     assert not list((tmp_path / "res").glob("*.pth"))
 
 
+# main.py, of which the first process waits for SIGTERM inside the second epoch.
+HELD = """
+import runpy, signal, time
+from engine.run_log import RunLog
+
+def hold(run_log, log, row):
+    write(run_log, log, row)
+    if not run_log.is_silent and log == "train_batch" and (row["epoch"], row["batch"]) == (2, 1):
+        came, handle = [], signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, lambda *how: came.append(handle(*how)))
+        (run_log.folder / "is held").touch()
+        while not came:
+            time.sleep(0.01)
+
+write, RunLog.write = RunLog.write, hold
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
 def test_a_signal_saves_and_a_resumed_job_ends_as_one_process_does(tmp_path, start):
-    """Killed after one of three epochs, of 8 batches: long enough for the signal."""
     make_dataset(tmp_path, train=15, val=1)
     slowly = ("--learning_rate", "0.001")
     finish(start(tmp_path, "whole", *slowly))
-    job = start(tmp_path, "res", *slowly, "--checkpoint", "1", launcher=TORCHRUN)
-    wait_for(job, tmp_path / "res/save_1.pth")
+    program, interrupted = tmp_path / "held.py", tmp_path / "res"
+    program.write_text(HELD)
+    job = start(tmp_path, "res", *slowly, launcher=TORCHRUN, program=program)
+    wait_for(job, interrupted / "is held")
     job.process.terminate()
     assert "continue with the same command" in job.finish().text
-    assert not (tmp_path / "res/save_3.pth").exists()
+    assert (interrupted / "last.pth").exists()
     finish(start(tmp_path, "res", "--resume_path", "auto", launcher=TORCHRUN))
     weights, others = (
         torch.load(tmp_path / run / "save_3.pth", weights_only=True)["state_dict"]
@@ -210,14 +242,11 @@ def test_a_signal_saves_and_a_resumed_job_ends_as_one_process_does(tmp_path, sta
         torch.testing.assert_close(tensor, others[name], rtol=0, atol=1e-5)
 
 
-def test_two_machines_that_start_one_process_each(tmp_path, launched):
+def test_two_machines_that_start_one_process_each(tmp_path, launched, meeting_place):
     """As mpirun and srun do on nodes of several GPUs; --batch_size counts a node's clips."""
     make_dataset(tmp_path, train=7, val=1)  # 14 clips: batches of 8 and 6
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     nodes = [
-        launched(tmp_path, "res", 1, "--n_epochs", "1", node=World(rank, 2), url=url)
+        launched(tmp_path, "res", 1, "--n_epochs", "1", node=World(rank, 2), url=meeting_place)
         for rank in range(2)
     ]
     first, second = (finish(node) for node in nodes)
@@ -369,12 +398,9 @@ sys.exit(7)
         assert [one.finish().status, other.finish().status] == [7, 7]
 
 
-def test_processes_that_nobody_started_are_not_waited_for_for_ever(monkeypatch):
+def test_processes_that_nobody_started_are_not_waited_for_for_ever(monkeypatch, meeting_place):
     monkeypatch.setattr("engine.distributed.JOIN_TIMEOUT", timedelta(seconds=2))
     for name, value in {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}.items():
         monkeypatch.setenv(name, value)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(UserError, match="the 2 processes that SLURM announces could not join"):
-        join(url, use_cuda=False)
+        join(meeting_place, use_cuda=False)

@@ -179,11 +179,11 @@ def test_a_file_in_a_cache_that_cannot_be_written_is_used(cache, monkeypatch):
 
 
 def test_without_network_the_file_can_be_put_there(cache, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]  # closed again, so that nobody answers
-    monkeypatch.setenv("WEIGHTS_MIRROR", f"http://127.0.0.1:{port}")
-    weights = hosted()
-    message = refusal(weights)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        monkeypatch.setenv("WEIGHTS_MIRROR", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        weights = hosted()
+        message = refusal(weights)
     assert "Connection refused" in message
     assert f"get {weights.url} on another machine and put it at {cache / weights.file}" in message
     (cache / weights.file).write_bytes(CONTENT)
