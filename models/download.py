@@ -74,10 +74,11 @@ def fetch(weights: HostedWeights) -> Path:
 
 
 def cached_path(weights: HostedWeights) -> Path:
-    """Return where torch.hub keeps the file: below $TORCH_HOME, or ~/.cache/torch."""
-    import torch.hub
-
-    return Path(torch.hub.get_dir(), "checkpoints", weights.file)
+    """Return where torch.hub keeps the file, without importing torch, which takes seconds."""
+    home = os.environ.get("TORCH_HOME")
+    if home is None:
+        home = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    return Path(home).expanduser() / "hub" / "checkpoints" / weights.file
 
 
 def address_of(weights: HostedWeights) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 from datasets.folds import LEAST
 from datasets.listed_videos import read_listed_videos, sources_of
 from errors import UserError
+from models.download import cached_path
+from models.weights import WEIGHTS
 from own_videos import commands, look, saved_run
 from own_videos.commands import Step
 from own_videos.found import Found, find_videos, write_table
-from own_videos.machine import HOW_TO_GET, cached_weights
 from own_videos.measure import measure
 from own_videos.outcome import describe, read_outcome
 from own_videos.plan import (
@@ -41,6 +42,12 @@ N_BEFORE_TRAINING = 2  # commands: extraction and the indexes
 OF_SIGNALS = 128  # exit statuses above this: ended by a signal
 FIRM = 200  # test videos; with fewer, folds give a firmer figure
 MOST_FOLDS = 5  # to suggest
+USUAL_WEIGHTS = WEIGHTS["torchvision:r3d_18"]  # trained on Kinetics-400
+HOW_TO_GET = (
+    "pretrained weights would most likely give a better accuracy: --weights "
+    f"{USUAL_WEIGHTS.name} downloads {USUAL_WEIGHTS.megabytes} MB once, or --weights FILE.pth "
+    "(python -m util_scripts.weights lists more)"
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,8 @@ def _weights_of(request: Request) -> str | None:
     given, those in torch's cache. Raises UserError if a recipe lacks them."""
     if request.weights is not None or request.recipe not in (None, FINE_TUNING, HEAD):
         return request.weights
-    weights = cached_weights()
+    cached = cached_path(USUAL_WEIGHTS)
+    weights = str(cached) if cached.is_file() else None
     if weights is None and request.recipe is not None:
         raise UserError(f"--recipe {request.recipe} needs --weights, which it starts from")
     return weights

@@ -61,6 +61,17 @@ def put_on_host(folder, weights, content=CONTENT):
     path.write_bytes(content)
 
 
+@pytest.mark.parametrize(
+    "variables", [{}, {"XDG_CACHE_HOME": "~/x"}, {"XDG_CACHE_HOME": "/x", "TORCH_HOME": "~/y"}]
+)
+def test_files_lie_where_torch_keeps_them(variables, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cached_path(R3D_18) == Path(torch.hub.get_dir(), "checkpoints", R3D_18.file)
+
+
 def refusal(weights):
     """The message of a failed download, which is one line."""
     with pytest.raises(UserError) as caught:

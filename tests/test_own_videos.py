@@ -12,7 +12,6 @@ from datasets.listed_videos import ListedVideo
 from datasets.selection import select_videos
 from errors import UserError
 from own_videos.commands import pasteable, script_of, steps_of
-from own_videos.machine import FILE, cached_weights
 from own_videos.measure import measure
 from own_videos.outcome import Outcome, chance_of, describe
 from own_videos.plan import SMALL_NETWORK, Data, Speed, choose, clip_flags, without_flags
@@ -97,19 +96,9 @@ def test_weights_are_fine_tuned_or_get_a_head_where_time_is_short():
 def test_clips_cover_about_a_second(frames, rate, stride):
     flags = clip_flags(median_frames=frames, rate=rate)
     assert flags == (("--sample_t_stride", str(stride)) if stride > 1 else ())
-    of_torchvision = clip_flags(median_frames=frames, rate=rate, weights="torchvision:r3d_18")
-    assert of_torchvision == flags
+    for weights in ("torchvision:r3d_18", "/cache/r3d_18-b3b3357e.pth"):
+        assert clip_flags(median_frames=frames, rate=rate, weights=weights) == flags
     assert clip_flags(median_frames=frames, rate=rate, weights="models/r3d50_K_200ep.pth") == ()
-
-
-def test_weights_in_the_cache_of_torch_are_found(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert cached_weights() is None
-    file = tmp_path / "hub/checkpoints" / FILE
-    file.parent.mkdir(parents=True)
-    file.touch()
-    assert cached_weights() == str(file)
-    assert clip_flags(median_frames=60, rate=30, weights=str(file))
 
 
 # The commands

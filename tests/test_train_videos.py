@@ -70,7 +70,7 @@ def recorder(monkeypatch):
     recorder = Recorder()
     monkeypatch.setattr(train, "run_shown", recorder)
     monkeypatch.setattr(train, "measure", lambda *_: SPEED)
-    monkeypatch.setattr(train, "cached_weights", lambda: None)
+    monkeypatch.setenv("TORCH_HOME", "/no such folder")
     return recorder
 
 
@@ -93,7 +93,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(videos, tmp_path, recorder
     assert "training from scratch on 2 videos, 100 times each" in out
     assert "--recipe scratch_small --model_depth 10" in out
     assert "time: about 2" in out
-    assert "--weights torchvision:r3d_18 downloads" in out
+    assert "--weights torchvision:r3d_18 downloads 134 MB" in out
     assert not (tmp_path / "run").exists()
     assert not recorder.commands
 
@@ -302,9 +302,12 @@ def test_other_weights_under_the_same_name_are_a_new_plan(videos, tmp_path, reco
 def test_a_recipe_for_weights_takes_those_in_the_cache(
     videos, tmp_path, recorder, monkeypatch, capsys
 ):
-    monkeypatch.setattr(train, "cached_weights", lambda: "/cache/r3d_18-b3b3357e.pth")
+    file = tmp_path / "hub/checkpoints/r3d_18-b3b3357e.pth"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert run(videos, tmp_path / "run", "--recipe", "finetune", "--dry_run") == 0
-    assert "from the weights /cache/r3d_18-b3b3357e.pth" in capsys.readouterr().out
+    assert f"from the weights {file}" in capsys.readouterr().out
     assert run(videos, tmp_path / "run", "--recipe", "scratch", "--dry_run") == 0
     assert "training from scratch" in capsys.readouterr().out
 
