@@ -1,47 +1,27 @@
-"""Checkpoints: written atomically, read without running code, checked before use.
+"""What a checkpoint says: its content checked, names translated, compared with a model."""
 
-A file holds {"epoch", "arch", "state_dict", "optimizer", "scheduler"} as the original's do, and the
-fields of engine.checkpoint_fields. Tensors and plain Python values only, so that torch.load reads
-it with weights_only=True.
-"""
-
-import logging
-import pickle
-import re
-import stat
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor, nn
 
-from engine.advice import no_such_checkpoint
 from engine.checkpoint_fields import Best, Extras, SavedPosition, read_extras
-from engine.weights_check import UNREADABLE, check_crc, check_tensors
+from engine.checkpoint_file import WRAPPER_PREFIX, holds_weights, read_content, weights_of
+from engine.weights_check import check_tensors
 from errors import UserError
 from models.arch_detect import Identity, identify
 from models.catalog import FAMILIES
 from models.download import local_file
 from models.namings import Inflation, Naming, find_naming
 from models.weights import HostedWeights
-from utils.files import atomic_write
 from utils.reading import shown_name
 
-SAFETENSORS = ".safetensors"
-# Torch's errors for a file that names a class or function beyond those that tensors need.
-REFUSED = re.compile(r"GLOBAL (\S+)|unrecognized function (.+)|but got (<class .+>)", re.IGNORECASE)
-PICKLE = b"\x80"  # then the protocol; torch.save writes 2
 # With --ema, "state_dict" is the average, and this the weights that training continues from.
 TRAINED = "trained_state_dict"
-WRAPPER_PREFIX = "module."  # that DataParallel puts before every name
 I3D = Inflation()
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,33 +75,6 @@ class Checkpoint:
     def is_ours(self) -> bool:
         """Whether this program wrote it, after the schedule's step; the original saves before."""
         return self.extras.is_ours
-
-
-def save_checkpoint(path: Path, content: Mapping[str, Any], *, mark: str = "") -> None:
-    """Write `content` atomically; to a name that ends in .safetensors only the weights.
-
-    `mark` is stored where readers of checkpoints do not look, to recognise the file by. Raises
-    UserError if the disk is full or the folder is not writable.
-    """
-    with atomic_write(path) as part:
-        try:
-            with part.open("w+b") as file:
-                if path.suffix == SAFETENSORS:
-                    file.write(_as_safetensors(weights_of(content), mark))
-                else:
-                    torch.save(dict(content), file)
-                    if mark:
-                        with zipfile.ZipFile(file, "a") as archive:
-                            archive.writestr(f"archive/{mark}", b"")
-        except RuntimeError:  # torch's error for a short write
-            raise OSError("only part of it was written; is the disk full?") from None
-
-
-def _as_safetensors(weights: Mapping[str, Tensor], mark: str) -> bytes:
-    from safetensors.torch import save
-
-    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-    return save(tensors, {"mark": mark} if mark else None)
 
 
 def load_checkpoint(path: Path, *, inflation: Inflation = I3D) -> Checkpoint:
@@ -179,7 +132,7 @@ def _trained_weights(
     weights = beside.get(TRAINED)
     if weights is None:
         return None
-    if not isinstance(weights, dict) or not _all_tensors(weights):
+    if not holds_weights(weights):
         raise UserError(f"{path}: {TRAINED} contains no weights")
     check_tensors(weights, path)
     shapes = {name: tensor.shape for name, tensor in averaged.items()}
@@ -190,83 +143,6 @@ def _trained_weights(
 
 def _holds(state: Any, *keys: str) -> bool:
     return isinstance(state, dict) and all(key in state for key in keys)
-
-
-def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    """Return the state dict in a file's content: under 'state_dict', or the content itself."""
-    return content.get("state_dict", content)
-
-
-def read_content(path: Path) -> dict[str, Any]:
-    """Read a whole file, names unchanged, without running code from it. Raises UserError."""
-    _check_is_file(path)
-    content = _read_safetensors(path) if path.suffix == SAFETENSORS else _read(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: contains a {type(content).__name__}, not a checkpoint")
-    weights = weights_of(content)
-    if not isinstance(weights, dict) or not weights or not _all_tensors(weights):
-        raise UserError(f"{path}: contains no weights under 'state_dict'")
-    check_tensors(weights, path)
-    return content
-
-
-def _check_is_file(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise UserError(no_such_checkpoint(path)) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if stat.S_ISDIR(mode):
-        raise UserError(f"{path}: is a folder, not a checkpoint")
-    if not stat.S_ISREG(mode):
-        raise UserError(f"{path}: is not a regular file")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:
-        raise UserError(f"{path}: needs the package safetensors: pip install safetensors") from None
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: can't be read: {error}") from None
-
-
-def _all_tensors(weights: Mapping[Any, Any]) -> bool:
-    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items())
-
-
-def _read(path: Path) -> Any:
-    try:
-        check_crc(path)
-        with warnings.catch_warnings():  # of pickle protocols, reported below
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: {_unpickling_cause(path, str(error))}") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except Exception:  # torch has no single error for truncated files and files of other kinds
-        raise UserError(f"{path}: {UNREADABLE} ({path.stat().st_size} bytes)") from None
-
-
-def _unpickling_cause(path: Path, message: str) -> str:
-    if refused := REFUSED.search(message):
-        name = next(group for group in refused.groups() if group)
-        return (
-            f"refused: it would run code when loaded ({name.rstrip('.')}), which no checkpoint "
-            "needs. If you trust it, load it with weights_only=False and save its state_dict"
-        )
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start[:1] == PICKLE and start[1:] > b"\x02":
-        return "refused: a pickle that torch.save did not write could run code"
-    return UNREADABLE
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:

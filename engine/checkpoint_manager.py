@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoint import TRAINED, Checkpoint, load_checkpoint, read_content, save_checkpoint
+from engine.checkpoint import TRAINED, Checkpoint, load_checkpoint
 from engine.checkpoint_fields import Best
+from engine.checkpoint_file import read_content, save_checkpoint
 from engine.distributed import SINGLE_PROCESS, World
 from engine.results_folder import SAVED
 from engine.weights_check import first_not_finite

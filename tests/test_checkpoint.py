@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.checkpoint import load_checkpoint, load_weights, n_classes_of, save_checkpoint
+from engine.checkpoint import load_checkpoint, load_weights, n_classes_of
+from engine.checkpoint_file import save_checkpoint
 from engine.results_folder import find_newest
 from errors import UserError
 from models.build import build

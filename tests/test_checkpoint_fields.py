@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
 
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.checkpoint import load_checkpoint
 from engine.checkpoint_fields import read_extras
+from engine.checkpoint_file import save_checkpoint
 from engine.optim_state import load_schedule
 from errors import UserError
 from flags import Range

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.checkpoint import load_checkpoint
+from engine.checkpoint_file import save_checkpoint
 from errors import UserError
 from models.build import build
 from tests.runs import make_dataset, small_run

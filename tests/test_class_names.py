@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.checkpoint import load_checkpoint
+from engine.checkpoint_file import save_checkpoint
 from engine.class_names import check_class_names
 from errors import UserError
 from models.build import build

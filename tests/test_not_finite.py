@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.checkpoint import save_checkpoint
+from engine.checkpoint_file import save_checkpoint
 from engine.results_folder import find_newest
 from tests.commands import run_util
 from tests.runs import make_dataset, small_run

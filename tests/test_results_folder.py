@@ -8,7 +8,8 @@ import signal
 import pytest
 
 import main
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.checkpoint import load_checkpoint
+from engine.checkpoint_file import save_checkpoint
 from engine.results_folder import find_newest, holds_training, locked, set_aside
 from tests.commands import Command, run_command
 from tests.runs import make_dataset, small_flags, small_run

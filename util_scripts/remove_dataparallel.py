@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.checkpoint import WRAPPER_PREFIX, read_content, save_checkpoint, weights_of
+from engine.checkpoint_file import WRAPPER_PREFIX, read_content, save_checkpoint, weights_of
 from errors import UserError
 from utils.command_line import INPUT, OutputPath, Parser, run
 from utils.files import are_same, back_up
