@@ -29,6 +29,7 @@ from engine.optim import build_optimization
 from engine.optim_resume import resume_optimization
 from engine.progress import Position
 from engine.provenance import versions
+from engine.results_folder import UNREADABLE_POSITION, saved_positions
 from engine.run_setup import Run, checked_start
 from engine.scoring import Network, clip_network, head_network, make_scorer
 from errors import UserError
@@ -41,6 +42,7 @@ from training import Trainer
 from utils.interruption import Interruption, resume_hint
 from utils.text import first_few
 
+STOPPING = "stopping after this batch, and saving; Ctrl-C again stops at once, without saving"
 N_SHOWN_CLIPS = 8  # on the sheet of training clips in TensorBoard
 
 log = logging.getLogger("main")
@@ -71,9 +73,9 @@ def train(
                 batches, val_batches = _cache_features(run, train_loader, val_loader)
         if options.tensorboard and start == Position(1):
             _show_clips(run, train_loader)
-        # A first signal saves and ends in fit; this is for a second Ctrl-C.
-        hint = "stopped at once; --resume_path auto continues from what was saved before"
-        with resume_hint(hint), interruption.deferred():
+        # A first signal saves and ends in fit; the hint is for a second Ctrl-C.
+        notice = STOPPING if run.world.is_first else ""
+        with resume_hint(lambda: _what_is_saved(run)), interruption.deferred(notice):
             last_epoch = fit(
                 trainer,
                 batches,
@@ -92,6 +94,16 @@ def train(
     if not options.inference:
         log.info("to score whole videos:\n    %s", inference_command(options))
     return best, last_epoch
+
+
+def _what_is_saved(run: Run) -> str:
+    """Say from where a run that did not save can be resumed."""
+    positions = {*saved_positions(run.options.result_path).values()} - {UNREADABLE_POSITION}
+    if not positions:
+        return "stopped at once; nothing had been saved yet"
+    n_epochs, n_batches = max(positions)
+    after = f"epoch {n_epochs}" + (f" and batch {n_batches} of the next" if n_batches else "")
+    return f"stopped at once; --resume_path auto continues after {after}"
 
 
 def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Trainer:

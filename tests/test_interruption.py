@@ -16,6 +16,13 @@ def test_only_the_second_ctrl_c_interrupts_what_the_first_began():
     interruption.request(signal.SIGINT)  # the program is ending
 
 
+def test_what_a_deferred_ctrl_c_waits_for_is_told(capfd):
+    interruption = Interruption()
+    with interruption.deferred("saving"):
+        interruption.request(signal.SIGINT)
+    assert capfd.readouterr().err == "saving\n"
+
+
 def test_a_signal_while_another_ends_the_run_keeps_its_hint():
     with pytest.raises(Interrupted) as raised:  # noqa: SIM117
         with resume_hint("go on"):

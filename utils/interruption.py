@@ -3,8 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -48,6 +48,7 @@ class Interruption:
         self.signal_number: int | None = None
         self._deferred = False
         self._is_ending = False
+        self._notice = ""
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
@@ -61,9 +62,12 @@ class Interruption:
                 signal.signal(number, handler)
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Only record signals inside the block, which checks `signal_number` at safe points."""
-        self._deferred = True
+    def deferred(self, notice: str = "") -> Iterator[None]:
+        """Only record signals inside the block, which checks `signal_number` at safe points.
+
+        `notice` is printed on Ctrl-C, since the next safe point may be some time away.
+        """
+        self._deferred, self._notice = True, notice
         try:
             yield
         finally:
@@ -80,6 +84,9 @@ class Interruption:
         if is_first:
             self.signal_number = number
             if self._deferred:
+                if number == signal.SIGINT and self._notice:
+                    with suppress(OSError):  # not sys.stderr, which this may have interrupted
+                        os.write(2, f"{self._notice}\n".encode())
                 return
         elif number != signal.SIGINT or self._is_ending:
             return
@@ -135,20 +142,21 @@ def is_under_nohup() -> bool:
 
 
 @contextmanager
-def resume_hint(hint: str) -> Iterator[None]:
+def resume_hint(hint: str | Callable[[], str]) -> Iterator[None]:
     """Add `hint`, how to resume the run, to an Interrupted that leaves the block without one.
+
+    A function is called only then.
 
     An error that leaves the block because of an Interrupted, as of a file that was being written,
     becomes one.
     """
     try:
         yield
-    except Interrupted as interrupted:
-        raise Interrupted(interrupted.number, interrupted.hint or hint) from None
-    except Exception as error:
-        for earlier in _contexts(error):
-            if isinstance(earlier, Interrupted):
-                raise Interrupted(earlier.number, earlier.hint or hint) from None
+    except (Interrupted, Exception) as error:
+        for cause in _contexts(error):
+            if isinstance(cause, Interrupted):
+                told = hint if isinstance(hint, str) else hint()
+                raise Interrupted(cause.number, cause.hint or told) from None
         raise
 
 
