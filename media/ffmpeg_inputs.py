@@ -41,7 +41,7 @@ PROTOCOLS = (
 # What a URL may begin with; rtsp and rtsps are demuxers.
 SCHEMES = frozenset(PROTOCOLS.split(",")) - {"crypto", "httpproxy"} | {"rtsp", "rtsps"}
 RTSP = ("rtsp", "rtsps")
-NETWORK_TIMEOUT = 15_000_000  # microseconds without data
+PATIENCE = 60  # seconds without data or a frame after which a URL, a pipe or a camera has failed
 LONGEST_URL = 3500  # characters; the script around it still fits into any system's pipe
 URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://[^\s'\"<>\\]*")
 HIDDEN = "***"
@@ -79,9 +79,10 @@ def input_of_url(url: str) -> list[Argument]:
     if scheme not in SCHEMES:
         known = ", ".join(sorted(SCHEMES))
         raise UserError(f"{shown_url(url)}: unknown protocol {scheme}: choose from {known}")
-    options = {"rw_timeout": str(NETWORK_TIMEOUT)}
+    microseconds = str(PATIENCE * 1_000_000)
+    options = {"rw_timeout": microseconds}
     if scheme in RTSP:  # UDP is often blocked by firewalls, and loses packets
-        options = {"timeout": str(NETWORK_TIMEOUT), "rtsp_flags": "prefer_tcp"}
+        options = {"timeout": microseconds, "rtsp_flags": "prefer_tcp"}
     # The only way to pass a URL that all ffmpeg versions support and no process list shows.
     script = f"ffconcat version 1.0\nfile {url}\n" + "".join(
         f"option {name} {value}\n" for name, value in options.items()

@@ -19,7 +19,7 @@ SYSTEM_ERRORS = tuple(  # ffmpeg's messages that say nothing about the file
     map(
         os.strerror,
         (
-            *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES),
+            *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES, errno.ECONNRESET),
             *(errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
         ),
     )
@@ -129,6 +129,13 @@ def judge_whole(ran: FfmpegRun, *, n_frames: int, timeout: float, name: str) -> 
     if verdict.status == PARTIAL and (lost := _names_one(ran.errors, SYSTEM_ERRORS)):
         return Verdict(FAILED, f"{lost} after {n_frames} frames")
     return verdict
+
+
+def why_broken_off(ran: FfmpegRun) -> str | None:
+    """Return why a live stream broke off, or None if its sender ended it."""
+    if ran.silent_for:
+        return f"no frame for {ran.silent_for:g} s"
+    return _names_one(ran.errors, SYSTEM_ERRORS)
 
 
 def _names_one(lines: Sequence[str], errors: Sequence[str]) -> str | None:

@@ -45,6 +45,7 @@ class Summary:
     n_inputs: int
     is_live: bool
     n_failed: int = 0
+    is_broken_off: bool = False  # a live stream was lost
     n_skipped: int = 0  # files found in folders that are not videos
     interrupted: int | None = None  # exit status that the signal asks for
 
@@ -52,7 +53,8 @@ class Summary:
     def exit_status(self) -> int:
         if self.interrupted is not None:  # the ordinary end of a live stream
             return 0 if self.is_live else self.interrupted
-        return 1 if self.n_failed or self.n_skipped == self.n_inputs else 0
+        is_lost = self.n_failed or self.is_broken_off
+        return 1 if is_lost or self.n_skipped == self.n_inputs else 0
 
     def lines(self) -> Iterator[str]:
         if self.interrupted is not None:
@@ -160,6 +162,7 @@ class Predictor:
                         sink.window(window)
                     on_window(window)
             result.problem, result.is_cut = reader.verdict.reason, reader.is_cut
+            summary.is_broken_off = reader.is_broken_off
             if result.is_cut:
                 result.problem = f"scored until {clock(result.seconds)}: {self._stop_reason}"
         except NoVideo as no_video:
@@ -169,7 +172,8 @@ class Predictor:
                 return
             summary.n_failed += 1
         if result.problem:
-            damaged = "" if result.total is None or result.is_cut else "damaged: "
+            is_explained = result.total is None or result.is_cut or summary.is_broken_off
+            damaged = "" if is_explained else "damaged: "
             say(f"{printable(source.name)}: {damaged}{result.problem}", error=True)
 
     def _warn_of_rate(self, reader: VideoReader) -> None:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from media.extraction import EVERY_FRAME, scaling
 from media.ffmpeg import Ffmpeg, Stream
-from media.manifest import DONE, FAILED, LEFT_OUT
+from media.ffmpeg_inputs import PATIENCE
+from media.manifest import DONE, FAILED, LEFT_OUT, PARTIAL
 from media.sources import VideoInput
-from media.verdicts import Verdict, judge, why_no_video
+from media.verdicts import Verdict, judge, why_broken_off, why_no_video
 
 SIZE = 240  # pixels of the shorter side, as in the extracted frames that models are trained on
 DEFAULT_RATE = 25.0  # frames per second if the source states none
@@ -26,7 +27,6 @@ JPEG_COLOURS = (
 MODEL_FILTERS = f"{scaling(SIZE)},{JPEG_COLOURS}"
 SHOWINFO = "showinfo=checksum=0"  # logs each frame's timestamp, see Stream.next_time
 PPM_OUTPUT = ("-f", "image2pipe", "-c:v", "ppm", "-")  # each PPM has its own size, which may change
-PATIENCE = 60  # seconds without a frame after which a URL, a pipe or a camera has failed
 LOW_DELAY = ("-flags", "low_delay")
 
 
@@ -48,8 +48,9 @@ class Frame(NamedTuple):
 
 
 class VideoReader:
-    """Iterate once over the frames of an input. At the end, `verdict` and `rate` are final, and
-    `is_cut` says whether `stop` ended the iteration.
+    """Iterate once over the frames of an input. At the end, `verdict` and `rate` are final,
+    `is_cut` says whether `stop` ended the iteration, and `is_broken_off` whether a live stream was
+    lost.
 
     `filters` are ffmpeg's and must end in RGB. Raises NoVideo if extraction would keep no frames.
     """
@@ -69,7 +70,7 @@ class VideoReader:
         self.n_frames = 0
         self.seconds = 0.0  # end of the last frame
         self.verdict = Verdict(DONE)
-        self.is_cut = False
+        self.is_cut = self.is_broken_off = False
         self._is_stopped = False
 
     @property
@@ -93,6 +94,10 @@ class VideoReader:
         self.is_cut = self._is_stopped
         if not self.is_cut:
             self.verdict = self._checked(judge(ran, n_frames=self.n_frames, name=self._source.name))
+            reason = why_broken_off(ran) if self._source.is_live else None
+            if reason is not None:
+                self.is_broken_off = True
+                self.verdict = Verdict(PARTIAL, f"the stream broke off: {reason}")
 
     def _frames(self, stream: Stream) -> Iterator[Frame]:
         start = 0.0

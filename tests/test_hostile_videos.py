@@ -318,6 +318,25 @@ def test_stalled_stream_keeps_its_results(checkpoint, tmp_path, monkeypatch, cap
     assert "no frame for 3 s" in results["a.ts"]["problem"]
 
 
+def test_a_live_stream_that_breaks_off_is_an_error(checkpoint, tmp_path, capsys):
+    video = draw(tmp_path / "a.ts", seconds=4, extra=["-c:v", "libx264", "-g", "10"])
+    head = b"HTTP/1.0 200 OK\r\nContent-Length: 99999999\r\n\r\n"
+    with dripping(head + video.read_bytes(), b"", pause=0.1, ends=True) as place:
+        url = f"http://{place}/a.ts"
+        assert predicted(checkpoint, tmp_path, url)[0] == 0  # a damaged video
+        status, results = predicted(checkpoint, tmp_path, url, "--live")
+    assert status == 1
+    assert results["a.ts"]["windows"]
+    problem = results["a.ts"]["problem"]
+    assert problem.startswith("the stream broke off: ")
+    assert f"a.ts: {problem}" in capsys.readouterr().err
+
+
+def test_network_and_pipe_wait_equally_long():
+    [script] = [word for word in input_of_url("rtsp://a/b") if not isinstance(word, str)]
+    assert f"option timeout {video_reader.PATIENCE}000000\n" in script.content
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """Videos, one of them rotated, which older versions can't write."""

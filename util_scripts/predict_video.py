@@ -7,7 +7,7 @@
 Prints the highest scores of each video, averaged over its windows, and a timeline of the top label.
 Scores equal those of main.py --inference on extracted frames, up to the loss of JPEG. For a live
 stream, every window is printed as it is scored, or with --threshold or --alert every event; Ctrl-C
-ends it. The exit status is 1 if any video gave no scores.
+ends it. The exit status is 1 if any video gave no scores, or a live stream broke off.
 """
 
 import argparse
