@@ -68,9 +68,7 @@ def _normalised(frame: Image.Image) -> Tensor:
 class PlainVideos(torch.utils.data.Dataset):
     """A dataset whose items are all windows of a video."""
 
-    def __init__(
-        self, frames_dir: Path, index: Path, *, subset: str, stride: int = 16, side: int = 112
-    ) -> None:
+    def __init__(self, frames_dir: Path, index: Path, *, subset: str, side: int = 112) -> None:
         content = json.loads(index.read_text(encoding="utf-8"))
         self.labels = content["labels"]
         self.videos = []
@@ -80,23 +78,23 @@ class PlainVideos(torch.utils.data.Dataset):
                 folder = frames_dir / entry.get("video_path", f"{label}/{name}")
                 end = entry["annotations"]["segment"][1]
                 self.videos.append((name, folder, end - 1, self.labels.index(label)))
-        self.stride, self.side = stride, side
+        self.side = side
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, number: int) -> tuple[str, Tensor, int]:
         name, folder, n_frames, label = self.videos[number]
-        windows = sliding_starts(n_frames, 16, self.stride)
+        windows = sliding_starts(n_frames, 16, 16)
         numbers = [[1 + i for i in window(n_frames, 16, start)] for start in windows]
         return name, torch.stack([eval_clip(folder, clip, self.side) for clip in numbers]), label
 
 
-def infer(model: nn.Module, videos: PlainVideos, path: Path, *, n_workers: int = 2) -> int:
+def infer(model: nn.Module, videos: PlainVideos, path: Path) -> int:
     """Infer one video at a time, without folding, write the result file and return the number of
     windows."""
     model.eval()
-    loader = torch.utils.data.DataLoader(videos, batch_size=None, num_workers=n_workers)
+    loader = torch.utils.data.DataLoader(videos, batch_size=None, num_workers=2)
     results: dict[str, Any] = {}
     n_windows = 0
     with torch.no_grad():

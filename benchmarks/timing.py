@@ -46,9 +46,9 @@ def compare(
     )
 
 
-def rate(work: Callable[[], float], *, rounds: int = 3) -> float:
-    """Return units per second, the median of `rounds` after one that warms up."""
-    return statistics.median([_rate(work) for _ in range(rounds + 1)][1:])
+def rate(work: Callable[[], float]) -> float:
+    """Return units per second, the median of 3 rounds after one that warms up."""
+    return statistics.median([_rate(work) for _ in range(4)][1:])
 
 
 def _rate(work: Callable[[], float]) -> float:

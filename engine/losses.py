@@ -12,7 +12,6 @@ def classification_loss(
     *,
     weight: Tensor | None = None,
     label_smoothing: float = 0.0,
-    ignore_index: int = IGNORE_INDEX,
 ) -> Tensor:
     """Return the cross entropy of logits (B, K), summed over the clips.
 
@@ -30,6 +29,6 @@ def classification_loss(
         targets,
         weight=weight,
         reduction="sum",
-        ignore_index=ignore_index,
+        ignore_index=IGNORE_INDEX,
         label_smoothing=label_smoothing,
     )

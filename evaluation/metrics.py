@@ -42,14 +42,14 @@ def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, n_classes: in
     return matrix
 
 
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion (Wilson 1927, doi:10.2307/2276774).
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """Return the 95% Wilson score interval of a proportion (Wilson 1927, doi:10.2307/2276774).
 
     Raises ValueError if n is 0.
     """
     if n < 1:
         raise ValueError("an interval needs at least one sample")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf(0.975)
     share = successes / n
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -213,41 +213,9 @@ def calibration(scores: np.ndarray, hits: np.ndarray, n_bins: int = 10) -> Calib
         return Calibration(counts, sums[0] / counts, sums[1] / counts)
 
 
-def error_by_chance(scores: np.ndarray, n_bins: int = 10, *, seed: int = 0) -> float:
+def error_by_chance(scores: np.ndarray, n_bins: int = 10) -> float:
     """Return the mean calibration error of predictions with these scores (N,) that are correct
     exactly as often as their scores say: more than 0, since they are few."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = (rng.random(len(scores)) < scores for _ in range(N_SIMULATED))
     return float(np.mean([calibration(scores, hits, n_bins).error for hits in draws]))
-
-
-class MeanDifference(NamedTuple):
-    """The mean difference of two accuracies, with a 95% interval and a two-sided p."""
-
-    mean: float
-    interval: tuple[float, float]
-    p: float
-
-
-def paired_bootstrap(
-    hits_a: np.ndarray, hits_b: np.ndarray, *, n_samples: int = 10_000, seed: int = 0
-) -> MeanDifference:
-    """Estimate how much more accurate b is than a, from (seeds, N) bool each of the same videos.
-
-    Resamples training seeds and videos, both with replacement (Efron and Tibshirani 1993,
-    doi:10.1201/9780429246593): the interval covers what other seeds and other videos would change.
-    p is twice the share of samples on the other side of 0. A few seeds vary less when resampled
-    than in truth, so with fewer than 5 look at the difference per seed, too.
-    """
-    differences = np.asarray(hits_b, np.float64) - np.asarray(hits_a, np.float64)
-    n_seeds, n_videos = differences.shape
-    draw = np.random.default_rng(seed)
-    means = np.empty(n_samples)
-    for i in range(n_samples):
-        chosen = draw.integers(n_seeds, size=n_seeds)
-        per_video = differences[chosen].mean(axis=0)
-        means[i] = per_video[draw.integers(n_videos, size=n_videos)].mean()
-    low, high = np.percentile(means, (2.5, 97.5)).tolist()
-    n_other = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    p = min(1.0, 2 * (n_other + 1) / (n_samples + 1))
-    return MeanDifference(float(differences.mean()), (low, high), p)

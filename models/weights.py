@@ -22,6 +22,7 @@ class Origin:
     address: str  # of the folder with the files
     licence: str
     made_by: str
+    terms: str = ""  # further ones, after the licence
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,9 @@ class HostedWeights:
 TORCHVISION = Origin(
     "torchvision",
     "https://download.pytorch.org/models",
-    "BSD-3-Clause for the code; the weights may be under terms of the data set they were trained "
-    "on",
+    "BSD-3-Clause for the code",
     "torchvision",
+    "; the weights may be under terms of the data set they were trained on",
 )
 IG65M = Origin(
     "ig65m",

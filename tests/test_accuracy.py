@@ -11,9 +11,8 @@ import pytest
 
 import main as program
 from benchmarks import accuracy
-from benchmarks.accuracy_table import SetRuns, plain_comparison
+from benchmarks.accuracy_table import SetRuns, paired_bootstrap, plain_comparison
 from errors import UserError
-from evaluation.metrics import paired_bootstrap
 from evaluation.results import write_results
 from tests.commands import Command
 from tests.runs import make_dataset, small_flags

@@ -74,9 +74,6 @@ def test_that_many_more_videos_halve_the_interval(successes, n):
     assert 0.45 < ratio < 0.53
 
 
-def test_wilson_interval_with_another_confidence():
-    low, high = wilson_interval(50, 100, 0.5)
-    assert 0.46 < low < 0.47
-    assert 0.53 < high < 0.54
+def test_an_interval_needs_a_sample():
     with pytest.raises(ValueError, match="at least one"):
         wilson_interval(0, 0)

@@ -19,6 +19,7 @@ from models.catalog import FAMILIES
 from opts import names_with
 from parsing import add_flags, fill_in, options_of
 from utils.command_line import Parser, run
+from utils.text import markdown_table
 
 if TYPE_CHECKING:
     from models.facts import ModelFacts
@@ -88,20 +89,20 @@ def markdown(options: "Options", families: Sequence[str] = tuple(FAMILIES)) -> I
     """Yield the lines of a table of model families, for clips of the options' shape."""
     from dataclasses import replace
 
-    yield f"| {' | '.join(COLUMNS)} |"
-    yield "| " + " | ".join("---" for _ in COLUMNS) + " |"
-    for family in families:
-        for depth in FAMILIES[family].depths:
-            facts = facts_of(replace(options, model=family, model_depth=depth))
-            cells = (
-                f"`{family}`",
-                str(depth),
-                f"{facts.n_parameters / 1e6:.1f}",
-                f"{facts.flops / 2e9:.1f}",
-                f"{facts.inference_bytes / 1e6:.0f}",
-                f"{facts.training_bytes / 1e6:.0f}",
-            )
-            yield f"| {' | '.join(cells)} |"
+    def rows() -> Iterator[tuple[str, ...]]:
+        for family in families:
+            for depth in FAMILIES[family].depths:
+                facts = facts_of(replace(options, model=family, model_depth=depth))
+                yield (
+                    f"`{family}`",
+                    str(depth),
+                    f"{facts.n_parameters / 1e6:.1f}",
+                    f"{facts.flops / 2e9:.1f}",
+                    f"{facts.inference_bytes / 1e6:.0f}",
+                    f"{facts.training_bytes / 1e6:.0f}",
+                )
+
+    return markdown_table(COLUMNS, rows())
 
 
 def _options(given: argparse.Namespace) -> "Options":

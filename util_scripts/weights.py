@@ -17,6 +17,7 @@ from errors import UserError
 from models.download import cached_path, fetch
 from models.weights import WEIGHTS, HostedWeights, find_weights
 from utils.command_line import Parser, run
+from utils.text import markdown_table
 
 COLUMNS = (
     "name", "model", "here", "trained on", "classes", "input", "MB", "top-1, as published",
@@ -31,29 +32,29 @@ def describe(weights: HostedWeights, *, is_downloaded: bool) -> Iterator[str]:
     yield f"{weights.name}: {weights.model}, {weights.trained_on}, {size}{here}"
     yield f"    {weights.arch}, {weights.n_classes or 'no'} classes, {weights.describe_input()}"
     yield f"    {weights.describe_accuracy()}"
-    yield f"    licence: {weights.origin.licence}"
+    yield f"    licence: {weights.origin.licence}{weights.origin.terms}"
     yield f"    cite: {weights.cite}"
     yield f"    {weights.url}"
 
 
 def markdown(rows: Sequence[HostedWeights]) -> Iterator[str]:
-    """Yield the lines of the table in docs/models.md."""
-    yield f"| {' | '.join(COLUMNS)} |"
-    yield "| " + " | ".join("---" for _ in COLUMNS) + " |"
-    for row in rows:
-        cells = (
+    """Yield the lines of the table in docs/models.md, whose text has what many rows share."""
+    cells = (
+        (
             f"[`{row.name}`]({row.url})",
             row.model,
             f"`{row.arch}`",
             row.trained_on,
             str(row.n_classes or "no head"),
-            row.describe_input(),
+            row.describe_input() if row.n_frames else "images",
             str(row.megabytes or "?"),
             row.describe_accuracy(),
             row.origin.licence,
             f"[{row.cite.text}]({row.cite.url})",
         )
-        yield f"| {' | '.join(cells)} |"
+        for row in rows
+    )
+    return markdown_table(COLUMNS, cells)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
-"""Lists in messages, cut to a readable length."""
+"""Lists in messages, cut to a readable length, and tables in Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from utils.reading import shown_name
 
@@ -14,3 +14,11 @@ def first_few(lines: Sequence[str], limit: int = 10, *, total: int | None = None
 def join_few(names: Iterable[str], limit: int = 5) -> str:
     """Join the first `limit` names with commas, and say how many more there are."""
     return ", ".join(first_few([shown_name(name) for name in names], limit))
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Yield the lines of a table in Markdown, each row as soon as there is one."""
+    for cells in (columns, ["---"] * len(columns)):
+        yield f"| {' | '.join(cells)} |"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"

@@ -7,6 +7,7 @@ from typing import TypedDict
 from errors import UserError
 from utils.files import atomic_write
 from utils.reading import read_text
+from utils.text import markdown_table
 
 Value = str | int | float | bool | None  # None: there is nothing to measure
 Row = dict[str, Value]  # by column
@@ -63,10 +64,7 @@ def _lines_of(content: Results) -> Iterator[str]:
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of a table; its columns are those of all rows, in order of appearance."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    yield f"| {' | '.join(columns)} |"
-    yield "| --- " * len(columns) + "|"
-    for row in rows:
-        yield f"| {' | '.join(shown(row.get(column)) for column in columns)} |"
+    return markdown_table(columns, ([shown(row.get(c)) for c in columns] for row in rows))
 
 
 def shown(value: Value) -> str:
