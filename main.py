@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from errors import UserError
 from flags import Role
-from opts import Options, names_with
+from opts import AUTO, Options, names_with
 from parsing import parse_opts
 from utils.interruption import SIGPIPE, Interruption
 from utils.program import on_output_lost, run_program
@@ -73,12 +73,21 @@ def _check_outputs(options: Options) -> None:
 
 
 def _fetch_weights(options: Options) -> None:
-    """Download weights that were given by name, before several processes would do so."""
+    """Download weights that were given by name, before several processes would do so.
+
+    A run that continues needs none; if all its checkpoints are damaged, set_up gets them after all.
+    """
+    from engine.results_folder import has_checkpoints
     from models.download import fetch
     from models.weights import find_weights
 
+    continues = options.resume_path is not None and (
+        options.resume_path != AUTO or has_checkpoints(options.result_path)
+    )
     for name in names_with(Role.WEIGHTS):
         path = getattr(options, name)
+        if name == "pretrain_path" and continues:
+            continue
         if path is not None and (weights := find_weights(path)) is not None:
             fetch(weights)
 

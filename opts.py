@@ -133,7 +133,7 @@ class Options:
         help="number of last layers of resnet with 1x3x3 convolutions (3: MC3)")
     resnet_shortcut: str = flag("model", "B", ("A", "B"), roles=Role.ARCHITECTURE,
         help="shortcuts between different shapes: A pads with zeros, B projects")
-    resnet_widen_factor: float = flag("model", 1.0, Range(1e-3, 64), roles=Role.ARCHITECTURE,
+    resnet_widen_factor: float = flag("model", 1.0, Range(1 / 64, 64), roles=Role.ARCHITECTURE,
         help="width factor of resnet and resnet2p1d")
     wide_resnet_k: int = flag("model", 2, Range(1, 64), roles=Role.ARCHITECTURE,
         help="width factor of wideresnet")

@@ -79,7 +79,7 @@ class CheckpointManager:
         return found
 
     def _settled_best(self, resumed: Checkpoint) -> Best | None:
-        is_ours = resumed.path.parent == self.folder
+        is_ours = resumed.path.resolve().parent == self.folder.resolve()
         if is_ours:
             self._delete_old(resumed.epoch or 0)
         best = resumed.best

@@ -138,10 +138,18 @@ def find_newest(folder: Path) -> Checkpoint | None:
     return None
 
 
+def has_checkpoints(folder: Path) -> bool:
+    """Return whether a folder has files with the names of a run's checkpoints, intact or not."""
+    return any(_checkpoints_in(folder))
+
+
 def saved_positions(folder: Path) -> dict[Path, tuple[int, int]]:
     """Return {checkpoint of a run: (epochs done, batches of the next)}."""
-    found = (path for path in folder.glob("*.pth") if CHECKPOINT_NAME.fullmatch(path.name))
-    return {path: _position_of(path) for path in found}
+    return {path: _position_of(path) for path in _checkpoints_in(folder)}
+
+
+def _checkpoints_in(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.glob("*.pth") if CHECKPOINT_NAME.fullmatch(path.name))
 
 
 def _position_of(path: Path) -> tuple[int, int]:

@@ -88,9 +88,15 @@ def mid_planes(in_planes: int, planes: int, t_size: int, side: int) -> int:
 
 def _recognise_resnet(shapes: Shapes) -> dict[str, Any]:
     return _trunk_options(shapes) | {
-        "resnet_widen_factor": shapes["conv1.weight"][0] / 64,
+        "resnet_widen_factor": _widen_factor(shapes, "conv2"),
         "resnet_2d_layers": _count_2d_layers(shapes),
     }
+
+
+def _widen_factor(shapes: Shapes, conv: str) -> float:
+    """Return the factor, as exactly as the widest layer shows it: every other layer's width follows
+    from it by the same rounding down as from the factor itself."""
+    return shapes[f"layer4.0.{conv}.weight"][0] / 512
 
 
 def _count_2d_layers(shapes: Shapes) -> int:
@@ -107,7 +113,7 @@ def _recognise_resnet2p1d(shapes: Shapes) -> dict[str, Any]:
     # The first block of layer2, whose input has other channels than its output.
     planes_2, in_block = shapes["layer2.0.conv2_t.weight"][:2]
     return _trunk_options(shapes, stem) | {
-        "resnet_widen_factor": planes / 64,
+        "resnet_widen_factor": _widen_factor(shapes, "conv2_t"),
         "conv1_mid_planes": 0 if is_default else in_stem,
         "shared_mid_planes": in_block != mid_planes(planes_2, planes_2, 3, 3),
     }
@@ -130,7 +136,8 @@ def _recognise_wideresnet(shapes: Shapes) -> dict[str, Any] | None:
 
 def _recognise_resnext(shapes: Shapes) -> dict[str, Any] | None:
     planes, planes_per_group = shapes["layer1.0.conv2.weight"][:2]
-    if planes_per_group >= planes:
+    # Of a single group, the block is told by its narrow middle.
+    if planes_per_group >= planes and shapes["layer1.0.conv3.weight"][0] != 64 * planes:
         return None
     options = {
         "resnext_cardinality": planes // planes_per_group,

@@ -74,7 +74,8 @@ class CpuAvgPool3d(nn.AvgPool3d):
     them by itself."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        is_half = x.dtype in (torch.bfloat16, torch.float16)
+        if x.device.type != "cpu" or not is_half or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         return super().forward(x.float()).to(x.dtype)
 
@@ -90,7 +91,8 @@ PLAIN = {kernel: plain for plain, kernel in KERNELS.items()}
 def apply(model: nn.Module) -> nn.Module:
     """Switch the layers of `model` to the kernels of this file, in place, and return it.
 
-    Inputs on other devices still go through torch's layers.
+    Inputs on other devices still go through torch's layers. A frozen weight is rounded once: change
+    it with load_state_dict or under torch.no_grad(), not through `.data`, which leaves no trace.
     """
     for module in model.modules():
         if type(module) in KERNELS and _is_supported(module):

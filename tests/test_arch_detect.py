@@ -41,6 +41,26 @@ def test_every_depth_of_every_family_is_recognised(family, depth):
     assert list(identity.values)[:4] == ["model", "model_depth", "n_classes", "n_input_channels"]
 
 
+@pytest.mark.parametrize("family", ["resnet", "resnet2p1d"])
+@pytest.mark.parametrize("factor", [1 / 64, 0.1, 0.3, 1.7, 2.3])
+def test_the_width_that_is_read_builds_the_same_network(family, factor):
+    def shapes_of(factor):
+        with torch.device("meta"):
+            model = build(family, 10, n_classes=5, resnet_widen_factor=factor)
+        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+    shapes = shapes_of(factor)
+    assert shapes_of(identify(shapes).options["resnet_widen_factor"]) == shapes
+
+
+@pytest.mark.parametrize("cardinality", [1, 2, 16, 32, 64])
+def test_every_cardinality_is_recognised(cardinality):
+    with torch.device("meta"):
+        model = build("resnext", 50, n_classes=5, resnext_cardinality=cardinality)
+    identity = identify({name: tuple(t.shape) for name, t in model.state_dict().items()})
+    assert (identity.arch, identity.options["resnext_cardinality"]) == ("resnext-50", cardinality)
+
+
 def test_other_networks_are_not_recognised():
     assert identify({"weight": (3, 3)}) is None
     assert identify({"conv1.weight": (64, 3, 7, 7), "fc.weight": (10, 512)}) is None

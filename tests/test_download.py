@@ -374,6 +374,23 @@ def test_fine_tuning_takes_clips_as_long_as_those_of_hosted_weights(
     assert json.loads((tmp_path / "given/opts.json").read_text())["sample_duration"] == 8
 
 
+def test_a_run_that_continues_needs_no_weights_to_start_from(
+    cache, mirror, tmp_path, monkeypatch, capsys
+):
+    make_dataset(tmp_path, train=2, val=1)
+    assert small_run(tmp_path, "--n_epochs", "1", "--no_val") == 0
+    weights = hosted()
+    monkeypatch.setitem(WEIGHTS, weights.name, weights)
+    flags = ("--pretrain_path", weights.name, "--no_val", "--resume_path")
+    assert small_run(tmp_path, *flags, "auto") == 0
+    assert small_run(tmp_path, *flags, "res/save_1.pth", result="other") == 0
+    assert mirror.requests == []
+    for path in (tmp_path / "res").glob("*.pth"):
+        path.write_bytes(b"damaged")
+    assert small_run(tmp_path, *flags, "auto") == 2
+    assert "the host answers 404" in capsys.readouterr().err
+
+
 def test_a_file_with_the_name_of_hosted_weights_but_other_content(cache, tmp_path, caplog):
     path = tmp_path / R3D_18.file
     torch.save({"fc.weight": torch.zeros(400, 2)}, path)

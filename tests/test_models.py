@@ -250,6 +250,11 @@ def test_convolutions_without_a_kernel_stay_as_they_are(options):
     assert type(cpu_kernels.apply(conv)) is nn.Conv3d
 
 
+def test_pooling_keeps_the_precision_of_float64():
+    x = torch.rand(1, 2, 2, 4, 4, dtype=torch.float64)
+    assert torch.equal(cpu_kernels.apply(nn.AvgPool3d(2))(x), nn.AvgPool3d(2)(x))
+
+
 def test_a_frozen_weight_is_rounded_again_once_it_has_changed():
     torch.manual_seed(0)
     conv = cpu_kernels.apply(nn.Conv3d(8, 8, 3, padding=1, bias=False)).requires_grad_(False)

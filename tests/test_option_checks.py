@@ -61,6 +61,7 @@ def test_all_problems_are_reported_together():
         ("--input_type flow --file_type hdf5 --rand_augment 2 9", "not its vectors"),
         ("--cutmix 1 --cache_features 2", "cannot be combined with --cache_features"),
         ("--random_erasing 1.5", "must be from 0 to 1"),
+        ("--resnet_widen_factor 0.01", "must be from 0.015625 to 64"),
         ("--mixup -1", "--mixup -1"),
         ("--dropout 1", "from 0 to less than 1"),
         ("--keep_head", "needs --pretrain_path"),

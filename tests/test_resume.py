@@ -137,6 +137,17 @@ def test_a_run_killed_before_best_was_written_mends_it(tmp_path):
     assert load_checkpoint(best).epoch == 1
 
 
+def test_the_best_epoch_stays_however_the_folder_is_written(tmp_path, monkeypatch):
+    """Without best.pth, only the resumed file in the run's own folder has the best weights."""
+    make_dataset(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert small_run(tmp_path, "--checkpoint", "1", "--n_epochs", "1") == 0
+    (tmp_path / "res/best.pth").unlink()
+    flags = ["--root_path", ".", "--resume_path", str(tmp_path / "res/save_1.pth")]
+    assert small_run(tmp_path, *flags, "--n_epochs", "1") == 0
+    assert load_checkpoint(tmp_path / "res/best.pth").epoch == 1
+
+
 def test_a_best_epoch_whose_weights_are_not_there_does_not_count(tmp_path, capsys):
     make_dataset(tmp_path)
     assert small_run(tmp_path, "--checkpoint", "1", "--n_epochs", "3") == 0
