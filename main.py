@@ -17,6 +17,8 @@ from utils.program import on_output_lost, run_program
 if TYPE_CHECKING:
     from engine.distributed import World
 
+LESS_MEMORY = "reduce --batch_size, --sample_size or --sample_duration, or choose a smaller model"
+
 log = logging.getLogger("main")
 
 
@@ -40,10 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
                 arguments = sys.argv[1:] if argv is None else argv
                 return launch(arguments, n_processes, node=node, dist_url=options.dist_url)
-            with _joined(options) as world, _memory_errors_explained():
-                from engine.runner import run
+            with _joined(options) as world:
+                from engine.device import explained_out_of_memory
 
-                run(options, interruption, world)
+                with explained_out_of_memory(LESS_MEMORY):
+                    from engine.runner import run
+
+                    run(options, interruption, world)
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -134,22 +139,6 @@ def _joined(options: Options) -> "Iterator[World]":
     log.info("%d processes%s", world.size, machines)
     yield world
     leave(world)
-
-
-@contextmanager
-def _memory_errors_explained() -> Iterator[None]:
-    """Turn a lack of memory, wherever it shows, into a UserError."""
-    from engine.device import is_out_of_memory
-
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-            raise
-        raise UserError(
-            "out of memory: reduce --batch_size, --sample_size or --sample_duration, or choose a "
-            "smaller model"
-        ) from None
 
 
 if __name__ == "__main__":

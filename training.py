@@ -16,7 +16,7 @@ from engine.batch_augment import BatchAugment
 from engine.checkpoint import TRAINED
 from engine.checkpoint_fields import Best
 from engine.checkpoint_manager import CheckpointManager
-from engine.device import Device, is_out_of_memory
+from engine.device import Device, explained_out_of_memory
 from engine.distributed import SINGLE_PROCESS, World, explain_lost_process
 from engine.ema import WeightAverage
 from engine.losses import IGNORE_INDEX, classification_loss
@@ -193,14 +193,10 @@ def _seed_of(*numbers: int) -> int:
 @contextmanager
 def explain_torch_errors() -> Iterator[None]:
     """Turn torch errors that the user can act on into UserError."""
+    advice = "halve --batch_size and double --accumulate for the same updates"
     try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise UserError(
-            "out of memory: halve --batch_size and double --accumulate for the same updates"
-        ) from None
+        with explained_out_of_memory(advice):
+            yield
     except ValueError as error:
         if ONE_VALUE_PER_CHANNEL not in str(error):
             raise

@@ -1,6 +1,7 @@
 """The device, its precision, and the normalisation of uint8 clips to model input."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -133,8 +134,20 @@ def tune_process(device: Device) -> None:
         torch.backends.cudnn.allow_tf32 = False
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: Exception) -> bool:
+    is_named = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_named or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def explained_out_of_memory(advice: str) -> Iterator[None]:
+    """Turn a lack of memory, wherever it shows, into a UserError that gives `advice`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"out of memory: {advice}") from None
 
 
 def _cuda_has_bf16() -> bool:

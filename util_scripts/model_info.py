@@ -113,38 +113,26 @@ def _options(given: argparse.Namespace) -> "Options":
 
 def _speeds(options: "Options", n_clips: int) -> Iterator[tuple[str, str]]:
     """Yield (subject, text). Raises UserError where the memory is too small."""
-    from engine.device import is_out_of_memory
-
-    try:
-        yield from _measured(options, n_clips)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-            raise
-        raise UserError(
-            "out of memory: reduce --clips, --sample_size or --sample_duration"
-        ) from None
-
-
-def _measured(options: "Options", n_clips: int) -> Iterator[tuple[str, str]]:
     import torch
 
-    from engine.device import tune_process
+    from engine.device import explained_out_of_memory, tune_process
     from engine.speed import inference_speed, training_speed
     from model import build_device, build_model
 
-    device = build_device(options)
-    tune_process(device)
-    n_clips = n_clips or (16 if device.torch_device.type == "cuda" else 1)
-    side = options.sample_size
-    shape = (n_clips, options.n_input_channels, options.sample_duration, side, side)
-    clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device.torch_device)
-    torch.backends.cudnn.benchmark = True  # as main.py
-    where = f"clips/s in batches of {n_clips}, {device}"
-    yield "inference", f"{inference_speed(build_model(options), device, clips):.2f} {where}"
-    if n_clips == 1:  # of which batch norm may get a single value per channel
-        clips = clips.repeat(2, 1, 1, 1, 1)
-    where = f"clips/s in batches of {len(clips)}, all layers"
-    yield "training", f"{training_speed(build_model(options), device, clips):.2f} {where}"
+    with explained_out_of_memory("reduce --clips, --sample_size or --sample_duration"):
+        device = build_device(options)
+        tune_process(device)
+        n_clips = n_clips or (16 if device.torch_device.type == "cuda" else 1)
+        side = options.sample_size
+        shape = (n_clips, options.n_input_channels, options.sample_duration, side, side)
+        clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device.torch_device)
+        torch.backends.cudnn.benchmark = True  # as main.py
+        where = f"clips/s in batches of {n_clips}, {device}"
+        yield "inference", f"{inference_speed(build_model(options), device, clips):.2f} {where}"
+        if n_clips == 1:  # of which batch norm may get a single value per channel
+            clips = clips.repeat(2, 1, 1, 1, 1)
+        where = f"clips/s in batches of {len(clips)}, all layers"
+        yield "training", f"{training_speed(build_model(options), device, clips):.2f} {where}"
 
 
 if __name__ == "__main__":
