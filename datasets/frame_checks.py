@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from datasets.activitynet import FOLDER_PREFIX, UntrimmedIndex, UntrimmedVideo, part_fault
-from datasets.frame_locations import FrameLocator
+from datasets.frame_locations import FIRST_NUMBER, FrameLocator, segment_fault
 from datasets.frame_readers import (
     FrameError,
     FrameSource,
@@ -26,7 +26,6 @@ from datasets.hdf5 import FLOW, HDF5_SUFFIX, has_flow
 from datasets.index import Index
 from datasets.index_checks import SAME_RECORDING, UNEVEN, Finding, on_both_sides
 from datasets.records import Entry
-from datasets.segments import FIRST_NUMBER, segment_fault
 from datasets.survey import count_files, count_folders, print_list
 from errors import UserError
 from media.orphans import find_orphans

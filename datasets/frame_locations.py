@@ -1,4 +1,4 @@
-"""Where the frames of an index's videos lie on disk."""
+"""Where the frames of an index's videos lie on disk, and how they are numbered."""
 
 import os
 from collections import Counter
@@ -11,6 +11,8 @@ from datasets.records import Entry
 from media.frame_names import is_picture_name
 from media.verdicts import is_video_name
 
+FIRST_NUMBER = {"jpg": 1, "hdf5": 0, "video": 1}  # number of a video's first frame
+UNCOUNTED = "the index has no frame numbers"
 UNLABELLED_FOLDER = "test"  # of unlabelled test videos, below FRAMES_DIR
 
 
@@ -69,6 +71,24 @@ class FrameLocator:
                 return found, True
         absent = "/".join(places[0])
         return absent + ("" if absent.endswith(self.suffix) else self.suffix), False
+
+
+def segment_fault(
+    segment: tuple[int, int] | None, file_type: str, n_frames: int | None = None
+) -> str | None:
+    """Explain why a segment, [first frame, last frame + 1], can't be read; None if it can.
+
+    `n_frames` is the number of frames on disk, if known.
+    """
+    if segment is None or segment[0] == segment[1]:
+        return UNCOUNTED
+    first = FIRST_NUMBER[file_type]
+    if segment[0] < first:
+        return f"starts at frame {segment[0]} in the index, but {file_type} frames start at {first}"
+    if n_frames is not None and segment[1] > first + n_frames:
+        last = first + n_frames - 1
+        return f"frames up to number {last}, but up to {segment[1] - 1} in the index"
+    return None
 
 
 def by_stem(names: Sequence[str]) -> dict[str, str]:

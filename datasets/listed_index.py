@@ -7,10 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from datasets.activitynet import Part, frame_range
-from datasets.frame_locations import FrameLocator
+from datasets.frame_locations import FIRST_NUMBER, FrameLocator
 from datasets.index_writer import Video
 from datasets.listed_videos import ListedVideo, raise_faults
-from datasets.segments import FIRST_NUMBER
 from datasets.survey import Survey, print_list
 from errors import UserError
 from media.manifest import WITH_FRAMES, read_rows, target_of

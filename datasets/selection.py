@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets.frame_locations import FrameLocator
+from datasets.frame_locations import UNCOUNTED, FrameLocator, segment_fault
 from datasets.index import Index, canonical_subset
 from datasets.records import CompactList, VideoRecord, make_record
-from datasets.segments import UNCOUNTED, segment_fault
 from errors import UserError
 from utils.reading import shown_name
 from utils.text import first_few

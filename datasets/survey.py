@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from datasets.frame_locations import FrameLocator, by_stem
+from datasets.frame_locations import FIRST_NUMBER, FrameLocator, by_stem
 from datasets.hdf5 import HDF5_SUFFIX, count_hdf5
-from datasets.segments import FIRST_NUMBER
 from datasets.video_files import count_video
 from errors import UserError
 from media.ffmpeg import Ffmpeg

@@ -1,7 +1,7 @@
 """The training phase of a run: its trainer, what it warns of and saves, its best epoch."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.class_balance import balanced_weights, class_counts, describe_counts
 from datasets.feature_cache import CachedTraining, CachedValidation
 from datasets.index_checks import by_kind, check_index
-from datasets.records import VideoRecord, digest_of
+from datasets.records import digest_of
 from datasets.video_dataset import (
     ClipLoader,
     OrderedBatches,
@@ -25,6 +24,7 @@ from engine.advice import describe_best, from_scratch, inference_command
 from engine.batch_augment import BatchAugment
 from engine.checkpoint_manager import CheckpointManager
 from engine.ema import WeightAverage
+from engine.losses import balanced_weights, class_counts, describe_counts
 from engine.optim import build_optimization
 from engine.optim_resume import resume_optimization
 from engine.progress import Position
@@ -109,7 +109,7 @@ def _what_is_saved(run: Run) -> str:
 def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Trainer:
     """Build the trainer, with its saved state if the run is resumed."""
     options, model, device, resumed = run.options, run.model, run.device, run.resumed
-    class_weights = _class_weights(run, train_loader.dataset.records)
+    class_weights = _class_weights(run, (record.label for record in train_loader.dataset.records))
     n_updates = -(-len(train_loader) // options.accumulate)
     optim = build_optimization(options, model, device.grad_scaler(), n_updates=n_updates)
     if resumed is not None:
@@ -142,9 +142,9 @@ def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Train
     return trainer
 
 
-def _class_weights(run: Run, records: Sequence[VideoRecord]) -> Tensor | None:
+def _class_weights(run: Run, labels: Iterable[int]) -> Tensor | None:
     """Log how many training videos each class has; return the weights for the loss, if any."""
-    counts = class_counts(records, run.options.n_classes)
+    counts = class_counts(labels, run.options.n_classes)
     log.info("training videos: %s", describe_counts(counts, run.index.labels))
     if run.options.class_weights != "balanced":
         return None

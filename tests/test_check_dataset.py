@@ -9,8 +9,8 @@ from PIL import Image
 
 from datasets.build import build_train_loader
 from datasets.frame_checks import SAME_PICTURE
+from datasets.frame_locations import FIRST_NUMBER
 from datasets.index import read_index
-from datasets.segments import FIRST_NUMBER
 from datasets.video_files import count_video
 from errors import UserError
 from media.ffmpeg import find_ffmpeg

@@ -15,8 +15,8 @@ from datasets.frame_checks import (
     fix_counts,
     reader_for,
 )
+from datasets.frame_locations import FIRST_NUMBER
 from datasets.index_checks import Finding, by_kind, check_index
-from datasets.segments import FIRST_NUMBER
 from errors import UserError
 from utils.command_line import INPUT, Parser, run
 from utils.text import first_few

@@ -5,9 +5,9 @@ have no segment in the index."""
 import sys
 from collections.abc import Sequence
 
+from datasets.frame_locations import FIRST_NUMBER
 from datasets.index_writer import make_entries, write_and_print
 from datasets.kinetics import FrameFinder, find_lists, read_lists
-from datasets.segments import FIRST_NUMBER
 from datasets.survey import print_missing, survey_frames
 from errors import UserError
 from utils.command_line import INPUT, OutputPath, Parser, run
