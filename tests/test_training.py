@@ -290,6 +290,7 @@ def test_out_of_memory_is_advice():
     for error in (
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+        MemoryError(),
     ):
         with pytest.raises(UserError) as raised, explain_torch_errors():
             raise error
