@@ -47,15 +47,17 @@ def videos_of_subsets(
             videos.append(Video(subset, None, path))
         else:
             raise UserError(f"{jpg_dir / path}: has frames, but is not {top}/CLASS/VIDEO")
-    return test_as_validation(videos)
+    return test_as_validation(videos, is_told=True)
 
 
-def test_as_validation(videos: Sequence[Video]) -> list[Video]:
-    """Turn labelled test videos into validation videos if there are none, and print that."""
+def test_as_validation(videos: Sequence[Video], *, is_told: bool) -> list[Video]:
+    """Turn labelled test videos into validation videos if there are none, and print that if
+    `is_told`."""
     is_tested = any(video.subset == "testing" and video.label is not None for video in videos)
     if not is_tested or any(video.subset == "validation" for video in videos):
         return list(videos)
-    print("there are no videos in val: the test videos become validation videos")
+    if is_told:
+        print("there are no videos in val: the test videos become validation videos")
     return [
         video._replace(subset="validation")
         if video.subset == "testing" and video.label is not None

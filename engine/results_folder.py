@@ -1,13 +1,9 @@
-"""The results folder: one training run at a time, and files of earlier runs are kept."""
+"""The results folder: files of earlier runs are kept."""
 
-import errno
 import logging
-import os
 import re
 import shutil
-import socket
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -25,46 +21,8 @@ SAVED = re.compile(r"save_(\d{1,9})\.pth")
 UNREADABLE_POSITION = (10**10, 0)  # the furthest, so that a damaged file is reported
 OF_TRAINING = re.compile(r"save_\d+\.pth|best\.pth|last\.pth|train\.log")
 ASIDE = "earlier-"
-LOCK = ".lock"
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock the folder against a second training run; the lock ends with this process in any case.
-
-    Raises UserError if another process holds it. Without support by the system there is no lock.
-    """
-    try:
-        import fcntl
-    except ImportError:  # on Windows
-        yield
-        return
-    path = folder / LOCK
-    with writing(folder, "the lock"):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        # Not flock: loader workers would inherit its lock and hold it after a kill.
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(handle, 200).decode(errors="replace").strip()
-        os.close(handle)
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            log.info("%s: can't be locked against a second run: %s", folder, error.strerror)
-            yield
-            return
-        raise UserError(
-            f"--result_path {folder}: another run is training there ({holder}): wait until it "
-            "ends, or choose another folder"
-        ) from None
-    try:
-        os.truncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
 
 
 def holds_training(folder: Path) -> bool:

@@ -7,13 +7,13 @@ from datasets.build import build_inference_loader, build_train_loader, build_val
 from datasets.video_dataset import ClipLoader, OrderedBatches
 from engine.distributed import World
 from engine.profiler import tracing
-from engine.results_folder import locked
 from engine.run_inference import infer_and_report
 from engine.run_setup import Run, set_up
 from engine.run_training import train
 from engine.scoring import make_scorer
 from opts import Options
 from utils.interruption import Interruption, resume_hint
+from utils.locks import locked
 from validation import validate
 
 
@@ -21,7 +21,7 @@ def run(options: Options, interruption: Interruption, world: World) -> None:
     """Read and check everything first, then run the phases. Raises UserError and Interrupted."""
     this_run = set_up(options, world)
     owns_folder = world.is_first and not options.no_train
-    with locked(options.result_path) if owns_folder else nullcontext():
+    with locked(options.result_path, flag="--result_path") if owns_folder else nullcontext():
         try:
             run_phases(this_run, interruption)
         finally:

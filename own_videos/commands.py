@@ -12,6 +12,7 @@ from typing import NamedTuple
 from datasets.folds import fold_paths
 from own_videos.plan import Plan
 from utils.files import atomic_write
+from utils.program import REPORTED_BY_PARENT
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT, TABLE = "commands.sh", "videos.csv"
@@ -72,7 +73,8 @@ def python_command(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     script = [str(ROOT / words[0]), *words[1:]] if words[0].endswith(".py") else list(words)
     others = os.environ.get("PYTHONPATH")
     path = f"{ROOT}{os.pathsep}{others}" if others else str(ROOT)
-    return [sys.executable, *script], {**os.environ, "PYTHONPATH": path}
+    more = {"PYTHONPATH": path, REPORTED_BY_PARENT: "1"}
+    return [sys.executable, *script], {**os.environ, **more}
 
 
 def pasteable(words: Sequence[str]) -> str:

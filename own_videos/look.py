@@ -138,7 +138,7 @@ def split_of(found: Found, n_folds: int) -> list[Video]:
     """Split the videos, or make the first fold, as csv_json will."""
     videos = [Video(v.subset or "training", v.label, v.path) for v in found.videos]
     if found.is_split:
-        return test_as_validation(videos)
+        return test_as_validation(videos, is_told=False)  # csv_json will tell
     sources = sources_of(found.videos)
     if n_folds:
         return draw_folds(videos, sources, n_folds=n_folds, seed=SEED)[0]

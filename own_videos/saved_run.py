@@ -3,7 +3,8 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 from errors import UserError
 from own_videos.plan import Plan
 from utils.files import write_json
+from utils.locks import locked
 from utils.reading import read_json
 
-PLAN = "plan.json"
+PLAN, FLAG = "plan.json", "--out"
 OF_A_RUN = re.compile(
     r"results(_fold\d+)?|index(_fold\d+)?\.json|commands\.sh|videos\.csv|plan\.json"
 )
@@ -63,6 +65,27 @@ def digest_of(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder of a run and keep other runs out of it inside the block; a new folder that
+    stays empty is removed.
+
+    Raises UserError if another run is there, or the folder can't be made.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written: {error.strerror}") from None
+    try:
+        with locked(folder, flag=FLAG):
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
 def refuse_to_move(folder: Path, files: Mapping[str, str | None]) -> None:
     """Raise UserError if one of the files that a run reads, {flag: absolute path}, is what
     `move_aside` moves."""
@@ -81,7 +104,8 @@ def move_aside(folder: Path) -> Path | None:
     """Move what another plan made, except the frames, to earlier-1, earlier-2 … below it.
 
     Returns the new folder, or None if there was nothing. Raises UserError for files of such names
-    that no plan made.
+    that no plan made, and if something still trains there: main.py outlives a train_videos that is
+    killed.
     """
     found = [path for path in folder.iterdir() if OF_A_RUN.fullmatch(path.name)]
     if not found:
@@ -93,6 +117,9 @@ def move_aside(folder: Path) -> Path | None:
             f"{folder}: holds files that this command did not write ({found[0].name}); choose "
             "another --out"
         )
+    for results in filter(Path.is_dir, found):
+        with locked(results, flag=FLAG):
+            pass
     numbers = [path.name.removeprefix("earlier-") for path in folder.glob("earlier-*")]
     last = max((int(n) for n in numbers if n.isascii() and n.isdigit()), default=0)
     aside = folder / f"earlier-{last + 1}"

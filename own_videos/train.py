@@ -3,7 +3,8 @@
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ HOW_TO_GET = (
     f"{USUAL_WEIGHTS.name} downloads {USUAL_WEIGHTS.megabytes} MB once, or --weights FILE.pth "
     "(python -m util_scripts.weights lists more)"
 )
+CONTINUED = "continuing the run that was planned here"
+FINISHED = "this run is finished; to train again, choose another --out"
 
 
 @dataclass(frozen=True)
@@ -68,31 +71,50 @@ def train(request: Request, *, is_dry: bool) -> int:
     """Make a plan, or read that of an interrupted run; print it; and carry it out unless
     `is_dry`. Returns the exit status."""
     found = find_videos(request.source, request.out, encoding=request.encoding)
-    asked = _as_plain(request, found)
-    saved = saved_run.read_saved_run(request.out)
-    if saved is not None and saved.asked == asked and _has_indexes(saved, request.out):
-        print(f"{request.out}: continuing the run that was planned here")
-        if not (is_dry or _is_prepared(request.out)):
-            _write_commands(request, look.look_into(found)[0], saved)
-        found = _as_listed(request.out, found)
-    else:
-        files = {"--weights": request.weights, "--recipe": request.recipe}
-        saved_run.refuse_to_move(request.out, files)
-        found, plan = _make_plan(request, found)
-        saved = SavedRun(asked, plan)
-        if not is_dry:
-            _prepare(request, found, saved)
-    _print_plan(saved.plan, request.out)
-    if is_dry:
-        print("--dry_run: nothing is written")
-        return 0
-    steps = commands.steps_of(
-        saved.plan, _folder_of(request, found), request.out, no_cuda=request.no_cuda
-    )
-    with resume_hint("the same command continues the run"):
-        saved = _run(steps, saved, request.out)
-    _tell(saved, request, found)
+    with nullcontext() if is_dry else saved_run.alone_in(request.out):
+        asked = _as_plain(request, found)
+        earlier = _run_to_continue(request.out, asked)
+        if earlier is None:
+            found, saved = _new_run(request, found, asked, is_dry=is_dry)
+        else:
+            saved = earlier
+            if not (is_dry or _is_prepared(request.out)):
+                _write_commands(request, look.look_into(found)[0], saved)
+            found = _as_listed(request.out, found)
+        folder = _folder_of(request, found)
+        steps = commands.steps_of(saved.plan, folder, request.out, no_cuda=request.no_cuda)
+        is_finished = saved.n_done == len(steps)
+        if earlier is not None:
+            print(f"{request.out}: {FINISHED if is_finished else CONTINUED}")
+        if is_dry or not is_finished:
+            _print_plan(saved.plan, request.out)
+        if is_dry:
+            print("--dry_run: nothing is written")
+            return 0
+        with resume_hint("the same command continues the run"):
+            saved = _run(steps, saved, request.out)
+        _tell(saved, request, found, how="It took" if is_finished else "Done in")
     return 0
+
+
+def _run_to_continue(out: Path, asked: Mapping[str, Any]) -> SavedRun | None:
+    """Return the run in the folder, if it was planned for the same."""
+    saved = saved_run.read_saved_run(out)
+    if saved is None or saved.asked != asked or not _has_indexes(saved, out):
+        return None
+    return saved
+
+
+def _new_run(
+    request: Request, found: Found, asked: Mapping[str, Any], *, is_dry: bool
+) -> tuple[Found, SavedRun]:
+    files = {"--weights": request.weights, "--recipe": request.recipe}
+    saved_run.refuse_to_move(request.out, files)
+    found, plan = _make_plan(request, found)
+    saved = SavedRun(asked, plan)
+    if not is_dry:
+        _prepare(request, found, saved)
+    return found, saved
 
 
 def _as_plain(request: Request, found: Found) -> dict[str, Any]:
@@ -169,10 +191,6 @@ def _flags_to_measure(data: Data, weights: str | None, request: Request) -> list
 def _prepare(request: Request, found: Found, saved: SavedRun) -> None:
     """Write the plan, the table and the script; move those of another plan aside."""
     out = request.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror}") from None
     aside = saved_run.move_aside(out)
     if aside is not None:
         print(f"{out}: holds the run of another plan, which is moved to {aside}")
@@ -248,7 +266,7 @@ def _run(steps: Sequence[Step], saved: SavedRun, out: Path) -> SavedRun:
     return saved
 
 
-def _tell(saved: SavedRun, request: Request, found: Found) -> None:
+def _tell(saved: SavedRun, request: Request, found: Found, *, how: str) -> None:
     """Print how good the model is, and what to do next."""
     plan, out = saved.plan, request.out
     indexes, results = commands.indexes_of(plan, out), commands.results_of(plan, out)
@@ -259,7 +277,7 @@ def _tell(saved: SavedRun, request: Request, found: Found) -> None:
     planned, taken = duration(plan.total_seconds), duration(saved.seconds)
     reports = [str(folder / "report.html") for folder in results]
     lines = [
-        f"\nDone in {taken} (planned: {planned}).",
+        f"\n{how} {taken} (planned: {planned}).",
         *describe(folds),
         *plan.warnings,
         "",

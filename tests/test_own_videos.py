@@ -279,6 +279,26 @@ sys.exit(run(lambda argv: run_shown(["-c", sys.argv[1], sys.argv[2]])))
 """
 
 
+WITH_A_HINT = """
+import sys, time
+from utils.command_line import run
+from utils.interruption import resume_hint
+def main(argv):
+    with resume_hint("add a flag of this command"):
+        print("ready", flush=True)
+        time.sleep(60)
+sys.exit(run(main))
+"""
+
+
+def test_how_to_resume_is_said_by_the_command_that_the_user_gave():
+    with Command("-c", PARENT, WITH_A_HINT, "") as command:
+        command.wait_until(lambda: "ready" in command.stdout)
+        command.process.send_signal(signal.SIGINT)
+        done = command.finish()
+    assert (done.status, done.stderr) == (130, "interrupted\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_passed_on_and_waited_for(tmp_path, number):
     saved = tmp_path / "saved"

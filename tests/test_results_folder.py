@@ -10,10 +10,11 @@ import pytest
 import main
 from engine.checkpoint import load_checkpoint
 from engine.checkpoint_file import save_checkpoint
-from engine.results_folder import find_newest, holds_training, locked, set_aside
+from engine.results_folder import find_newest, holds_training, set_aside
 from tests.commands import Command, run_command
 from tests.runs import make_dataset, small_flags, small_run
 from tests.test_checkpoint import content, small
+from utils.locks import locked
 
 BY_USER = ("notes.txt", "save_best.pth", "index.json", "val.csv")
 
@@ -139,9 +140,9 @@ def test_two_runs_at_once(tmp_path):
 
 
 def test_a_lock_ends_with_its_block(tmp_path):
-    with locked(tmp_path):
+    with locked(tmp_path, flag="--out"):
         assert os.listdir(tmp_path) == [".lock"]
-    with locked(tmp_path):
+    with locked(tmp_path, flag="--out"):
         pass
     assert os.listdir(tmp_path) == []
 

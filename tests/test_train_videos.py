@@ -13,6 +13,7 @@ import pytest
 from errors import UserError
 from own_videos import saved_run, train
 from own_videos.plan import Speed
+from tests.commands import Command
 from tests.videos import draw, names
 from util_scripts import train_videos
 from utils.interruption import Interrupted
@@ -134,13 +135,17 @@ def test_an_interrupted_run_continues_where_it_stopped(videos, tmp_path, recorde
     first = list(recorder.commands)
     assert len(first) == number
     assert run(videos, tmp_path / "run") == 0
-    assert "continuing the run that was planned here" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "continuing the run that was planned here" in out
+    assert "Done in" in out
     assert recorder.commands[: number - 1] == first[:-1]
     assert recorder.commands[number] == first[-1]
     assert len(recorder.commands) == 5
     assert run(videos, tmp_path / "run") == 0  # it only tells the result again
     assert len(recorder.commands) == 5
-    assert "accuracy: 100.0%" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "this run is finished; to train again, choose another --out\n\nIt took" in out
+    assert "accuracy: 100.0%" in out
 
 
 def test_failed_commands(videos, tmp_path, recorder, capsys):
@@ -167,6 +172,57 @@ def test_another_plan_moves_the_run_aside(videos, tmp_path, recorder, capsys):
     assert {"jpg", "mine.txt", "results_fold1", "results_fold2"} <= {*names(tmp_path / "run")}
     assert "folds: 100.0%, 100.0%; mean 100.0%" in out
     assert "accuracy: 100.0% (12 of 12 videos" in out
+
+
+HOLD = """
+import signal, sys
+from pathlib import Path
+from utils.locks import locked
+with locked(Path(sys.argv[1]), flag=""):
+    print("held", flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("place", ["run", "run/results"])
+def test_a_folder_in_which_another_run_trains_is_left_alone(videos, tmp_path, recorder, place):
+    """Also if only its main.py is left, after train_videos was killed."""
+    assert run(videos, tmp_path / "run") == 0
+    before = names(tmp_path / "run")
+    with Command("-c", HOLD, tmp_path / place) as other:
+        other.wait_until(lambda: "held" in other.stdout)
+        by = rf"another run is training there \(process {other.process.pid} on "
+        with pytest.raises(UserError, match=f"--out {tmp_path / place}: {by}"):
+            run(videos, tmp_path / "run", "--folds", "2")
+    assert [name for name in names(tmp_path / "run") if name != ".lock"] == before
+    assert len(recorder.commands) == 4
+
+
+def test_the_folder_is_locked_from_the_plan_to_the_end(videos, tmp_path, recorder, monkeypatch):
+    holders = []
+
+    def look_at_lock(then):
+        def call(*arguments):
+            holders.append((tmp_path / "run/.lock").read_text())
+            return then(*arguments)
+
+        return call
+
+    monkeypatch.setattr(train, "measure", look_at_lock(train.measure))
+    monkeypatch.setattr(train, "run_shown", look_at_lock(recorder))
+    assert run(videos, tmp_path / "run") == 0
+    assert len(holders) == 5
+    assert all(text.startswith(f"process {os.getpid()} on ") for text in holders)
+    assert not (tmp_path / "run/.lock").exists()
+
+
+def test_test_videos_for_validation_are_left_to_csv_json_to_tell(tmp_path, recorder, capsys):
+    for number, name in enumerate(("train/a/1", "train/b/2", "test/a/3", "test/b/4"), 1):
+        draw(tmp_path / f"v/{name}.mp4", size="32x32", seconds=number)
+    assert run(tmp_path / "v", tmp_path / "run", "--dry_run") == 0
+    out = capsys.readouterr().out
+    assert "testing on 2 videos" in out
+    assert "no videos in val" not in out
 
 
 def test_weights_and_recipes_of_the_run_itself_are_refused(videos, tmp_path, recorder):
@@ -339,7 +395,7 @@ def test_a_run_within_the_folder_of_the_videos(tmp_path, recorder, capsys):
         draw(tmp_path / f"v/{name}.mp4", size="32x32", seconds=number)
     assert run(tmp_path / "v", tmp_path / "v/run") == 0
     assert run(tmp_path / "v", tmp_path / "v/run") == 0
-    assert "continuing" in capsys.readouterr().out
+    assert "this run is finished" in capsys.readouterr().out
     assert len(recorder.commands) == 4
 
 

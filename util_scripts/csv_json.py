@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     videos = videos_to_write(placed, survey, parts)
     if is_split:
         _print_shared(groups_on_both_sides(placed))
-        write_split(options.dst_json, test_as_validation(videos), survey)
+        write_split(options.dst_json, test_as_validation(videos, is_told=True), survey)
     else:
         write_drawn(options, videos, sources_of(placed), survey)
     return 0

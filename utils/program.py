@@ -17,6 +17,9 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # What a file system says of a file that is there but can't be reached.
 FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ELOOP)
 UTF8_MODE = "PYTHONUTF8"  # environment variable: "1" means UTF-8 in any locale
+# Environment variable: set by a program for those that it starts, and whose interruption it reports
+# itself.
+REPORTED_BY_PARENT = "INTERRUPTION_REPORTED_BY_PARENT"
 
 
 class OutputLost(KeyboardInterrupt):
@@ -125,7 +128,8 @@ def _run(main: Callable[[], int], out: GuardedFile | None) -> int:
 
 def _report_interruption(asked: KeyboardInterrupt, out: GuardedFile | None) -> int:
     hint = asked.hint if isinstance(asked, Interrupted) else ""
-    if hint or out is None or out.lost is None:
+    is_told = REPORTED_BY_PARENT in os.environ
+    if not is_told and (hint or out is None or out.lost is None):
         print(f"interrupted: {hint}" if hint else "interrupted", file=sys.stderr)
     return asked.exit_status if isinstance(asked, Interrupted) else 128 + signal.SIGINT
 
