@@ -193,7 +193,7 @@ def _usable_records(
         records, omitted = select_videos(
             index, subset, options.video_path, file_type=options.file_type
         )
-    log.info("%s: %d videos", subset, len(records))
+    log.info("%s: %d videos%s", subset, len(records), ", for inference" if whole_videos else "")
     if omitted:
         log.warning("%s: %d videos left out:", subset, len(omitted))
         for line in first_few([f"{video_id}: {reason}" for video_id, reason in omitted], 5):

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from flags import Role, as_words
 from opts import FLAGS, Options, names_with
@@ -93,18 +94,27 @@ def inference_command(options: Options) -> str:
     return shlex.join(map(str, words))
 
 
-def prediction_command(options: Options, weights: Path, *, has_names: bool) -> str:
+def prediction_command(
+    options: Options, weights: Path, *, has_names: bool, held: Mapping[str, Any]
+) -> str:
     """Return a shell command that scores any video.
 
-    `weights` that this run did not write need the flags that were given here, and --labels unless
-    they hold class names.
+    `held` are the options that the weights hold, as plain values: flags that were given here are
+    repeated if they are others, or given anew for each inference. --labels is added unless the
+    weights hold class names.
     """
     words: list[object] = [_python(), "-m", "util_scripts.predict_video", "VIDEO.mp4"]
     words += ["--checkpoint", weights]
     words += [] if has_names else ["--labels", options.annotation_path]
-    # Weights of this run hold all options except those that are given anew for each inference.
-    roles = Role.CLASSIFIER if options.no_train else Role.CLASSIFIER | Role.INFERENCE
-    words += _given(options, names_with(roles))
+    plain, anew = options.as_plain(), names_with(Role.CLASSIFIER | Role.INFERENCE)
+    words += _given(
+        options,
+        [
+            name
+            for name in names_with(Role.CLASSIFIER)
+            if name in anew or name not in held or held[name] != plain[name]
+        ],
+    )
     here = "" if Path.cwd() == ROOT else f"PYTHONPATH={shlex.quote(str(ROOT))} "
     return here + shlex.join(map(str, words))
 

@@ -95,7 +95,8 @@ class Device:
     def __str__(self) -> str:
         if self.torch_device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.torch_device)}, {self.precision}"
-        return f"CPU with {torch.get_num_threads()} threads, {self.precision}"
+        n_threads = torch.get_num_threads()
+        return f"CPU with {n_threads} thread{'' if n_threads == 1 else 's'}, {self.precision}"
 
 
 @lru_cache

@@ -111,6 +111,10 @@ def _inferred_weights(run: Run) -> tuple[Path, int | None]:
 
 def _prediction_command(run: Run) -> str:
     weights, _ = _inferred_weights(run)
-    is_resumed_file = run.resumed is not None and run.resumed.path == weights
-    has_names = not is_resumed_file or run.resumed.class_names is not None  # type: ignore[union-attr]
-    return prediction_command(run.options, weights, has_names=has_names)
+    resumed = run.resumed
+    if resumed is None or resumed.path != weights:  # written by this run
+        return prediction_command(run.options, weights, has_names=True, held=run.options.as_plain())
+    found = {} if resumed.identity is None else resumed.identity.values
+    has_names = resumed.class_names is not None
+    held = found | resumed.options
+    return prediction_command(run.options, weights, has_names=has_names, held=held)

@@ -86,6 +86,22 @@ def test_the_command_repeats_flags_that_the_checkpoint_does_not_hold(data, tmp_p
     assert not {"--learning_rate", "--model_depth", "--sample_size", "--n_epochs"} & {*words}
 
 
+def test_the_command_leaves_out_what_the_checkpoint_holds(data, tmp_path, capsys):
+    assert small_run(data, "--n_epochs", "1", "--no_val", result=str(tmp_path)) == 0
+    capsys.readouterr()
+    weights = ["--resume_path", str(tmp_path / "save_1.pth"), "--no_train", "--no_val"]
+    assert small_run(data, *weights, "--inference", result=str(tmp_path)) == 0
+    out = capsys.readouterr().out
+    assert "validation: 4 videos, for inference\n" in out
+    [words] = commands(out)
+    assert not {"--model_depth", "--sample_size", "--resnet_widen_factor"} & {*words}
+    assert "--no_cuda" in words
+    flags = [*weights, "--sample_duration", "4", "--inference"]
+    assert small_run(data, *flags, result=str(tmp_path)) == 0
+    [words] = commands(capsys.readouterr().out)
+    assert words[words.index("--sample_duration") + 1] == "4"
+
+
 def test_a_missing_checkpoint_lists_those_that_exist(tmp_path):
     for name in (*(f"save_{epoch}.pth" for epoch in range(10, 80, 10)), "best.pth", "train.log"):
         (tmp_path / name).touch()

@@ -26,6 +26,13 @@ def test_auto_is_fp32_where_onednn_has_no_bf16(level):
     assert (done.status, done.stdout) == (0, "fp32\n"), done.stderr
 
 
+def test_a_device_is_named_with_its_threads(monkeypatch):
+    device = Device(torch.device("cpu"), "fp32", Normalization.of("kinetics"))
+    for n_threads, text in ((1, "CPU with 1 thread, fp32"), (2, "CPU with 2 threads, fp32")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
+        assert str(device) == text
+
+
 @pytest.mark.parametrize(("precision", "is_allowed"), [("bf16", True), ("fp32", False)])
 def test_fp32_on_a_gpu_does_not_round_to_tf32(precision, is_allowed, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
