@@ -11,7 +11,6 @@ an epoch that was interrupted, minutes count only what came after the interrupti
 """
 
 import json
-import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,12 +21,12 @@ from typing import Any
 from benchmarks.accuracy_table import SetRuns, plain_comparison, write_tables
 from datasets.activitynet import read_any_index
 from errors import UserError
+from own_videos.processes import run_quietly
 from recipe import find_recipe, recipe_names
 from utils.command_line import INPUT, OUTPUT_FOLDER, Parser, run
 from utils.files import atomic_write, write_json
 from utils.reading import read_json, read_text
 
-ROOT = Path(__file__).parent.parent
 FINISHED = "val.run.json"  # the last file that a run writes
 # Change nothing in the results: a run that is killed loses at most 5 minutes.
 ALWAYS = ("--inference", "--no_report", "--resume_path", "auto", "--checkpoint_minutes", "5")
@@ -117,9 +116,7 @@ def _finish_run(
         return
     print(f"{folder}", flush=True)
     output = folder / "output.txt"
-    with output.open("ab") as file:
-        status = _wait_for([sys.executable, str(ROOT / "main.py"), *arguments], file)
-    if status:
+    if status := run_quietly(["main.py", *arguments], output):
         text = output.read_text(encoding="utf-8", errors="replace").rstrip()
         last = text.splitlines()[-1] if text else "no output"
         raise UserError(f"{output}: main.py ended with status {status}: {last}")
@@ -136,20 +133,6 @@ def _check_same_run(folder: Path, record: Mapping[str, Any]) -> None:
             f"{path}: this run was started with other flags or another recipe; delete the folder "
             "or choose another --out"
         )
-
-
-def _wait_for(command: Sequence[str], output: Any) -> int:
-    """Run a command to its end. If this process is interrupted, the command saves and ends first;
-    in a session of its own, it gets no Ctrl-C of the terminal besides."""
-    process = subprocess.Popen(
-        command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    try:
-        return process.wait()
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
 
 
 def _write_comparison(

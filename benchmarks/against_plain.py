@@ -6,8 +6,6 @@ implementation, over several seeds.
 """
 
 import argparse
-import contextlib
-import io
 import statistics
 import sys
 import tempfile
@@ -21,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-import main as program
 from benchmarks import plain
+from benchmarks.gpu_check.setting import run_main
 from datasets.index import read_index
 from evaluation.results import accuracy_of, read_results
 from models.build import build
@@ -90,9 +88,7 @@ def train_ours(setting: Setting, work: Path, *, seed: int) -> Path:
         "--multistep_milestones", str(drop_after(n_epochs)), "--n_epochs", str(n_epochs),
         "--manual_seed", str(seed), "--no_val", "--inference", "--n_threads", "2",
     ]  # fmt: skip
-    with contextlib.redirect_stdout(io.StringIO()):
-        status = program.main(arguments)
-    assert status == 0
+    run_main(arguments)
     return work / str(seed) / "val.json"
 
 

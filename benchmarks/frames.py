@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -18,9 +19,14 @@ def frame_folders(work: Path) -> Path:
     if given:
         return Path(given)
     if not (work / "jpg").exists():
-        with redirect_stdout(StringIO()):
-            generate_video_jpgs([str(draw(work / "videos")), str(work / "jpg"), "bench"])
+        draw_frames(work / "jpg")
     return work / "jpg"
+
+
+def draw_frames(folder: Path, **sizes: Any) -> None:
+    """Write frames of 320 x 240 like UCF-101's, extracted from generated videos of these sizes."""
+    with tempfile.TemporaryDirectory() as name, redirect_stdout(StringIO()):
+        generate_video_jpgs([str(draw(Path(name), **sizes)), str(folder), "bench"])
 
 
 def index_of(frames: Path, work: Path, *, most: int | None = None) -> Path:

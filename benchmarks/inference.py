@@ -1,6 +1,5 @@
 """Inference of an R3D-50: the model alone, and the whole program from JPG folders to val.json."""
 
-import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import main
 from benchmarks import plain
 from benchmarks.frames import frame_folders, index_of
 from benchmarks.fresh_process import in_fresh_process
+from benchmarks.gpu_check.setting import run_main
 from benchmarks.limits import clips_per_second
 from benchmarks.steps import devices
 from benchmarks.timing import Comparison, compare
@@ -81,10 +80,7 @@ def _whole_program(work: Path) -> Comparison:
             "--n_classes", str(n_classes), "--resume_path", str(work / "save_1.pth"),
             "--no_train", "--no_val", "--inference", "--no_report", "--no_cuda", "--n_threads", "2",
         ]  # fmt: skip
-        logging.disable()
-        status = main.main(arguments)
-        logging.disable(logging.NOTSET)
-        assert status == 0
+        run_main(arguments)
         return n_windows
 
     name = f"inference, R3D-{DEPTH}, JPG folders to val.json, auto"

@@ -16,8 +16,8 @@ def run_shown(words: Sequence[str]) -> int:
 
 
 def run_quietly(words: Sequence[str], log: Path) -> int:
-    """Run a command with its output in a file; return its exit status."""
-    with log.open("wb") as output:
+    """Run a command with its output at the end of a file; return its exit status."""
+    with log.open("ab") as output:
         return _run(words, output.fileno())
 
 

@@ -18,7 +18,7 @@ from engine.scoring import make_scorer
 from errors import UserError
 from models.build import build
 from models.catalog import FAMILIES
-from tests.golden.weights import weights_from_names
+from tests.golden.weights import with_golden_weights
 from tests.runs import make_dataset, make_trainer, read_results, read_table, small_flags
 from tests.videos import draw
 from util_scripts.extract_features import main as extract_features
@@ -65,12 +65,6 @@ def small(family="resnet", **options):
 def clips(n, *, side=32):
     draw = torch.Generator().manual_seed(2)
     return torch.randint(0, 256, (n, 3, 16, side, side), dtype=torch.uint8, generator=draw)
-
-
-def with_golden_weights(model):
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    model.load_state_dict(weights_from_names(shapes))
-    return model
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from subprocess import CalledProcessError
 
-from benchmarks.gpu_check.kit import FRAMES, ROOT, draw_frames, pack
+from benchmarks.gpu_check.kit import DRAWN, FRAMES, ROOT, pack
 from errors import UserError
 from utils.command_line import INPUT, OUTPUT_FOLDER, Parser
 
@@ -98,6 +98,7 @@ def _frames(options: Namespace, work: Path) -> Path:
         if not frames.is_dir():
             raise UserError(f"--kit {options.kit}: has no folder {FRAMES}; make it with --pack")
         return frames
-    small = {"n_videos": 4, "seconds": 1} if options.rehearse else {}
-    draw_frames(work / FRAMES, **small)
+    from benchmarks.frames import draw_frames
+
+    draw_frames(work / FRAMES, **({"n_videos": 4, "seconds": 1} if options.rehearse else DRAWN))
     return work / FRAMES

@@ -13,7 +13,7 @@ from benchmarks.steps import make_trainer
 from engine.device import Device, tune_process
 from engine.scoring import make_scorer
 from model import frozen_batch_norms
-from tests.golden.weights import weights_from_names
+from tests.golden.weights import with_golden_weights
 
 N_CLIPS = 4
 EXACT = 1e-4  # of fp32 on two kinds of device
@@ -98,7 +98,4 @@ def step(setting: Setting, family: str, device: Device, *, freezes: bool) -> Ste
 def _model(setting: Setting, family: str) -> nn.Module:
     """Return a model with the weights of the golden runs. Their scales of batch norm, 0.5, keep
     rounding errors small, as in a trained network; random ones amplify them in 50 layers."""
-    model = setting.build(family)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    model.load_state_dict(weights_from_names(shapes))
-    return model
+    return with_golden_weights(setting.build(family))

@@ -18,7 +18,7 @@ WHEELS, FRAMES = "wheels", "frames"
 EXPECTED = {"torch", "torchvision", "numpy", "pillow", "tensorboard", "matplotlib", "jinja2"}
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "manylinux1")
 SMALLER = {"imageio-ffmpeg": "imageio-ffmpeg==0.6.0"}  # 30 MB; 0.8 has 68
-VIDEOS, SECONDS = 12, 3
+DRAWN = {"n_videos": 12, "seconds": 3}
 
 
 def missing_packages() -> list[str]:
@@ -38,22 +38,10 @@ def download_command(folder: Path, python: str, packages: Sequence[str]) -> list
 
 def pack(folder: Path, python: str) -> None:
     """Fill the folder. Raises CalledProcessError if a wheel can't be fetched."""
+    from benchmarks.frames import draw_frames
+
     subprocess.run(download_command(folder / WHEELS, python, missing_packages()), check=True)
-    draw_frames(folder / FRAMES)
-
-
-def draw_frames(folder: Path, *, n_videos: int = VIDEOS, seconds: float = SECONDS) -> None:
-    """Write frames of 320 x 240 like UCF-101's, extracted from generated videos."""
-    from contextlib import redirect_stdout
-    from io import StringIO
-
-    from benchmarks.extraction import draw
-    from util_scripts.generate_video_jpgs import main as generate_video_jpgs
-
-    with tempfile.TemporaryDirectory() as name:
-        videos = draw(Path(name), n_videos=n_videos, seconds=seconds)
-        with redirect_stdout(StringIO()):
-            generate_video_jpgs([str(videos), str(folder), "bench"])
+    draw_frames(folder / FRAMES, **DRAWN)
 
 
 def unpack(folder: Path) -> None:
