@@ -143,9 +143,6 @@ def _found_in_tensors(
     del found["n_input_channels"]
     if not with_classes or not identity.n_classes:
         del found["n_classes"]
-    if "resnet_widen_factor" in found:  # the option is exact, the tensors' width is rounded
-        saved = checkpoint.options.get("resnet_widen_factor", found["resnet_widen_factor"])
-        found["resnet_widen_factor"] = saved
     return found
 
 

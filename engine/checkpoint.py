@@ -1,16 +1,18 @@
 """What a checkpoint says: its content checked, names translated, compared with a model."""
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from torch import Tensor, nn
 
-from engine.checkpoint_fields import Best, Extras, SavedPosition, read_extras
+from engine.checkpoint_fields import Best, Extras, SavedPosition, check_names, read_extras
 from engine.checkpoint_file import WRAPPER_PREFIX, holds_weights, read_content, weights_of
-from engine.weights_check import check_tensors
+from engine.weights_check import COUNTER, check_tensors
 from errors import UserError
 from models.arch_detect import Identity, identify
 from models.catalog import FAMILIES
@@ -21,12 +23,15 @@ from utils.reading import shown_name
 
 # With --ema, "state_dict" is the average, and this the weights that training continues from.
 TRAINED = "trained_state_dict"
+WIDTH = "resnet_widen_factor"
 I3D = Inflation()
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a file, names without `module.`; what the file lacks is None.
+    """The content of a file, names without the prefix of a wrapper; what the file lacks is None.
 
     The weights of a file in the `naming` of another program have this program's names and shapes.
     """
@@ -65,11 +70,15 @@ class Checkpoint:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(tensor.shape) for name, tensor in self.state_dict.items()}
+        return _shapes_of(self.state_dict)
 
     @property
     def identity(self) -> Identity | None:
-        return identify(self.shapes)
+        """The architecture of the tensors, with the width as it was asked for, not rounded."""
+        found = identify(self.shapes)
+        if found is None or WIDTH not in found.options or WIDTH not in self.options:
+            return found
+        return replace(found, options=found.options | {WIDTH: self.options[WIDTH]})
 
     @property
     def is_ours(self) -> bool:
@@ -86,12 +95,11 @@ def load_checkpoint(path: Path, *, inflation: Inflation = I3D) -> Checkpoint:
     path, hosted = local_file(path)
     content = read_content(path)
     weights = weights_of(content)
-    stripped = {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()}
-    if len(stripped) < len(weights):
-        raise UserError(f"{path}: has names both with and without {WRAPPER_PREFIX!r}")
-    naming = find_naming({name: tuple(tensor.shape) for name, tensor in stripped.items()})
+    stripped = _unwrapped(weights, path)
+    naming = find_naming(_shapes_of(stripped))
     if naming is not None:
         stripped = _translated(naming, stripped, inflation, path)
+    stripped = _with_counters(stripped)
     beside = {} if weights is content else content
     epoch, optimizer, scheduler = map(beside.get, ("epoch", "optimizer", "scheduler"))
     # Other programs store other things under these names; they count as absent.
@@ -101,11 +109,53 @@ def load_checkpoint(path: Path, *, inflation: Inflation = I3D) -> Checkpoint:
         epoch if isinstance(epoch, int) and 0 <= epoch < 2**53 else None,
         optimizer if _holds(optimizer, "state", "param_groups") else None,
         scheduler if isinstance(scheduler, dict) else None,
-        _with_class_names(read_extras(beside, str(path)), hosted),
+        _with_class_names(_checked_extras(beside, stripped, path), hosted),
         _trained_weights(beside, stripped, path),
         naming,
         hosted,
     )
+
+
+def _unwrapped(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Remove what wrappers put before every name: `module.` always, and another prefix, such as
+    Lightning's `model.` or `_orig_mod.` of torch.compile, where only then a network is known."""
+    stripped = {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()}
+    if len(stripped) < len(weights):
+        raise UserError(f"{path}: has names both with and without {WRAPPER_PREFIX!r}")
+    bare, removed = stripped, ""
+    while not _is_known(bare):
+        prefix, dot, _ = next(iter(bare)).partition(".")
+        if not dot or not all(name.startswith(prefix + dot) for name in bare):
+            return stripped
+        bare = {name.removeprefix(prefix + dot): tensor for name, tensor in bare.items()}
+        removed += prefix + dot
+    if removed:
+        log.info("%s: read without the %r before every name", path, removed)
+    return bare
+
+
+def _is_known(weights: Mapping[str, Tensor]) -> bool:
+    shapes = _shapes_of(weights)
+    return identify(shapes) is not None or find_naming(shapes) is not None
+
+
+def _shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
+
+
+def _with_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add the counters of batch norm that files from before torch 0.4.1 lack."""
+    names = [name.removesuffix("running_var") for name in weights if name.endswith("running_var")]
+    missing = [f"{name}{COUNTER}" for name in names if f"{name}{COUNTER}" not in weights]
+    return dict(weights) | {name: torch.zeros((), dtype=torch.int64) for name in missing}
+
+
+def _checked_extras(beside: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path) -> Extras:
+    extras = read_extras(beside, str(path))
+    identity = identify(_shapes_of(weights))
+    if extras.class_names is not None and identity is not None and identity.n_classes:
+        check_names(extras.class_names, identity.n_classes, str(path))
+    return extras
 
 
 def _translated(

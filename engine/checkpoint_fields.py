@@ -1,12 +1,14 @@
 """The keys of our checkpoints that the original does not have, read and checked."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypedDict
 
 import msgspec
 
+from errors import UserError
 from option_checks import check_saved
-from utils.reading import LARGEST, LONGEST_NAME, Finite, typed
+from utils.reading import LARGEST, LONGEST_NAME, Finite, shown, typed
 
 WRITTEN_BY_US = ("options", "versions")  # every file of ours has at least one of them
 
@@ -74,3 +76,13 @@ def read_extras(content: Mapping[str, Any], place: str) -> Extras:
         del known["scaler"]
     known["options"] = check_saved(known.get("options", {}), place)
     return typed(known, Extras, place)
+
+
+def check_names(names: Sequence[str], n_outputs: int, place: str) -> None:
+    """Raise UserError, which begins with `place`, for more class names than outputs, and for a name
+    of two outputs. Outputs may lack names."""
+    if len(names) > n_outputs:
+        raise UserError(f"{place}: holds {len(names)} class names for {n_outputs} outputs")
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{place}: class name {shown(twice)} occurs twice")

@@ -5,6 +5,7 @@ fields of engine.checkpoint_fields. Tensors and plain Python values only, so tha
 it with weights_only=True.
 """
 
+import json
 import pickle
 import re
 import stat
@@ -21,8 +22,12 @@ from engine.advice import no_such_checkpoint
 from engine.weights_check import UNREADABLE, check_crc, check_tensors
 from errors import UserError
 from utils.files import atomic_write
+from utils.reading import parse_json, typed
 
 SAFETENSORS = ".safetensors"
+ABOUT = "about"  # in the metadata of a .safetensors: the fields below, as JSON
+IN_ABOUT = ("options", "class_names", "versions")
+WEIGHTS_ELSEWHERE = ("model", "model_state_dict")  # where other programs have "state_dict"
 # Torch's errors for a file that names a class or function beyond those that tensors need.
 REFUSED = re.compile(r"GLOBAL (\S+)|unrecognized function (.+)|but got (<class .+>)", re.IGNORECASE)
 PICKLE = b"\x80"  # then the protocol; torch.save writes 2
@@ -30,7 +35,8 @@ WRAPPER_PREFIX = "module."  # that DataParallel puts before every name
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any], *, mark: str = "") -> None:
-    """Write `content` atomically; to a name that ends in .safetensors only the weights.
+    """Write `content` atomically; to a name that ends in .safetensors what inference needs: the
+    weights, options and class names.
 
     `mark` is stored where readers of checkpoints do not look, to recognise the file by. Raises
     UserError if the disk is full or the folder is not writable.
@@ -39,7 +45,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], *, mark: str = "") -
         try:
             with part.open("w+b") as file:
                 if path.suffix == SAFETENSORS:
-                    file.write(_as_safetensors(weights_of(content), mark))
+                    file.write(_as_safetensors(content, mark))
                 else:
                     torch.save(dict(content), file)
                     if mark:
@@ -49,11 +55,16 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], *, mark: str = "") -
             raise OSError("only part of it was written; is the disk full?") from None
 
 
-def _as_safetensors(weights: Mapping[str, Tensor], mark: str) -> bytes:
+def _as_safetensors(content: Mapping[str, Any], mark: str) -> bytes:
     from safetensors.torch import save
 
+    weights = weights_of(content)
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-    return save(tensors, {"mark": mark} if mark else None)
+    metadata = {"mark": mark} if mark else {}
+    about = {} if weights is content else {n: content[n] for n in IN_ABOUT if n in content}
+    if about:  # of any file, so of any types; checked when it is read
+        metadata[ABOUT] = json.dumps(about, skipkeys=True, default=str)
+    return save(tensors, metadata or None)
 
 
 def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
@@ -62,11 +73,17 @@ def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
 
 
 def read_content(path: Path) -> dict[str, Any]:
-    """Read a whole file, names unchanged, without running code from it. Raises UserError."""
+    """Read a whole file, names of tensors unchanged, without running code from it.
+
+    Weights beside other fields are under "state_dict". Raises UserError.
+    """
     _check_is_file(path)
     content = _read_safetensors(path) if path.suffix == SAFETENSORS else _read(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: contains a {type(content).__name__}, not a checkpoint")
+    for name in WEIGHTS_ELSEWHERE:
+        if "state_dict" not in content and holds_weights(content.get(name)):
+            content["state_dict"] = content.pop(name)
     weights = weights_of(content)
     if not holds_weights(weights) or not weights:
         raise UserError(f"{path}: contains no weights under 'state_dict'")
@@ -94,16 +111,22 @@ def _check_is_file(path: Path) -> None:
         raise UserError(f"{path}: is not a regular file")
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
     except ImportError:
         raise UserError(f"{path}: needs the package safetensors: pip install safetensors") from None
     try:
-        return load_file(path)
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(ABOUT)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: can't be read: {error}") from None
+    if text is None:
+        return tensors
+    about = typed(parse_json(text, path, "metadata"), dict[str, Any], f"{path}: metadata")
+    return {"state_dict": tensors} | {name: about[name] for name in IN_ABOUT if name in about}
 
 
 def _read(path: Path) -> Any:

@@ -52,19 +52,13 @@ class Naming:
     def translate(
         self, weights: "Mapping[str, Tensor]", inflation: Inflation
     ) -> "dict[str, Tensor]":
-        """Return the weights under this program's names, 2D kernels as 3D ones.
-
-        Adds the counters of batch norm that files from before torch 0.4.1 lack.
-        """
+        """Return the weights under this program's names, 2D kernels as 3D ones."""
         translated: dict[str, Tensor] = {}
         for name, tensor in weights.items():
             if self.is_2d and tensor.dim() == 4:
                 n_frames = inflation.frames_of(name, tuple(tensor.shape))
                 tensor = tensor.unsqueeze(2).repeat(1, 1, n_frames, 1, 1) / n_frames
             translated[self.renamed(name)] = tensor
-            counter = name.replace("running_var", "num_batches_tracked")
-            if counter not in weights:
-                translated[self.renamed(counter)] = tensor.new_zeros(()).long()
         return translated
 
     def renamed(self, name: str) -> str:

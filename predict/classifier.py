@@ -12,6 +12,7 @@ from torch import nn
 from datasets.activitynet import read_any_index
 from datasets.frame_rate import describe_mismatch
 from engine.checkpoint import Checkpoint, load_checkpoint
+from engine.checkpoint_fields import check_names
 from engine.class_names import check_class_names
 from engine.device import Device
 from engine.weights_check import odd_rank
@@ -81,10 +82,7 @@ def _labels(checkpoint: Checkpoint, path: Path | None, n_classes: int) -> tuple[
     if path is not None:
         names = read_labels(path)
         check_class_names(checkpoint, names, path)
-        if len(names) > n_classes:
-            raise UserError(
-                f"{path}: holds {len(names)} class names; {checkpoint.path} has {n_classes} classes"
-            )
+        check_names(names, n_classes, str(path))
     elif checkpoint.class_names is not None:
         names = tuple(checkpoint.class_names)
     else:

@@ -22,13 +22,22 @@ def content(model, epoch=1):
     return {"epoch": epoch, "arch": "resnet-10", "state_dict": model.state_dict()}
 
 
-@pytest.mark.parametrize("form", ["whole", "bare", "module", "legacy"])
+FORMS = [
+    "whole", "bare", "legacy", "in model", "without counters", "module.", "model.", "_orig_mod.",
+    "module._orig_mod.", "_orig_mod.module.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_forms_that_load(tmp_path, form):
     model = small()
     weights = model.state_dict()
-    if form == "module":
-        weights = OrderedDict((f"module.{name}", value) for name, value in weights.items())
-    whole = {"epoch": 3, "arch": "resnet-10", "state_dict": weights}
+    if form.endswith("."):
+        weights = OrderedDict((f"{form}{name}", value) for name, value in weights.items())
+    elif form == "without counters":  # as before torch 0.4.1
+        weights = {n: value for n, value in weights.items() if "num_batches" not in n}
+    key = "model" if form == "in model" else "state_dict"
+    whole = {"epoch": 3, "arch": "resnet-10", key: weights}
     path = tmp_path / "c.pth"
     torch.save(
         weights if form == "bare" else whole,
@@ -41,6 +50,15 @@ def test_forms_that_load(tmp_path, form):
     load_weights(other, checkpoint)
     for name, value in model.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)
+
+
+def test_a_prefix_is_removed_only_where_a_network_shows(tmp_path):
+    weights = build("densenet", 121, n_classes=1).state_dict()
+    trunk = {name: tensor for name, tensor in weights.items() if "classifier" not in name}
+    for prefix, weights in (("", trunk), ("a.b.", trunk), ("a.", {"x": torch.ones(1)})):
+        torch.save({f"{prefix}{name}": tensor for name, tensor in weights.items()}, tmp_path / "c")
+        names = load_checkpoint(tmp_path / "c").state_dict.keys()
+        assert names == (trunk.keys() if weights is trunk else {"a.x"})
 
 
 class Bomb:

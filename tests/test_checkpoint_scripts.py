@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from engine.checkpoint import load_checkpoint
 from engine.checkpoint_file import save_checkpoint
@@ -50,6 +51,7 @@ def test_a_file_of_ours_tells_everything(tmp_path, capsys):
         ("wideresnet", 50, {"wide_resnet_k": 1}, "--wide_resnet_k 1"),
         ("resnext", 50, {"resnext_cardinality": 16}, "--resnext_cardinality 16"),
         ("densenet", 121, {"conv1_t_size": 3}, "--conv1_t_size 3"),
+        ("resnet", 10, {"n_input_channels": 2}, "--input_type flow"),
     ],
 )
 def test_families_are_told_by_their_tensors(tmp_path, capsys, model, depth, options, flags):
@@ -62,6 +64,17 @@ def test_families_are_told_by_their_tensors(tmp_path, capsys, model, depth, opti
     assert found["classes"] == "7"
     assert found["model"] == f"{model}-{depth}"
     assert found["flags"] == f"--model {model} --model_depth {depth} {flags}".strip()
+
+
+def test_the_width_is_the_one_that_was_asked_for(tmp_path, capsys):
+    weights = build("resnet", 10, n_classes=3, resnet_widen_factor=0.3).state_dict()
+    content = {"state_dict": weights, "options": {"resnet_widen_factor": 0.3}}
+    save_checkpoint(tmp_path / "c.pth", content)
+    assert inspect([str(tmp_path / "c.pth")]) == 0
+    found = output(capsys)
+    assert found["resnet_widen_factor"] == "0.3"
+    assert "--resnet_widen_factor 0.3" in found["flags"].split(" --no")[0]
+    assert "not computed" not in found["parameters"]
 
 
 def test_stripping_in_place_keeps_the_old_file(tmp_path, capsys):
@@ -115,12 +128,28 @@ def test_safetensors(tmp_path, capsys):
         load_checkpoint(tmp_path / "d.safetensors")
 
 
-def test_a_whole_checkpoint_as_safetensors_keeps_its_weights(tmp_path):
-    """Those of a run are laid out channels last, which safetensors refuses."""
+def test_a_whole_checkpoint_as_safetensors_is_the_same_network(tmp_path):
+    """Tensors of a run are laid out channels last, which safetensors refuses."""
     make_dataset(tmp_path)
-    assert small_run(tmp_path, "--n_epochs", "1") == 0
-    source, destination = tmp_path / "res/save_1.pth", tmp_path / "d.safetensors"
-    assert remove([str(source), "--dst_file_path", str(destination)]) == 0
-    ours, theirs = load_checkpoint(source).state_dict, load_checkpoint(destination).state_dict
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    unseen = ("--no_max_pool", "--mean_dataset", "0.5", "--eval_resize", "40", "36")
+    assert small_run(tmp_path, "--n_epochs", "1", "--no_val", *unseen) == 0
+    source, copy = tmp_path / "res/save_1.pth", tmp_path / "d.safetensors"
+    assert remove([str(source), "--dst_file_path", str(copy)]) == 0
+    again = tmp_path / "e.safetensors"
+    assert remove([str(copy), "--dst_file_path", str(again)]) == 0
+    ours, theirs = load_checkpoint(source), load_checkpoint(again)
+    assert ours.state_dict.keys() == theirs.state_dict.keys()
+    assert all(torch.equal(t, theirs.state_dict[name]) for name, t in ours.state_dict.items())
+    assert theirs.options == ours.options
+    assert theirs.class_names == ["a", "b"]
+    assert theirs.extras.versions == ours.extras.versions
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("{", "is not JSON"), ("[]", "expected object"), ('{"options": {"n_epochs": 0}}', "n_epochs")],
+)
+def test_damaged_metadata_of_safetensors_is_one_line(tmp_path, text, fault):
+    save_file({"fc.weight": torch.ones(2, 2)}, tmp_path / "c.safetensors", {"about": text})
+    with pytest.raises(UserError, match=rf"^\S*c\.safetensors: .*{fault}"):
+        load_checkpoint(tmp_path / "c.safetensors")

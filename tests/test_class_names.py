@@ -32,6 +32,21 @@ def test_class_names(tmp_path):
         check_class_names(checkpoint, ("a", "b"), Path("i.json"))
 
 
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (["a", "b", "c", "d"], "holds 4 class names for 3 outputs"),
+        (["a", "b", "a"], "class name 'a' occurs twice"),
+    ],
+)
+def test_class_names_that_the_outputs_of_their_file_cannot_have(tmp_path, names, fault):
+    for beside in ({}, {"versions": {"torch": "2"}}):  # of another program, and ours
+        saved = content(small()) | {"class_names": names} | beside
+        save_checkpoint(tmp_path / "c.pth", saved)
+        with pytest.raises(UserError, match=rf"^\S*c\.pth: {fault}$"):
+            load_checkpoint(tmp_path / "c.pth")
+
+
 ALPHABETICAL = [f"class {number:04d}" for number in range(700)]
 AS_LISTED = [*ALPHABETICAL[1:], ALPHABETICAL[0]]
 WARNING = "in alphabetical order"

@@ -70,7 +70,8 @@ def test_class_names_of_an_index(tmp_path):
 @pytest.mark.parametrize(
     ("names", "flags", "complaint"),
     [
-        ("a\nb\nc\nd\n", {}, "holds 4 class names; .* has 3 classes"),
+        ("a\nb\nc\nd\n", {}, "names.txt: holds 4 class names for 3 outputs"),
+        ("a\nb\na\n", {}, "names.txt: class name 'a' occurs twice"),
         ("", {}, "holds no class names"),
         ("a\nb\nc\n", {"model_depth": 18}, "model_depth 10; the flags say model_depth 18"),
         ("a\nb\nc\n", {"sample_size": 0}, "--sample_size 0: must be from 1 to 4096"),

@@ -105,6 +105,8 @@ def _epoch(checkpoint: Checkpoint) -> str:
 def _flags(identity: Identity, saved: dict[str, Any]) -> Iterator[str]:
     """The flags that would build this model without the file."""
     yield f"--model {identity.model} --model_depth {identity.model_depth}"
+    if identity.n_input_channels == 2:
+        yield "--input_type flow"
     values = identity.options | {name: saved.get(name) for name in IN_OPTIONS}
     for name, value in values.items():
         if value is None or value == FLAGS[name].default:
