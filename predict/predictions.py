@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from evaluation.results import ranked
 from predict.events import Event
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ScoredWindow(NamedTuple):
@@ -19,7 +21,7 @@ class ScoredWindow(NamedTuple):
     start: float
     end: float
     scores: np.ndarray
-    clip: Tensor | None = None
+    clip: "Tensor | None" = None
 
 
 @dataclass

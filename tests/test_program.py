@@ -51,6 +51,23 @@ def test_help_without_output_ends_quietly(name):
     assert (full.status, full.stderr) == (2, message)
 
 
+TORCH_IMPORTED = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    if "torch" in sys.modules:
+        sys.exit(f"{name} imports torch")
+"""
+
+
+def test_no_command_imports_torch_before_it_has_read_its_flags():
+    """That takes seconds, in which Ctrl-C would end in a traceback."""
+    modules = [words[-1].removesuffix(".py") for words in COMMANDS.values()]
+    modules.remove("benchmarks")
+    done = run_command("-c", TORCH_IMPORTED, *modules)
+    assert (done.status, done.text) == (0, "")
+
+
 @pytest.fixture(scope="module")
 def chinese(tmp_path_factory):
     """A dataset with two Chinese labels, and a result file of its validation videos."""

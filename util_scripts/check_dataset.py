@@ -1,21 +1,14 @@
 """Find what silently spoils accuracy: missing, damaged or miscounted frames, labels without videos,
 and videos in both training and another subset. Exit status 1 if anything is wrong."""
 
+import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
 
 from datasets.activitynet import UntrimmedIndex, read_any_index
-from datasets.frame_checks import (
-    NOTES,
-    check_duplicates,
-    check_frames,
-    check_orphans,
-    check_pixels,
-    fix_counts,
-    reader_for,
-)
 from datasets.frame_locations import FIRST_NUMBER
+from datasets.index import Index
 from datasets.index_checks import Finding, by_kind, check_index
 from errors import UserError
 from utils.command_line import INPUT, Parser, run
@@ -43,6 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(
             f"--fix: {options.index} is in ActivityNet's format, which has no frame counts"
         )
+    return _check(index, options)
+
+
+def _check(index: Index | UntrimmedIndex, options: argparse.Namespace) -> int:
+    from datasets.frame_checks import (
+        check_duplicates,
+        check_frames,
+        check_orphans,
+        check_pixels,
+        fix_counts,
+        reader_for,
+    )
+
     videos, findings = check_frames(index, options.frames_dir, options.file_type)
     source = reader_for(videos, options.file_type)
     findings += check_orphans(videos, options.frames_dir)
@@ -60,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(findings: Sequence[Finding]) -> bool:
     """Print the findings by kind; return whether anything is wrong."""
+    from datasets.frame_checks import NOTES
+
     kinds = by_kind(findings)
     for kind, texts in kinds.items():
         print(f"{'note' if kind in NOTES else 'wrong'}: {len(texts)} {kind}")

@@ -3,21 +3,19 @@ clip of its shape costs in operations and memory."""
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from engine.checkpoint import Checkpoint, check_fits, load_checkpoint
 from errors import UserError
 from flags import Role, as_text, as_words
-from model import adopt_checkpoint_options, build_model
-from models.arch_detect import Identity
-from models.facts import model_facts
 from opts import FLAGS, names_with
 from parsing import options_of
 from utils.command_line import INPUT, Parser, run
 from utils.reading import shown_name
 from utils.text import join_few
+
+if TYPE_CHECKING:
+    from engine.checkpoint import Checkpoint
+    from models.arch_detect import Identity
 
 SHOWN_NAMES = 10
 # Flags whose values tensor shapes do not show.
@@ -26,7 +24,7 @@ IN_OPTIONS = tuple(
 )
 
 
-def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tuple[str, str]]:
+def describe(checkpoint: "Checkpoint", *, all_names: bool = False) -> Iterator[tuple[str, str]]:
     """Yield (subject, text) for each thing that a checkpoint says about itself."""
     identity = checkpoint.identity
     n_values = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
@@ -56,7 +54,7 @@ def describe(checkpoint: Checkpoint, *, all_names: bool = False) -> Iterator[tup
         yield "flags", " ".join(_flags(identity, checkpoint.options))
 
 
-def costs(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+def costs(checkpoint: "Checkpoint") -> Iterator[tuple[str, str]]:
     """Yield (subject, text) for what its model costs, with clips as in training."""
     identity = checkpoint.identity
     if identity is None:
@@ -67,7 +65,13 @@ def costs(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
         yield "parameters", f"not computed: {str(error).splitlines()[0]}"
 
 
-def _costs(checkpoint: Checkpoint, identity: Identity) -> Iterator[tuple[str, str]]:
+def _costs(checkpoint: "Checkpoint", identity: "Identity") -> Iterator[tuple[str, str]]:
+    import torch
+
+    from engine.checkpoint import check_fits
+    from model import adopt_checkpoint_options, build_model
+    from models.facts import model_facts
+
     channels = {"input_type": "flow"} if identity.n_input_channels == 2 else {}
     options = adopt_checkpoint_options(options_of(channels), checkpoint)
     with torch.device("meta"):
@@ -79,7 +83,7 @@ def _costs(checkpoint: Checkpoint, identity: Identity) -> Iterator[tuple[str, st
     yield "clips", f"{n_frames} frames of {side} x {side} pixels"
 
 
-def _details(identity: Identity) -> Iterator[tuple[str, str]]:
+def _details(identity: "Identity") -> Iterator[tuple[str, str]]:
     yield "classes", str(identity.n_classes) if identity.n_classes else "none: it has no head"
     yield "input channels", str(identity.n_input_channels)
     yield from ((name, str(value)) for name, value in identity.options.items())
@@ -93,7 +97,7 @@ def _names(names: Sequence[str] | None, all_names: bool) -> str:
     return f"{join_few(names, SHOWN_NAMES)} (--names)"
 
 
-def _epoch(checkpoint: Checkpoint) -> str:
+def _epoch(checkpoint: "Checkpoint") -> str:
     if checkpoint.epoch is None:
         return "not in the file"
     position = checkpoint.position
@@ -102,7 +106,7 @@ def _epoch(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.epoch}, and {position['batches']} batches of epoch {position['epoch']}"
 
 
-def _flags(identity: Identity, saved: dict[str, Any]) -> Iterator[str]:
+def _flags(identity: "Identity", saved: dict[str, Any]) -> Iterator[str]:
     """The flags that would build this model without the file."""
     yield f"--model {identity.model} --model_depth {identity.model_depth}"
     if identity.n_input_channels == 2:
@@ -119,6 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=INPUT, nargs="+")
     parser.add_argument("--names", action="store_true", help="list all class names")
     options = parser.parse_args(argv)
+
+    from engine.checkpoint import load_checkpoint
+
     for path in options.checkpoint:
         checkpoint = load_checkpoint(path)
         print(f"{path}: {checkpoint.path.stat().st_size / 1e6:.1f} MB")

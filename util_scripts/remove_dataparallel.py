@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.checkpoint_file import WRAPPER_PREFIX, read_content, save_checkpoint, weights_of
 from errors import UserError
 from utils.command_line import INPUT, OutputPath, Parser, run
 from utils.files import are_same, back_up
@@ -17,6 +16,8 @@ def strip(source: Path, destination: Path) -> int:
     In place, the original is kept as FILE.bak, and a file without such names is not touched.
     Raises UserError.
     """
+    from engine.checkpoint_file import WRAPPER_PREFIX, read_content, save_checkpoint, weights_of
+
     content = read_content(source)
     weights = weights_of(content)
     stripped = {name.removeprefix(WRAPPER_PREFIX): tensor for name, tensor in weights.items()}
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     destination = options.dst_file_path or options.file_path
     n_changed = strip(options.file_path, destination)
-    print(f"{destination}: {n_changed} names stripped of {WRAPPER_PREFIX!r}")
+    print(f"{destination}: {n_changed} names stripped of 'module.'")
     return 0
 
 
