@@ -5,7 +5,10 @@ import importlib.util
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,8 +111,14 @@ def traced(model: Deployed, clips: Tensor) -> ExportedProgram:
         )
 
 
-def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
-    """Write one ONNX file atomically. Raises UserError if the weights are too large for one."""
+@contextmanager
+def written_onnx(
+    program: ExportedProgram, path: Path, description: dict[str, Any]
+) -> Iterator[Path]:
+    """Write one ONNX file; yield its temporary path, which becomes `path` at the end of the block.
+
+    Raises UserError if the weights are too large for one.
+    """
     n_bytes = sum(t.numel() * t.element_size() for t in program.state_dict.values())
     if n_bytes > MAX_ONNX_BYTES:
         raise UserError(
@@ -129,15 +138,21 @@ def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]
     onnx.model.metadata_props[ABOUT] = _as_json(description)
     with atomic_write(path) as part:
         onnx.save(part, external_data=False)
+        yield part
 
 
-def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
-    """Write an archive of torch.export atomically."""
+@contextmanager
+def written_pt2(
+    program: ExportedProgram, path: Path, description: dict[str, Any]
+) -> Iterator[Path]:
+    """Write an archive of torch.export; yield its temporary path, which becomes `path` at the end
+    of the block."""
     extra = {f"{ABOUT}.json": _as_json(description)}
     archive = io.BytesIO()  # torch aborts the process if it writes to a full disk itself
     torch.export.save(program, archive, extra_files=extra)
     with atomic_write(path) as part:
         part.write_bytes(archive.getbuffer())
+        yield part
 
 
 def _as_json(description: Mapping[str, Any]) -> str:
@@ -156,13 +171,28 @@ Runner = Callable[[Tensor], Tensor]  # clips, as the exported model expects them
 
 def onnx_runner(path: Path, n_threads: int) -> Runner:
     """Load an ONNX file in onnxruntime, on the CPU."""
-    import onnxruntime
+    with _temporary_files_removed():
+        import onnxruntime
 
     onnxruntime.disable_telemetry_events()  # releases for Linux send them too
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = n_threads
     session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     return lambda clips: torch.from_numpy(session.run(None, {"clips": clips.numpy()})[0])
+
+
+@contextmanager
+def _temporary_files_removed() -> Iterator[None]:
+    """Give a library that leaves files in the temporary folder one that is removed."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["TMPDIR"]
+            if before is not None:
+                os.environ["TMPDIR"] = before
 
 
 def pt2_runner(path: Path) -> Runner:

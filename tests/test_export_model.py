@@ -211,6 +211,23 @@ def test_models_agree_if_all_logits_and_the_top_class_do():
     assert not broken.holds(1e9)
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+def test_ctrl_c_before_the_comparison_ends_keeps_the_earlier_file(tmp_path, monkeypatch, name):
+    checkpoint = write_checkpoint(tmp_path / "c.pth", "resnet", 10, resnet_widen_factor=0.25)
+    flags = [f"--{Path(name).suffix[1:]}", str(tmp_path / name), "--n_clips", "1"]
+    assert export(checkpoint, *flags)[0] == 0
+    before = (tmp_path / name).read_bytes()
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("predict.export_check.check_export", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export(checkpoint, *flags, "--float_input")
+    assert (tmp_path / name).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.pth", name]
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [

@@ -131,7 +131,7 @@ def test_export_and_prediction_keep_names(run, tmp_path):
     root, _ = run
     model = ["--checkpoint", root / "res/best.pth", "--no_cuda"]
     export = [*model, "--onnx", tmp_path / "m.onnx"]
-    finished = run_util("export_model", *export, is_clean=False)  # onnxruntime leaves a .ses
+    finished = run_util("export_model", *export)
     assert finished.status == 0, finished.text
     [about] = onnx.load(tmp_path / "m.onnx").metadata_props
     assert json.loads(about.value)["class_names"] == NASTY

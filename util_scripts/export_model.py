@@ -12,7 +12,8 @@ noise. The exit status is 1 if any logit differs by --tolerance or more, or any 
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,23 +42,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"skipped: {reason}")
     expected = in_batches(reference, clips.clips)
     status = 0
-    for path, engine, run_exported in _export(classifier, options):
-        check = check_export(
-            run_exported, reference, clips.clips, expected, takes_floats=options.float_input
-        )
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-        for line in check.describe(engine, clips.source):
-            print(f"  {line}")
-        if not check.parity.holds(options.tolerance):
-            print(f"  DISAGREES with {options.checkpoint} (--tolerance {options.tolerance:g})")
-            status = 1
+    with closing(_export(classifier, options)) as files:
+        for path, n_bytes, engine, run_exported in files:
+            check = check_export(
+                run_exported, reference, clips.clips, expected, takes_floats=options.float_input
+            )
+            print(f"{path}: {n_bytes / 1e6:.1f} MB")
+            for line in check.describe(engine, clips.source):
+                print(f"  {line}")
+            if not check.parity.holds(options.tolerance):
+                print(f"  DISAGREES with {options.checkpoint} (--tolerance {options.tolerance:g})")
+                status = 1
     return status
 
 
 def _export(
     classifier: "Classifier", options: argparse.Namespace
-) -> Iterator[tuple[Path, str, "Runner"]]:
-    """Write the requested files; yield each with the name of its engine and what runs it."""
+) -> Generator[tuple[Path, int, str, "Runner"], None, None]:
+    """Write the requested files; yield each with its size in bytes, the name of its engine and what
+    runs it. An earlier file is replaced when the generator goes on."""
     import torch
 
     from predict import export
@@ -68,11 +71,14 @@ def _export(
     program = export.traced(model, clips.float() if takes_floats else clips)
     description = export.about(classifier, takes_floats=takes_floats)
     if options.pt2 is not None:
-        export.write_pt2(program, options.pt2, description)
-        yield options.pt2, "torch.export", export.pt2_runner(options.pt2)
+        with export.written_pt2(program, options.pt2, description) as part:
+            n_bytes = part.stat().st_size
+            yield options.pt2, n_bytes, "torch.export", export.pt2_runner(part)
     if options.onnx is not None:
-        export.write_onnx(program, options.onnx, description)
-        yield options.onnx, "onnxruntime", export.onnx_runner(options.onnx, torch.get_num_threads())
+        with export.written_onnx(program, options.onnx, description) as part:
+            n_bytes = part.stat().st_size
+            runner = export.onnx_runner(part, torch.get_num_threads())
+            yield options.onnx, n_bytes, "onnxruntime", runner
 
 
 def _clips_to_compare(classifier: "Classifier", options: argparse.Namespace) -> "CheckClips":
