@@ -1,12 +1,15 @@
 """A server of util_scripts.serve with a tiny model, and videos for it."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
+from serving import hub, worker
 from tests.browsers import running_browser
 from tests.serve.client import running
 from tests.serve.pages import opened
+from tests.serve.timers import Timer
 from tests.test_predict_video import MODEL, write_checkpoint
 from tests.videos import draw
 
@@ -31,6 +34,25 @@ def long_video(tmp_path_factory):
     """A video whose scores take some seconds."""
     path = tmp_path_factory.mktemp("videos") / "long.avi"
     return draw(path, seconds=120, rate=25, size="64x48", extra=("-q:v", "9"))
+
+
+@pytest.fixture
+def out_of_time(monkeypatch):
+    """The limit of computing time for a video is reached at its first window."""
+    timers, original = [], hub.Task.publish
+
+    def make(seconds, function, arguments):
+        timers.append(Timer(seconds, function, arguments))
+        return timers[-1]
+
+    def publish(task, state, **content):
+        original(task, state, **content)
+        if "window" in content and not timers[-1].is_cancelled:
+            timers[-1].fire()
+
+    monkeypatch.setattr(worker, "threading", SimpleNamespace(Timer=make))
+    monkeypatch.setattr(hub.Task, "publish", publish)
+    return timers
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,15 @@
 """How long the server of util_scripts.serve keeps a page and its videos, and room in its queue."""
 
+import asyncio
 import http.client
 import threading
-import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from tests.serve.client import UPLOAD, running, wait_until
+from tests.serve.timers import Timer
 
 pytest.importorskip("starlette", reason="pip install -r requirements-extra.txt")
 pytest.importorskip("uvicorn", reason="pip install -r requirements-extra.txt")
@@ -32,35 +34,48 @@ def is_known(client):
     return client.request("GET", f"/{client.session}").status == 200
 
 
-def test_a_page_without_videos_is_kept_for_less_time(checkpoint, video, monkeypatch):
+@pytest.fixture
+def timers(monkeypatch):
+    """The timers that end sessions, in the order they were set."""
+    timers = []
+
+    def call_later(seconds, function, *arguments):
+        timers.append(Timer(seconds, function, arguments))
+        return timers[-1]
+
+    loop = SimpleNamespace(call_later=call_later)
+    fake = SimpleNamespace(get_running_loop=lambda: loop, sleep=asyncio.sleep)
+    monkeypatch.setattr(app, "asyncio", fake)
+    return timers
+
+
+def test_a_page_without_videos_is_kept_for_less_time(checkpoint, timers):
     with running(checkpoint, heat=False) as (client, _):
         client.open_page()
-        with connected(client):
-            sent = client.scored(video.read_bytes())
-            monkeypatch.setattr(app, "GRACE", 0.2)
-        time.sleep(1)
-        assert client.request("GET", client.video(sent, "scores.json")).status == 200
-        client.open_page()
-        wait_until(lambda: not is_known(client))
+        [timer] = timers
+        assert timer.seconds == app.GRACE < app.KEPT
+        timer.fire()
+        assert not is_known(client)
         answer = client.send(b"x")
         assert answer.json["error"] == "The server no longer knows this page; reload it."
 
 
-def test_videos_of_a_page_that_does_not_come_back_are_removed(checkpoint, video, monkeypatch):
+def test_videos_of_a_page_that_does_not_come_back_are_removed(checkpoint, video, timers):
     """The time begins again whenever the connection is lost."""
-    monkeypatch.setattr(app, "KEPT", 2)
     with running(checkpoint, heat=False) as (client, _):
         client.open_page()
         with connected(client):
+            assert timers[0].is_cancelled
             client.scored(video.read_bytes())
-        time.sleep(1)
+        wait_until(lambda: len(timers) == 2)
         with connected(client):
-            time.sleep(1.5)  # beyond the end of the first time
-            assert is_known(client)
-        time.sleep(1)
+            assert timers[1].is_cancelled
+        wait_until(lambda: len(timers) == 3)
+        assert [timer.seconds for timer in timers[1:]] == [app.KEPT] * 2
         assert is_known(client)
-        wait_until(lambda: not is_known(client))
-        assert not list(client.folder.iterdir())
+        timers[2].fire()
+        assert not is_known(client)
+        wait_until(lambda: not list(client.folder.iterdir()))
 
 
 def test_a_page_that_says_goodbye_is_removed_at_once(client, video):
@@ -68,7 +83,7 @@ def test_a_page_that_says_goodbye_is_removed_at_once(client, video):
     with connected(client):
         assert client.request("POST", f"/{client.session}/bye").status == 200
         assert not is_known(client)
-    assert not list(client.folder.glob(f"{client.session}*"))
+    wait_until(lambda: not list(client.folder.glob(f"{client.session}*")))
 
 
 def test_opening_the_page_keeps_nothing(client, monkeypatch):
