@@ -11,6 +11,7 @@ from tests.browsers import (
     OVERFLOWING,
     PHONE,
     needs_browser,
+    new_page,
     running_browser,
 )
 from tests.runs import make_dataset, small_run
@@ -49,25 +50,23 @@ def reports(tmp_path_factory):
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 @pytest.mark.parametrize("name", ["run", "many", "two"])
 def test_the_page_fits_and_loads_nothing(browser, reports, name, width, scheme):
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
-    page = context.new_page()
-    messages, requests = [], []
-    page.on("console", lambda message: messages.append(message.text))
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(reports[name].as_uri())
-    assert page.evaluate("innerWidth") == width
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for details in page.query_selector_all("details > summary"):
-        details.click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate(OVERFLOWING) == []
-    assert page.evaluate(WITHOUT_TEXT) == []
-    assert messages == []
-    assert [url for url in requests if not url.startswith("data:")] == [reports[name].as_uri()]
-    ground, ink = page.evaluate(COLOURS)
-    assert (sum(ground) < sum(ink)) == (scheme == "dark")
-    context.close()
+    with new_page(browser, width=width, height=844, scheme=scheme) as page:
+        messages, requests = [], []
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(reports[name].as_uri())
+        assert page.evaluate("innerWidth") == width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for details in page.query_selector_all("details > summary"):
+            details.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(OVERFLOWING) == []
+        assert page.evaluate(WITHOUT_TEXT) == []
+        assert messages == []
+        assert [url for url in requests if not url.startswith("data:")] == [reports[name].as_uri()]
+        ground, ink = page.evaluate(COLOURS)
+        assert (sum(ground) < sum(ink)) == (scheme == "dark")
 
 
 WITHOUT_TEXT = """() => [...document.querySelectorAll("img, svg")]
@@ -76,44 +75,38 @@ WITHOUT_TEXT = """() => [...document.querySelectorAll("img, svg")]
 
 
 def test_text_of_charts_is_legible_on_a_phone(browser, reports):
-    context = browser.new_context(viewport={"width": PHONE, "height": 844})
-    page = context.new_page()
-    page.goto(reports["run"].as_uri())
-    heights = page.evaluate(
-        """() => { const scale = m => Math.hypot(m.a, m.b);
-            return [...document.querySelectorAll("svg.chart text")]
-            .filter(e => e.textContent.trim())
-            .map(e => parseFloat(getComputedStyle(e).fontSize) * scale(e.getScreenCTM())); }"""
-    )
-    assert len(heights) > 30
-    assert min(heights) >= 9
-    context.close()
+    with new_page(browser, width=PHONE, height=844) as page:
+        page.goto(reports["run"].as_uri())
+        heights = page.evaluate(
+            """() => { const scale = m => Math.hypot(m.a, m.b);
+                return [...document.querySelectorAll("svg.chart text")]
+                .filter(e => e.textContent.trim())
+                .map(e => parseFloat(getComputedStyle(e).fontSize) * scale(e.getScreenCTM())); }"""
+        )
+        assert len(heights) > 30
+        assert min(heights) >= 9
 
 
 def test_classes_can_be_searched(browser, reports):
-    context = browser.new_context(viewport={"width": DESKTOP, "height": 900})
-    page = context.new_page()
-    page.goto(reports["many"].as_uri())
-    page.click("#classes summary")
-    page.fill("#find", "CLASS 17")
-    shown = page.evaluate(
-        """() => [...document.querySelectorAll("#all-classes tbody tr")]
-            .filter(row => row.offsetParent).map(row => row.cells[0].textContent)"""
-    )
-    assert set(shown) <= {"class 17", *(f"class {n}" for n in range(170, 180))}
-    assert shown
-    context.close()
+    with new_page(browser) as page:
+        page.goto(reports["many"].as_uri())
+        page.click("#classes summary")
+        page.fill("#find", "CLASS 17")
+        shown = page.evaluate(
+            """() => [...document.querySelectorAll("#all-classes tbody tr")]
+                .filter(row => row.offsetParent).map(row => row.cells[0].textContent)"""
+        )
+        assert set(shown) <= {"class 17", *(f"class {n}" for n in range(170, 180))}
+        assert shown
 
 
 def test_the_page_can_be_printed(browser, reports):
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(reports["run"].as_uri())
-    page.emulate_media(media="print", color_scheme="dark")
-    ground, ink = page.evaluate(COLOURS)
-    assert ground == [255, 255, 255]
-    assert ink == [0, 0, 0]
-    page.set_viewport_size({"width": 690, "height": 1000})  # A4 within its margins
-    assert page.evaluate("document.documentElement.scrollWidth") <= 690
-    assert page.pdf().startswith(b"%PDF")
-    context.close()
+    with new_page(browser) as page:
+        page.goto(reports["run"].as_uri())
+        page.emulate_media(media="print", color_scheme="dark")
+        ground, ink = page.evaluate(COLOURS)
+        assert ground == [255, 255, 255]
+        assert ink == [0, 0, 0]
+        page.set_viewport_size({"width": 690, "height": 1000})  # A4 within its margins
+        assert page.evaluate("document.documentElement.scrollWidth") <= 690
+        assert page.pdf().startswith(b"%PDF")

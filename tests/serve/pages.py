@@ -4,31 +4,28 @@ import base64
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.browsers import DESKTOP
+from tests.browsers import new_page
 from tests.serve.client import wait_until
 
-PATIENCE = 120_000  # milliseconds; a loaded machine is slow
+# What is drawn comes late, so that a test that does not wait for it fails.
+SLOWLY = """const soon = requestAnimationFrame;
+    self.requestAnimationFrame = draw => setTimeout(() => soon(draw), 100);"""
+ALARM = "#alarm:not([hidden])"
 STATES = """() => [...document.querySelectorAll("#list li")].map(
     row => [row.querySelector("b").textContent, row.querySelector("span").textContent])"""
 
 
 @contextmanager
-def opened(browser, url, *, width=DESKTOP, scheme="light", is_quiet=True):
+def opened(browser, url, *, is_quiet=True, **how):
     """A page; fails if the browser logs anything, or asks another server for something."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, permissions=["camera"]
-    )
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
     messages, requests = [], []
-    page.on("console", lambda message: messages.append(message.text))
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(url)
-    try:
+    with new_page(browser, permissions=["camera"], **how) as page:
+        page.add_init_script(SLOWLY)
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(url)
         yield page
-    finally:
-        context.close()
     assert not is_quiet or messages == []
     assert [u for u in requests if not u.startswith((url, "data:", "blob:"))] == []
 

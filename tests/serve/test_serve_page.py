@@ -3,11 +3,13 @@
 Skipped without Chromium or Chrome.
 """
 
+import re
+
 import pytest
 
-from tests.browsers import needs_browser
+from tests.browsers import expect, needs_browser, shows
 from tests.serve.client import running, wait_until
-from tests.serve.pages import STATES, drop, opened, wait_for, wait_until_done
+from tests.serve.pages import ALARM, STATES, drop, opened, wait_for, wait_until_done
 
 pytest.importorskip("starlette", reason="pip install -r requirements-extra.txt")
 pytest.importorskip("uvicorn", reason="pip install -r requirements-extra.txt")
@@ -17,8 +19,10 @@ from serving.app import App
 
 pytestmark = needs_browser
 
-DONE = "document.querySelectorAll('#list li.done').length === {}"
+DONE = "#list li.done"
 MOMENTS = "[...document.querySelectorAll('#moments button')].map(e => e.textContent).join()"
+LIVE = """async () => (await Promise.all(opened)).flatMap(stream => stream.getTracks())
+    .filter(track => track.readyState !== "ended").length"""
 FOCUSED = "document.activeElement.closest('li')?.querySelector('b').textContent"
 
 
@@ -26,24 +30,24 @@ def test_a_server_that_does_not_answer_is_named(browser, site):
     with opened(browser, site.url, is_quiet=False) as page:
         page.route("**/events?*", lambda route: route.abort())
         page.reload()
-        page.wait_for_selector("#alarm:not([hidden])")
-        assert page.inner_text("#alarm").startswith("The server does not answer")
+        expect(page, ALARM).to_have_text(re.compile("^The server does not answer"))
         page.unroute("**/events?*")
-        page.wait_for_selector("#alarm", state="hidden")
+        expect(page, "#alarm").to_be_hidden()
 
 
 def test_a_proxy_without_its_server_is_no_restart(browser, site, videos):
     with opened(browser, site.url, is_quiet=False) as page:
         page.set_input_files("#files", videos["third.webm"])
         wait_until_done(page)
-        n_windows = page.evaluate("chosen.windows.length")
+        n_windows = page.evaluate("videos[0].windows.length")
         page.route("**/events?*", lambda route: route.fulfill(status=502, body="<h1>bad</h1>"))
         page.evaluate("listen()")
-        page.wait_for_selector("#alarm:not([hidden])")
-        assert page.inner_text("#alarm").startswith("The server does not answer")
+        expect(page, ALARM).to_have_text(re.compile("^The server does not answer"))
         page.unroute("**/events?*")
-        page.wait_for_selector("#alarm", state="hidden")
-        assert page.evaluate("chosen.windows.length") == n_windows  # none comes twice
+        page.set_input_files("#files", videos["other.webm"])  # whose messages come after all others
+        expect(page, DONE).to_have_count(2)
+        expect(page, "#alarm").to_be_hidden()
+        assert page.evaluate("videos[0].windows.length") == n_windows  # none comes twice
 
 
 def test_a_page_that_the_server_has_forgotten_says_so(browser, checkpoint, videos):
@@ -63,7 +67,7 @@ def test_a_page_that_the_server_has_forgotten_says_so(browser, checkpoint, video
         text = page.inner_text("#alarm")
         assert text.startswith("The server no longer knows this page. It was started again, or")
         assert "not connected for 30 minutes" in text
-        assert page.is_visible("#chart")
+        expect(page, "#chart").to_be_visible()
 
 
 def forget(worker, page):
@@ -91,16 +95,13 @@ def test_a_page_that_gets_no_session_says_why(browser, site, monkeypatch):
     with opened(browser, site.url, is_quiet=False) as page:
         page.route("**/sessions", lambda route: route.fulfill(status=403, body="refused"))
         page.reload()
-        page.wait_for_selector("#alarm:not([hidden])")
-        assert page.inner_text("#alarm").startswith("The server takes this page for one of another")
+        expect(page, ALARM).to_have_text(re.compile("^The server takes this page for one of an"))
         monkeypatch.setattr(hub, "MAX_SESSIONS", 0)
         page.unroute("**/sessions")
         page.reload()
-        page.wait_for_selector("#alarm:not([hidden])")
-        text = "Too many pages are open; close some. Trying again …"
-        assert page.inner_text("#alarm") == text
+        expect(page, ALARM).to_have_text("Too many pages are open; close some. Trying again …")
         monkeypatch.undo()
-        page.wait_for_selector("#alarm", state="hidden")
+        expect(page, "#alarm").to_be_hidden()
 
 
 def test_the_page_works_below_a_path(browser, checkpoint, videos, monkeypatch):
@@ -132,21 +133,19 @@ def test_the_page_works_below_a_path(browser, checkpoint, videos, monkeypatch):
 def test_videos_wait_on_the_page_while_the_queue_is_full(page, videos, monkeypatch):
     monkeypatch.setattr(hub, "MAX_WAITING", 0)
     drop(page, [videos[name] for name in ("third.webm", "does not play.avi")])
-    wait_for(page, f"({STATES})()[0][1].includes('full')")
     full = "The queue of the server is full; this is sent when there is room."
-    assert page.evaluate(STATES) == [
-        ["third.webm", full], ["does not play.avi", "waiting for its upload"]
-    ]  # fmt: skip
-    assert page.inner_text("#state") == full
+    waiting = "waiting for its upload"
+    shows(page, STATES, [["third.webm", full], ["does not play.avi", waiting]])
+    expect(page, "#state").to_have_text(full)
     monkeypatch.setattr(hub, "MAX_WAITING", 1)
-    wait_for(page, DONE.format(2))
+    expect(page, DONE).to_have_count(2)
 
 
 def test_more_videos_than_the_page_lists_are_named(page, videos):
     page.evaluate("SETTINGS.max_videos = 1")
     drop(page, [videos[name] for name in ("third.webm", "does not play.avi")])
-    wait_for(page, DONE.format(1))
-    assert page.inner_text("#note") == (
+    expect(page, DONE).to_have_count(1)
+    expect(page, "#note").to_have_text(
         "does not play.avi is left out: up to 1 videos are listed, remove some first."
     )
 
@@ -154,9 +153,9 @@ def test_more_videos_than_the_page_lists_are_named(page, videos):
 def test_removing_a_video_shows_the_moments_and_the_focus_of_the_next(page, videos):
     names = ["third.webm", "other.webm", "does not play.avi"]
     page.set_input_files("#files", [videos[name] for name in names])
-    wait_for(page, DONE.format(3))
+    expect(page, DONE).to_have_count(3)
     page.click("#list li:nth-child(2) .pick")
-    wait_for(page, "document.getElementById('name').textContent === 'other.webm'")
+    expect(page, "#name").to_have_text("other.webm")
     second = page.evaluate(MOMENTS)
     page.click("#list li:nth-child(1) .pick")
     wait_for(page, f"{MOMENTS} !== '{second}'")
@@ -164,14 +163,14 @@ def test_removing_a_video_shows_the_moments_and_the_focus_of_the_next(page, vide
     assert lengths[0] == lengths[1]
     page.focus("#list li:nth-child(1) .drop")
     page.keyboard.press("Enter")
-    assert page.evaluate(FOCUSED) == "other.webm"
-    wait_for(page, f"{MOMENTS} === '{second}'")
+    shows(page, FOCUSED, "other.webm")
+    shows(page, MOMENTS, second)
     page.focus("#list li:nth-child(2) .drop")
     page.keyboard.press("Enter")
-    assert page.evaluate(FOCUSED) == "other.webm"
+    shows(page, FOCUSED, "other.webm")
     page.focus("#list li .drop")
     page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "choose"
+    expect(page, "#choose").to_be_focused()
 
 
 def test_a_video_removed_during_its_upload_is_not_scored(browser, checkpoint, videos):
@@ -190,7 +189,7 @@ def test_a_video_removed_during_its_upload_is_not_scored(browser, checkpoint, vi
 
 def test_the_note_on_a_file_that_does_not_play_comes_back(page, videos):
     page.set_input_files("#files", [videos[name] for name in ("does not play.avi", "third.webm")])
-    wait_for(page, DONE.format(2))
+    expect(page, DONE).to_have_count(2)
     page.wait_for_selector("#playing")
     page.click("#list li:nth-child(2) .pick")
     page.wait_for_selector("#playing", state="hidden")
@@ -205,33 +204,34 @@ def test_percentages_are_not_read_out(page, videos):
         drawDownloads(chosen);
         Object.assign(chosen, {state: "uploading", sent: 0.4});
         drawResult();""")
-    assert page.inner_text("#state") == "Uploading."
-    assert page.inner_text("#share") == "40%"
-    assert page.inner_text("#overlay-state") == "Uploading again."
-    assert page.inner_text("#overlay-share") == "40%"
+    expect(page, "#state").to_have_text("Uploading.")
+    expect(page, "#share").to_have_text("40%")
+    expect(page, "#overlay-state").to_have_text("Uploading again.")
+    expect(page, "#overlay-share").to_have_text("40%")
 
 
+@pytest.mark.usefixtures("out_of_time")
 def test_scores_until_a_limit_are_not_those_of_the_whole_video(browser, checkpoint, long_video):
     with (
-        running(checkpoint, seconds=0.7, heat=False) as (client, _),
+        running(checkpoint, heat=False) as (client, _),
         opened(browser, client.url) as page,
     ):
         page.set_input_files("#files", str(long_video))
         wait_until_done(page)
-        assert page.inner_text("#state").startswith("Scored until 0:")
-        assert page.inner_text("#about-whole").startswith("Until 0:")
-        assert page.is_visible("#still")
+        expect(page, "#state").to_have_text(re.compile("^Scored until 0:"))
+        expect(page, "#about-whole").to_have_text(re.compile("^Until 0:"))
+        expect(page, "#still").to_be_visible()
         page.evaluate("chosen.length = 120; go(110)")
-        assert page.is_hidden("#still")
-        assert page.inner_text("#at") == "At 1:50.0: not scored"
-        assert page.locator("#now li").count() == 0
+        expect(page, "#still").to_be_hidden()
+        expect(page, "#at").to_have_text("At 1:50.0: not scored")
+        expect(page, "#now li").to_have_count(0)
 
 
 def test_a_second_click_opens_no_second_camera(page):
     page.evaluate("""() => {
         self.opened = [];
         const media = navigator.mediaDevices, get = media.getUserMedia.bind(media);
-        media.getUserMedia = async what => { opened.push(await get(what)); return opened.at(-1); };
+        media.getUserMedia = what => { opened.push(get(what)); return opened.at(-1); };
         camera.click();
         camera.click();
     }""")
@@ -239,7 +239,5 @@ def test_a_second_click_opens_no_second_camera(page):
     assert page.evaluate("opened.length") == 1
     page.click("#close-camera")
     page.evaluate("document.getElementById('camera').click(); is_stopped = true;")
-    wait_for(page, "opened.length === 2")
-    wait_for(
-        page, "opened.every(stream => stream.getTracks().every(t => t.readyState === 'ended'))"
-    )
+    shows(page, "opened.length", 2)
+    shows(page, LIVE, 0)
