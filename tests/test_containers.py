@@ -17,10 +17,9 @@ from PIL import Image
 
 from media.ffmpeg import Ffmpeg
 from media.ffmpeg_inputs import input_of
-from tests.videos import SHARED, draw
+from tests.videos import draw, shared
 from util_scripts.generate_video_jpgs import main
 
-REAL = SHARED / "fight/val/fight"
 NEAR = 8  # of 255, mean difference: the loss of JPEG on small pictures
 SMALL = (32, 24)
 
@@ -81,9 +80,7 @@ TABLE = {
 def clip(request, tmp_path_factory):
     """A short h264 clip with sound."""
     if request.param == "real":
-        if not REAL.is_dir():
-            pytest.skip("the fight clips are not here")
-        return sorted(REAL.iterdir())[0]
+        return sorted(shared("data/fight/val/fight").iterdir())[0]
     path = tmp_path_factory.mktemp("drawn") / "drawn.mp4"
     sound = ["-f", "lavfi", "-i", "sine=d=2", "-c:v", "libx264", "-g", "10", "-shortest"]
     return draw(path, seconds=2, rate=10, extra=sound)
@@ -221,15 +218,15 @@ AWKWARD = {  # frames and status; all others fail and leave nothing
 }
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the awkward videos are not here")
 def test_awkward_videos(tmp_path):
-    assert main([str(SHARED / "awkward"), str(tmp_path / "jpg"), "test"]) == 1
+    videos = shared("data/awkward")
+    assert main([str(videos), str(tmp_path / "jpg"), "test"]) == 1
     rows = [json.loads(line) for line in (tmp_path / "jpg/manifest.jsonl").open()]
     found = {row["source"]: (row["frames"], row["status"]) for row in rows}
     assert found == dict.fromkeys(found, (0, "failed")) | AWKWARD
     assert len(found) == len(AWKWARD) + 9
     for name, (n_frames, status) in found.items():
-        (tmp_path / name).symlink_to(SHARED / "awkward" / name)
+        (tmp_path / name).symlink_to(videos / name)
         assert status == "left_out" or len(decoded(tmp_path / name)) == n_frames, name
         folder = tmp_path / "jpg" / Path(name).stem
         assert len(list(folder.iterdir()) if folder.exists() else []) == n_frames

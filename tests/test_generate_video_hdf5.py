@@ -5,12 +5,11 @@ import json
 import subprocess
 
 import h5py
-import pytest
 
 from datasets.hdf5_extraction import Hdf5Files, write_frames
 from datasets.video_files import read_parts
 from tests.runs import make_frames, small_run
-from tests.videos import SHARED, draw, names
+from tests.videos import draw, names, shared
 from util_scripts.folder_json import main as folder_json
 from util_scripts.generate_flow_hdf5 import main as generate_flow
 from util_scripts.generate_video_hdf5 import main as to_hdf5
@@ -130,7 +129,6 @@ def test_jpg_and_hdf5_give_the_same_run(tmp_path):
     assert one == other
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the awkward videos are not here")
 def test_awkward_videos(tmp_path):
-    assert extract_both(SHARED / "awkward", tmp_path) == 1
+    assert extract_both(shared("data/awkward"), tmp_path) == 1
     assert check_twins(tmp_path) == 23

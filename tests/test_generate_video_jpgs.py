@@ -13,7 +13,7 @@ from media.ffmpeg_log import FfmpegRun
 from media.manifest import FAILED, PARTIAL
 from media.verdicts import judge, judge_whole
 from tests.commands import PATIENCE, Command
-from tests.videos import SHARED, draw, draw_sound, names
+from tests.videos import draw, draw_sound, names, shared
 from util_scripts.generate_video_hdf5 import main as to_hdf5
 from util_scripts.generate_video_jpgs import main
 
@@ -342,9 +342,8 @@ def test_frames_before_a_disk_error_are_not_kept(tmp_path, set_ffmpeg, capsys):
     assert folders(tmp_path / "jpg") == []
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the UCF-101 clips are not here")
 def test_ucf101_clips(tmp_path):
-    assert extract(SHARED / "ucf101_samples", tmp_path / "jpg") == 0
+    assert extract(shared("data/ucf101_samples"), tmp_path / "jpg") == 0
     jpg = tmp_path / "jpg"
     counts = {name: len(names(jpg / name)) for name in folders(jpg)}
     assert counts == {"v_ApplyEyeMakeup_g01_c01": 164, "v_BaseballPitch_g01_c01": 107}

@@ -8,7 +8,7 @@ from datasets.activitynet import read_any_index
 from datasets.index_checks import SAME_NAME, SAME_RECORDING, check_index
 from datasets.index_writer import entry_of, write_index
 from datasets.split import find_sources
-from tests.videos import SHARED
+from tests.videos import shared
 from util_scripts import hmdb51_json, ucf101_json
 
 TRAIN, VAL = "training", "validation"
@@ -81,16 +81,15 @@ def test_numbered_videos_are_not_recordings(tmp_path, name):
 
 
 def published_splits():
-    lists = SHARED / "ucfTrainTestlist"
+    lists = shared("data/ucfTrainTestlist")
     labels = ucf101_json.read_labels(lists / "classInd.txt")
     for number in ("01", "02", "03"):
         yield ucf101_json.read_split(lists, number, labels)
     for number in (1, 2, 3):
-        files = (SHARED / "testTrainMulti_7030_splits").glob(f"*_test_split{number}.txt")
+        files = shared("data/testTrainMulti_7030_splits").glob(f"*_test_split{number}.txt")
         yield hmdb51_json.read_split({file.name.partition("_test")[0]: file for file in files})
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the lists of real datasets")
 def test_published_splits_have_no_findings(tmp_path):
     for split in published_splits():
         videos = [(v.subset, v.label, v.path.partition("/")[2]) for v in split.videos]
@@ -98,11 +97,10 @@ def test_published_splits_have_no_findings(tmp_path):
         assert findings(tmp_path, videos) == []
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs real clips")
 @pytest.mark.parametrize("name", ["fight", "thermal", "dark"])
 def test_real_clips(tmp_path, name):
     sides = {"train": TRAIN, "val": VAL}
-    files = list((SHARED / name).glob("*/*/*.mp4"))
+    files = list(shared(f"data/{name}").glob("*/*/*.mp4"))
     split = [(sides[file.parts[-3]], file.parts[-2], file.stem) for file in files]
     assert len(split) > 200
     assert not recordings(tmp_path, split)

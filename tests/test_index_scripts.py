@@ -1,16 +1,14 @@
 import json
 import os
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from datasets.index import read_index
 from datasets.selection import select_videos
 from errors import UserError
+from tests.videos import shared
 from util_scripts import folder_json, hmdb51_json, ucf101_json
-
-DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 def make_frames(jpg, *videos, n_frames=2):
@@ -50,9 +48,7 @@ def videos_of(path):
 
 
 def test_official_ucf101_lists(tmp_path, capsys):
-    lists = DATA / "ucfTrainTestlist"
-    if not lists.is_dir():
-        pytest.skip(f"no official lists in {lists}")
+    lists = shared("data/ucfTrainTestlist")
     frame = tmp_path / "frame.jpg"
     frame.touch()
     for name in ("trainlist01.txt", "testlist01.txt"):
@@ -179,9 +175,7 @@ def test_missing_frames_and_gaps_write_nothing(tmp_path):
 
 
 def test_official_hmdb51_splits(tmp_path, capsys):
-    splits = DATA / "testTrainMulti_7030_splits"
-    if not splits.is_dir():
-        pytest.skip(f"no official splits in {splits}")
+    splits = shared("data/testTrainMulti_7030_splits")
     frame = tmp_path / "frame.jpg"
     frame.touch()
     for path in splits.glob("*_test_split1.txt"):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
 
 import pytest
 
@@ -10,14 +9,13 @@ from datasets.index import read_index
 from datasets.selection import select_videos
 from errors import UserError
 from tests.runs import make_frames, small_run
-from tests.videos import draw
+from tests.videos import draw, shared
 from util_scripts.eval_accuracy import main as eval_accuracy
 from util_scripts.generate_video_hdf5 import main as generate_video_hdf5
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 from util_scripts.kinetics_json import main as kinetics_json
 from util_scripts.mit_json import main as mit_json
 
-LISTS = Path(__file__).parent.parent.parent / "shared/data/kinetics"
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc"
 
 
@@ -216,10 +214,10 @@ def test_missing_lists_and_columns(tmp_path):
         build(tmp_path)
 
 
-@pytest.mark.skipif(not LISTS.is_dir(), reason="the Kinetics lists are not here")
 def test_kinetics_on_real_lists(tmp_path, capsys):
     """The training list is a part of the validation list; every third video has frames."""
-    with (LISTS / "kinetics-400_val.csv").open(newline="") as file:
+    real = shared("data/kinetics")
+    with (real / "kinetics-400_val.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     lists = tmp_path / "lists"
     lists.mkdir()
@@ -228,7 +226,7 @@ def test_kinetics_on_real_lists(tmp_path, capsys):
     for name, part in (("train", order[:n_train]), ("val", order[n_train:])):
         with (lists / f"kinetics-400_{name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([header, *part])
-    (lists / "kinetics-400_test.csv").write_bytes((LISTS / "kinetics-400_test.csv").read_bytes())
+    (lists / "kinetics-400_test.csv").write_bytes((real / "kinetics-400_test.csv").read_bytes())
     kept = order[::3]
     for label, video, start, end, *_ in kept:
         touch_frames(tmp_path / "jpg" / label / f"{video}_{int(start):06d}_{int(end):06d}", 1)

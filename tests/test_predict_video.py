@@ -21,7 +21,7 @@ from parsing import options_of
 from tests.commands import run_util
 from tests.runs import limit_file_size
 from tests.test_program import standard_output
-from tests.videos import SHARED, draw, draw_sound
+from tests.videos import draw, draw_sound, shared
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 from util_scripts.predict_video import main as predict_video
 
@@ -188,12 +188,11 @@ def test_rotated_videos_and_changing_sizes(checkpoint, tmp_path):
     check_equal(ours, inferred(checkpoint, tmp_path, videos))
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
 def test_awkward_files_and_real_clips(checkpoint, tmp_path):
     videos = tmp_path / "videos"
-    shutil.copytree(SHARED / "awkward", videos)
+    shutil.copytree(shared("data/awkward"), videos)
     for label in ("fight", "noFight"):
-        for clip in sorted((SHARED / "fight/val" / label).iterdir())[:2]:
+        for clip in sorted(shared(f"data/fight/val/{label}").iterdir())[:2]:
             shutil.copy(clip, videos)
     status, ours = predicted(checkpoint, tmp_path, videos)
     assert status == 1

@@ -19,7 +19,7 @@ from media.ffmpeg_inputs import input_of
 from spatial_transforms import EvalView
 from tests.commands import run_command
 from tests.runs import small_run
-from tests.videos import SHARED, draw, draw_sound
+from tests.videos import draw, draw_sound, shared
 from util_scripts.folder_json import main as folder_json
 from util_scripts.generate_video_jpgs import main as generate_video_jpgs
 
@@ -141,9 +141,7 @@ def test_damage(tmp_path, container, seed):
     ("name", "most"), [("awkward", 99), ("ucf101_samples", 99), ("fight/val/fight", 3)]
 )
 def test_real_files(tmp_path, name, most):
-    if not SHARED.is_dir():
-        pytest.skip(f"{SHARED} is not here")
-    for path in sorted((SHARED / name).iterdir())[:most]:
+    for path in sorted(shared(f"data/{name}").iterdir())[:most]:
         check(path, tmp_path / path.name)
 
 

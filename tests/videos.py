@@ -6,11 +6,21 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from media.ffmpeg import Ffmpeg
 from media.work_folders import WORK_PREFIX
 from tests.commands import Command
 
-SHARED = Path(__file__).parent.parent.parent / "shared/data"
+# Real clips, lists and frames, which are not in the repository.
+SHARED = Path(os.environ.get("SHARED_FILES", Path(__file__).parent.parent.parent / "shared"))
+
+
+def shared(name):
+    """Return a file or folder of SHARED; skip the test if it is not there."""
+    if not (SHARED / name).exists():
+        pytest.skip(f"{SHARED / name} is not here")
+    return SHARED / name
 
 
 def draw(path, *, size="64x48", seconds=1, rate=10, extra=()):
