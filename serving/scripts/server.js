@@ -1,6 +1,7 @@
 // ---------------------------------------------------------------- the connection to the server
 
 const RETRY = 3000;  // milliseconds
+const TRIES = 3;     // more for an upload that breaks off
 const NO_ANSWER = "The server does not answer: it was stopped, or the connection is down. Trying again …";
 const FOREIGN = "The server takes this page for one of another site. A proxy must pass on the Host header.";
 let home = "";         // address of this page's session, below that of the page
@@ -119,6 +120,7 @@ function send(video, job) {
     if (job.state === "uploading") {  // else messages about it have come first
       if (request.status === 201) job.state = "waiting";
       else if (request.status === 503) { wait(job, answer.error || ""); return; }
+      else if (!request.status && job.tries < TRIES) { job.tries += 1; wait(job, "The upload broke off; it will be sent again."); return; }
       else Object.assign(job, {state: "failed", problem: answer.error || (request.status
         ? `The server refused the video (${request.status}).`
         : "The upload broke off: the server does not answer, or the file has changed.")});

@@ -37,7 +37,7 @@ class Moment {
   }
 }
 
-const newJob = state => ({state, sent: 0, ahead: null, problem: "", full: ""});  // ahead: null until the server says it
+const newJob = state => ({state, sent: 0, tries: 0, ahead: null, problem: "", full: ""});  // ahead: null until the server says it
 
 function placeOf(job) {
   if (job.ahead === null) return "waiting";

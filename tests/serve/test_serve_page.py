@@ -141,6 +141,27 @@ def test_videos_wait_on_the_page_while_the_queue_is_full(page, videos, monkeypat
     expect(page, DONE).to_have_count(2)
 
 
+def test_an_upload_that_breaks_off_is_sent_again(browser, checkpoint, videos):
+    broken = []
+
+    def break_first(route):
+        if route.request.method != "POST" or broken:
+            route.continue_()
+        else:
+            broken.append(route.request.url)
+            route.abort("connectionreset")
+
+    with (
+        running(checkpoint, heat=False) as (client, _),
+        opened(browser, client.url, is_quiet=False) as page,  # the browser logs the lost connection
+    ):
+        page.route("**/videos/*", break_first)
+        page.set_input_files("#files", videos["third.webm"])
+        shows(page, STATES, [["third.webm", "The upload broke off; it will be sent again."]])
+        wait_until_done(page)
+    assert len(broken) == 1
+
+
 def test_more_videos_than_the_page_lists_are_named(page, videos):
     page.evaluate("SETTINGS.max_videos = 1")
     drop(page, [videos[name] for name in ("third.webm", "does not play.avi")])
