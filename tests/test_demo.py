@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from tests.commands import ROOT, run_command
+from tests.commands import PATIENCE, ROOT, run_command
 from tests.videos import draw, names
 
 ENVIRON = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-SECONDS = 900  # for several trainings, on a loaded machine
+SECONDS = 6 * PATIENCE  # for several trainings
 
 
 @pytest.fixture

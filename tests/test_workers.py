@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import threading
-import time
 from multiprocessing import resource_sharer
 
 import pytest
@@ -92,11 +91,14 @@ def fail_to_pass(error):
     def fail(connection, process):
         raise error
 
-    place = resource_sharer._resource_sharer.register(fail, lambda: None)
-    with resource_sharer._resource_sharer.get_connection(place) as connection:
-        with contextlib.suppress(EOFError, ConnectionError):
-            connection.recv()  # ends when the thread has closed the connection
-        time.sleep(0.2)  # it reports the error after that
+    sharer = resource_sharer._resource_sharer
+    place = sharer.register(fail, lambda: None)
+    with sharer.get_connection(place) as broken, contextlib.suppress(EOFError, ConnectionError):
+        broken.recv()  # ends when the thread has closed the connection
+    # It takes the next one after it has reported the error.
+    next_one = sharer.register(lambda connection, process: connection.send("next"), lambda: None)
+    with sharer.get_connection(next_one) as connection:
+        connection.recv()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A server of util_scripts.serve with a tiny model, and a client that sends what the page sends."""
 
+import glob
 import http.client
 import json
 import re
@@ -116,8 +117,8 @@ class Client:
         return video
 
     def uploads(self):
-        """Return the uploads that the server keeps."""
-        return [path for path in self.folder.rglob("*") if path.name.startswith("upload")]
+        """Return the uploads that the server keeps; it may remove folders meanwhile."""
+        return glob.glob(f"{self.folder}/*/upload*")
 
     def video(self, video, file=""):
         return f"/{self.session}/videos/{video}{file and '/'}{file}"
