@@ -24,7 +24,7 @@ from errors import UserError
 from own_videos.processes import run_quietly
 from recipe import find_recipe, recipe_names
 from utils.command_line import INPUT, OUTPUT_FOLDER, Parser, run
-from utils.files import atomic_write, write_json
+from utils.files import write_json, write_text
 from utils.reading import read_json, read_text
 
 FINISHED = "val.run.json"  # the last file that a run writes
@@ -146,8 +146,8 @@ def _write_comparison(
     }
     recipes = {config.name: config.content.splitlines() for config in configs}
     content = {"flags of all runs": list(common), "recipes": recipes, "sets": compared}
-    with atomic_write(options.out / "accuracy.json") as part:
-        part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=1, allow_nan=False)
+    write_text(options.out / "accuracy.json", text + "\n")
     write_tables(options.out / "accuracy.md", compared, common)
 
 

@@ -14,7 +14,7 @@ from errors import UserError
 from evaluation.comparison import Split, compare_with_first, read_splits
 from evaluation.metrics import mean_class_accuracy
 from reporting.facts import read_log
-from utils.files import atomic_write
+from utils.files import write_text
 from utils.text import markdown_table
 
 SUBSET = "val"
@@ -163,8 +163,7 @@ def _plain_times(
 
 def write_tables(path: Path, sets: Mapping[str, Mapping[str, Any]], common: Sequence[str]) -> None:
     """Write a table per set. Raises UserError if the file can't be written."""
-    with atomic_write(path) as part:
-        part.write_text("\n".join(_page(sets, common)) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(_page(sets, common)) + "\n")
 
 
 def _page(sets: Mapping[str, Mapping[str, Any]], common: Sequence[str]) -> Iterator[str]:

@@ -86,7 +86,7 @@ def _weights_to_use(options: Options) -> Path:
 
 def inference_command(options: Options) -> str:
     """Return a shell command that scores whole videos with the trained weights."""
-    words: list[object] = [_python(), _here(ROOT / "main.py")]
+    words: list[object] = [python_name(), _here(ROOT / "main.py")]
     for name in names_with(Role.REQUIRED):
         words += [f"--{name}", getattr(options, name)]
     words += _given(options, names_with(Role.INFERENCE))
@@ -103,7 +103,7 @@ def prediction_command(
     repeated if they are others, or given anew for each inference. --labels is added unless the
     weights hold class names.
     """
-    words: list[object] = [_python(), "-m", "util_scripts.predict_video", "VIDEO.mp4"]
+    words: list[object] = [python_name(), "-m", "util_scripts.predict_video", "VIDEO.mp4"]
     words += ["--checkpoint", weights]
     words += [] if has_names else ["--labels", options.annotation_path]
     plain, anew = options.as_plain(), names_with(Role.CLASSIFIER | Role.INFERENCE)
@@ -126,7 +126,7 @@ def _given(options: Options, names: Collection[str]) -> Iterator[object]:
             yield from as_words(name, getattr(options, name))
 
 
-def _python() -> str:
+def python_name() -> str:
     """Return the name of this interpreter: python if a shell finds it by that, else its path."""
     found = shutil.which("python")
     if found is not None and Path(found).parent == Path(sys.executable).parent:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.results_folder import holds_training, set_aside, set_later_aside
 from errors import writing
-from utils.files import atomic_write
+from utils.files import write_text
 from utils.reading import read_text
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class RunLog:
             self._move_earlier_run()
         if not self._is_read_only:
             text = json.dumps(self._options, indent=1, ensure_ascii=False, allow_nan=False)
-            _replace(self.folder / "opts.json", text + "\n")
+            write_text(self.folder / "opts.json", text + "\n")
         if self._tensorboard:
             from engine.tensorboard import Board
 
@@ -131,7 +131,7 @@ class RunLog:
         else:
             n_batches = self.start.batches if log == "train_batch" else 0
             kept = _rows_before(path, (self.start.epoch, n_batches), len(COLUMNS[log]))
-            _replace(path, header + kept)
+            write_text(path, header + kept)
 
 
 def _rows_before(path: Path, position: tuple[int, int], n_columns: int) -> str:
@@ -161,8 +161,3 @@ def _natural(text: str) -> int | None:
 
 def _line(values: Any) -> str:
     return "\t".join(map(str, values)) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")

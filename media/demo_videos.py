@@ -11,7 +11,7 @@ from random import Random
 
 from errors import UserError
 from media.ffmpeg import Ffmpeg
-from utils.files import atomic_write
+from utils.files import atomic_write, write_text
 from utils.reading import read_text, shown_name
 from utils.threads import thread_pool
 
@@ -133,14 +133,14 @@ def _keep_seed(folder: Path, seed: int) -> None:
             f"--seed {seed}: {folder} holds videos of --seed {shown_name(found)}; remove it, or "
             "give another folder"
         )
-    _write_list(path, f"{seed}\n")
+    write_text(path, f"{seed}\n")
 
 
 def _write_lists(folder: Path, videos: Sequence[Path], labels: Sequence[str]) -> None:
     """Write classInd.txt and three splits; each tests on another third of the groups."""
     numbers = {label: number for number, label in enumerate(labels, start=1)}
     lines = "".join(f"{number} {label}\n" for label, number in numbers.items())
-    _write_list(folder / "classInd.txt", lines)
+    write_text(folder / "classInd.txt", lines)
     for split in SPLITS:
         groups = range((split - 1) * GROUPS_PER_TEST + 1, split * GROUPS_PER_TEST + 1)
         tested = {f"_g{group:02d}_" for group in groups}
@@ -151,13 +151,8 @@ def _write_lists(folder: Path, videos: Sequence[Path], labels: Sequence[str]) ->
                 test += f"{label}/{video.name}\n"
             else:
                 train += f"{label}/{video.name} {numbers[label]}\n"
-        _write_list(folder / f"trainlist0{split}.txt", train)
-        _write_list(folder / f"testlist0{split}.txt", test)
-
-
-def _write_list(path: Path, text: str) -> None:
-    with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")
+        write_text(folder / f"trainlist0{split}.txt", train)
+        write_text(folder / f"testlist0{split}.txt", test)
 
 
 def lists_below(folder: Path) -> Iterator[Path]:

@@ -3,15 +3,15 @@
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets.folds import fold_paths
+from engine.advice import python_name
 from own_videos.plan import Plan
-from utils.files import atomic_write
+from utils.files import write_text
 from utils.program import REPORTED_BY_PARENT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,10 +82,10 @@ def pasteable(words: Sequence[str]) -> str:
     here = Path.cwd()
     short = [_short(word, here) for word in words]
     if here == ROOT:
-        return shlex.join([_python(), *short])
+        return shlex.join([python_name(), *short])
     if words[0].endswith(".py"):
-        return shlex.join([_python(), str(ROOT / words[0]), *short[1:]])
-    return f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.join([_python(), *short])}"
+        return shlex.join([python_name(), str(ROOT / words[0]), *short[1:]])
+    return f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.join([python_name(), *short])}"
 
 
 def _short(word: str, folder: Path) -> str:
@@ -96,19 +96,9 @@ def _short(word: str, folder: Path) -> str:
     return f"./{short}" if short.startswith("-") else short
 
 
-def _python() -> str:
-    """Return the name of this interpreter: python if a shell finds it by that, else its path."""
-    found = shutil.which("python")
-    is_this = found is not None and Path(found).parent == Path(sys.executable).parent
-    if is_this:
-        return "python"
-    return _short(sys.executable, Path.cwd())
-
-
 def write_script(run: Path, steps: Sequence[Step]) -> None:
     """Write RUN/commands.sh. Raises UserError."""
-    with atomic_write(run / SCRIPT) as part:
-        part.write_text(script_of(run, steps), encoding="utf-8", errors="surrogateescape")
+    write_text(run / SCRIPT, script_of(run, steps), errors="surrogateescape")
 
 
 def script_of(run: Path, steps: Sequence[Step]) -> str:

@@ -15,7 +15,7 @@ from evaluation.results import Entries
 from reporting.facts import REPORT_NAME, Facts, facts_of
 from reporting.page import render
 from reporting.strips import Viewer, make_strips
-from utils.files import atomic_write
+from utils.files import write_text
 
 N_AFTER_INFERENCE = 4  # film strips per group; few, because they take time without a GPU
 
@@ -26,9 +26,7 @@ def write_report(
     path: Path, facts: Facts, *, strips: Mapping[str, Any], positive: str | None = None
 ) -> None:
     """Write the page. Raises UserError if it can't be written, or `positive` is not a class."""
-    page = render(facts, strips=strips, positive=positive)
-    with atomic_write(path) as part:
-        part.write_text(page, encoding="utf-8", errors="backslashreplace")
+    write_text(path, render(facts, strips=strips, positive=positive), errors="backslashreplace")
 
 
 def report_inference(

@@ -10,7 +10,7 @@ from datasets.index import SUBSETS
 from errors import UserError
 from evaluation.results import KS, Accuracy, accuracy_of, describe, few_videos_warning, read_results
 from utils.command_line import INPUT, Parser, run
-from utils.files import atomic_write
+from utils.files import write_text
 from utils.outputs import ACCURACY
 
 
@@ -50,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join(lines))
     if options.save:
         path = _saved_at(options)
-        with atomic_write(path) as part:
-            part.write_text(str(accuracy.top[options.k]), encoding="utf-8")
+        write_text(path, str(accuracy.top[options.k]))
         print(f"written to {path}")
     return 0
 

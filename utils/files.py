@@ -126,5 +126,13 @@ def back_up(path: Path) -> Path:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, creating parent folders. Raises UserError."""
     text = json.dumps(content, allow_nan=False)  # ASCII, so that names that are not UTF-8 survive
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Write UTF-8 atomically, creating parent folders. `errors` is that of str.encode.
+
+    Raises UserError if `path` can't be written.
+    """
     with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors=errors)

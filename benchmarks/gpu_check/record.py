@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.gpu_check.tables import Results, Row, Section, page_of
-from utils.files import atomic_write, write_json
+from utils.files import write_json, write_text
 from utils.reading import read_json, typed
 
 RESULTS, PAGE = "results.json", "results.md"
@@ -57,8 +57,7 @@ class Record:
     def save(self) -> None:
         content: Results = {"machine": self.machine, "sections": self.sections}
         write_json(self.folder / RESULTS, content)
-        with atomic_write(self.folder / PAGE) as part:
-            part.write_text(page_of(content), encoding="utf-8")
+        write_text(self.folder / PAGE, page_of(content))
 
 
 def _plain(value: str | float | None) -> str | float | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from errors import UserError
-from utils.files import atomic_write
+from utils.files import write_text
 from utils.reading import read_text
 from utils.text import markdown_table
 
@@ -90,5 +90,4 @@ def insert(content: Results | None, page: Path) -> None:
     if not begin or not end:
         raise UserError(f"{page}: lacks the lines {BEGIN} and {END}")
     inner = NOTHING if content is None else page_of(content).strip()
-    with atomic_write(page) as part:
-        part.write_text(f"{before}{BEGIN}\n{inner}\n{END}{after}", encoding="utf-8")
+    write_text(page, f"{before}{BEGIN}\n{inner}\n{END}{after}")
