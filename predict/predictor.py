@@ -44,6 +44,7 @@ class Summary:
 
     n_inputs: int
     is_live: bool
+    n_begun: int = 0
     n_failed: int = 0
     is_broken_off: bool = False  # a live stream was lost
     n_skipped: int = 0  # files found in folders that are not videos
@@ -127,6 +128,7 @@ class Predictor:
     ) -> None:
         """Score one input. Raises Interrupted after the sinks have received its result."""
         result = VideoResult(source.name)
+        summary.n_begun += 1
         for sink in self._sinks:
             sink.begin(source.name)
         try:

@@ -105,8 +105,8 @@ def test_ctrl_c_ends_a_stream_with_the_results_so_far(checkpoint, camera, tmp_pa
     assert len(video["results"]) == 3
 
 
-def test_ctrl_c_during_a_file_keeps_the_results_and_exits_with_130(
-    checkpoint, tmp_path, monkeypatch
+def test_ctrl_c_during_a_file_writes_the_results_or_keeps_earlier_ones(
+    checkpoint, tmp_path, monkeypatch, capsys
 ):
     from predict.writers import CsvWriter
     from tests.videos import draw
@@ -123,6 +123,16 @@ def test_ctrl_c_during_a_file_keeps_the_results_and_exits_with_130(
     (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
     assert video["problem"] == "interrupted"
     assert video["results"]
+    written = "1 of 2 videos written, the last one in part"
+    said = [f"{tmp_path}/a.csv: {written}", f"{tmp_path}/a.json: {written}"]
+    assert capsys.readouterr().err.splitlines()[-2:] == said
+    (tmp_path / "a.csv").unlink()
+    before = (tmp_path / "a.json").read_bytes()
+    assert predict(checkpoint, tmp_path / "v", *outputs, "--stride", "1") == 130
+    said = [f"{tmp_path}/a.csv: not written", f"{tmp_path}/a.json: kept as it was"]
+    assert capsys.readouterr().err.splitlines()[-2:] == said
+    assert (tmp_path / "a.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "v"]
 
 
 def test_a_stream_shorter_than_a_window_is_looped(checkpoint, camera, tmp_path):

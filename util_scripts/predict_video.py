@@ -13,7 +13,7 @@ ends it. The exit status is 1 if any video gave no scores, or a live stream brok
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from predict.console import EventPrinter, Printer, say
 from predict.predictions import Sink
 from predict.writers import csv_writer, json_writer
 from utils.command_line import INPUT, INPUT_VIDEO, OutputPath, Parser, run
+from utils.files import is_stream
 from utils.outputs import OVERLAY, PREDICTION_TABLE, PREDICTIONS
 from utils.process_list import hide_in_process_list
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from predict.classifier import Classifier
 
 THRESHOLD = 0.5
+
+
+class KeepEarlier(Exception):
+    """Leaves the output files as they were."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,12 +63,26 @@ def _predict(
 
     stride = default_stride(inputs[0].is_live) if options.stride is None else options.stride
     stride = stride or classifier.options.sample_duration
-    with ExitStack() as files:
+    with suppress(KeepEarlier), ExitStack() as files:
         sinks = _open_sinks(options, classifier.labels, stride, inputs[0].is_live, files)
         summary = Predictor(classifier, stride, [*sinks, *more_sinks]).run(inputs)
         for line in summary.lines():
             say(line, error=True)
+        if summary.interrupted is not None and not summary.is_live:
+            _end_early(options, f"{summary.n_begun} of {summary.n_inputs} videos")
     return summary.exit_status
+
+
+def _end_early(options: argparse.Namespace, videos: str) -> None:
+    """Say what becomes of the output files of an interrupted run. Raises KeepEarlier if there is an
+    earlier file, which may hold all videos: a part of them must not replace it."""
+    paths = [path for path in (options.csv, options.json) if path and not is_stream(path)]
+    earlier = [path for path in paths if path.exists()]
+    for path in paths:
+        part = "not written" if earlier else f"{videos} written, the last one in part"
+        say(f"{path}: {'kept as it was' if path in earlier else part}", error=True)
+    if earlier:
+        raise KeepEarlier
 
 
 def _predict_and_draw(
