@@ -20,7 +20,7 @@ def find_jobs(
 ) -> Iterator[Job | Outcome]:
     """Yield a job for every file of the shard, in name order, or its outcome if it can't be read
     or another file's frames go to the same place. With `only`, other names are passed over."""
-    for visit in walk(video_dir, excluded=jpg_dir):
+    for visit in walk(video_dir, excluded=jpg_dir, towards=only):
         below = visit.path.relative_to(video_dir)
         for skipped in visit.skipped if only is None else ():
             yield from _outcome(shard, str(below / skipped.name), _verdict_on(skipped))

@@ -25,9 +25,11 @@ def read_listed(table: Path, video_dir: Path, jpg_dir: Path) -> Listed:
     """Find the files that the column path of a table lists, with or without a suffix. Raises
     UserError if it is not a table."""
     rows = read_spreadsheet(table, ["path"], [])
+    paths = [_path_below(video_dir, row.cells["path"]) for row in rows]
+    towards = [name for path in paths for name in _names_of(path)]
     found = [
         str((visit.path / file).relative_to(video_dir))
-        for visit in walk(video_dir, excluded=jpg_dir)
+        for visit in walk(video_dir, excluded=jpg_dir, towards=towards)
         for file in visit.files
     ]
     files = {name.replace(os.sep, "/"): name for name in found}
@@ -35,20 +37,27 @@ def read_listed(table: Path, video_dir: Path, jpg_dir: Path) -> Listed:
     for name in files:
         by_target.setdefault(target_of(name), []).append(name)
     names, unmatched = set(), []
-    for row in rows:
-        below = path = row.cells["path"]
-        if os.path.isabs(path):
-            below = os.path.relpath(os.path.realpath(path), os.path.realpath(video_dir))
-        if (match := _find(below, files, by_target)) is None:
-            unmatched.append(f"line {row.line}: {shown_name(path)}")
+    for row, path in zip(rows, paths, strict=True):
+        if (match := _find(path, files, by_target)) is None:
+            unmatched.append(f"line {row.line}: {shown_name(row.cells['path'])}")
         else:
             names.add(files[match])
     return Listed(frozenset(names), tuple(unmatched))
 
 
+def _path_below(video_dir: Path, path: str) -> str:
+    if not os.path.isabs(path):
+        return path
+    return os.path.relpath(os.path.realpath(path), os.path.realpath(video_dir))
+
+
+def _names_of(path: str) -> list[str]:
+    """Return the names that a path of the table may stand for."""
+    return [posixpath.normpath(spelling) for spelling in spellings(path)]
+
+
 def _find(path: str, files: Mapping[str, str], by_target: Mapping[str, list[str]]) -> str | None:
-    for spelling in spellings(path):
-        name = posixpath.normpath(spelling)
+    for name in _names_of(path):
         if name in files:
             return name
         if name in by_target:  # written without a suffix; videos win over other files

@@ -1,8 +1,8 @@
 """Walk a user's folder: visit every folder and file once, and name what is skipped."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from errors import UserError
@@ -47,19 +47,28 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in JUNK
 
 
-def walk(root: Path, excluded: Path | None = None) -> Iterator[Visit]:
-    """Visit `root` and the folders below it in name order, except `excluded` and hidden ones.
+def walk(
+    root: Path, excluded: Path | None = None, *, towards: Collection[str] | None = None
+) -> Iterator[Visit]:
+    """Visit `root` and the folders below it in name order, except `excluded` and hidden ones. With
+    `towards`, paths below `root`, only the folders that lead to these are visited.
 
     Links are followed, but no folder is visited twice: skipped are links to folders that are
     visited anyway, to folders above `root`, and second links to a folder. Raises UserError if
     `root` can't be read.
     """
-    return _Walker(root, excluded).visits()
+    leading = None
+    if towards is not None:
+        leading = {parent for path in towards for parent in PurePath(path).parents}
+    return _Walker(root, excluded, leading).visits()
 
 
 class _Walker:
-    def __init__(self, root: Path, excluded: Path | None) -> None:
+    def __init__(
+        self, root: Path, excluded: Path | None, leading: Collection[PurePath] | None
+    ) -> None:
         self._root, self._real_root = root, root.resolve()
+        self._leading = leading
         self._excluded = excluded.resolve() if excluded and excluded.exists() else None
         self._excluded_identity = None if self._excluded is None else _identity(self._excluded)
         try:
@@ -72,8 +81,12 @@ class _Walker:
         waiting = [self._root]
         while waiting:
             visit = self._visit(waiting.pop())
-            waiting += [visit.path / name for name in reversed(visit.folders)]
+            folders = (visit.path / name for name in reversed(visit.folders))
+            waiting += [folder for folder in folders if self._leads_on(folder)]
             yield visit
+
+    def _leads_on(self, folder: Path) -> bool:
+        return self._leading is None or folder.relative_to(self._root) in self._leading
 
     def _visit(self, folder: Path) -> Visit:
         visit = Visit(folder, [], [], [], {})

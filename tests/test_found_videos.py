@@ -1,5 +1,6 @@
 """What train_videos finds in a folder or table, leaves out, groups and warns of."""
 
+import os
 import shutil
 import unicodedata
 from dataclasses import replace
@@ -8,6 +9,7 @@ import pytest
 
 from datasets.listed_videos import ListedVideo, read_listed_videos
 from errors import UserError
+from media.listed import read_listed
 from own_videos import look
 from own_videos.found import find_videos, group_by_names, write_table
 from tests.videos import draw
@@ -88,6 +90,26 @@ def touch(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
+
+
+def test_only_folders_that_lead_to_listed_videos_are_looked_into(tmp_path, monkeypatch):
+    """The common folder may be /home, with the files of all users."""
+    for name in ("ann/v/1.mp4", "ann/v/more/x.mp4", "bob/2.mp4", "eve/private/y.mp4"):
+        (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / name).write_text(name)
+    table = tmp_path / "table.csv"
+    home = tmp_path / "home"
+    table.write_text(f"path,label\n{home}/ann/v/1.mp4,a\n{home}/bob/2.mp4,b\n")
+    looked_into, scandir = set(), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looked_into.add(str(path)) or scandir(path))
+    found = find_videos(table, tmp_path / "out")
+    write_table(tmp_path / "written.csv", found.videos)
+    listed = read_listed(tmp_path / "written.csv", found.folder, tmp_path / "out")
+    assert (found.folder, found.paths) == (home, ["ann/v/1.mp4", "bob/2.mp4"])
+    assert listed.names == {*found.paths}
+    assert {path for path in looked_into if path.startswith(str(home))} == {
+        str(home / name) for name in ("", "ann", "ann/v", "bob")
+    }
 
 
 def test_files_beside_subset_folders_are_left_out(tmp_path):
