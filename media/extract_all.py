@@ -18,7 +18,10 @@ TITLES = {
     FAILED: "failed",
 }
 ORPHANED = "frames without a video, which indexes leave out (--prune removes them)"
-ADOPTED = "older than the manifest; size and number of the frames fit the videos"
+ADOPTED = (
+    "without a row in the manifest (of an interrupted or another run, or another program); they fit "
+    "the videos"
+)
 UNMATCHED = "rows of the table of --only that no file below VIDEO_DIR matches"
 COUNTED = {DONE: "done", THERE: THERE, PARTIAL: "partial", LEFT_OUT: "left out", FAILED: "failed"}
 MAX_LISTED = 200  # videos of one status in the summary; the manifest has all

@@ -113,7 +113,7 @@ class Extraction:
 
     def _adopt_frames(self, job: Job, row: Row, owner: Owner | None) -> Outcome | None:
         """Make the row of a new video whose frames exist: those of the same file under another
-        name, or older than the manifest. These have to fit the video; of an interrupted run of
+        name, or frames without a row. These have to fit the video; of an interrupted run of
         another program there may be only some. None if the video is to be extracted."""
         n_frames = self.frame_format.count(job.target)
         if not n_frames or not self.frame_format.is_written(job.target, n_frames):

@@ -106,7 +106,7 @@ def _prune(
     print(f"--prune: the frames of {len(removed)} videos removed")
     kept = {place: orphan for place, orphan in orphans.items() if place not in removed}
     if kept:
-        print("frames that are older than the manifest are not removed")
+        print("frames whose extraction is not in the manifest are not removed")
     return kept
 
 

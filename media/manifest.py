@@ -59,7 +59,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     rate: Finite | None = None
     tbr: Finite | None = None  # see FfmpegRun
     seconds: Finite | None = None
-    ffmpeg: str | None = None  # version; None: the frames are older than the manifest
+    ffmpeg: str | None = None  # version; None: the frames had no row
     video_dir: str = ""  # absolute; "" in rows of earlier versions
     time: Finite = 0  # when it was appended, after its frames were moved into place
 

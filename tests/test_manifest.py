@@ -128,7 +128,7 @@ def test_frames_that_a_power_loss_emptied_are_extracted_again(tmp_path, number, 
 
 
 def adopted(capsys):
-    return "1 of 1 already there: older than the manifest" in capsys.readouterr().out
+    return "1 of 1 already there: without a row in the manifest" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flags", [[], ["--fps", "5"], ["--size", "24"]])

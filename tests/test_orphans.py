@@ -250,7 +250,7 @@ def test_only_extracted_frames_are_pruned(tmp_path, capsys):
     assert extract(tmp_path) == 0
     manifest = tmp_path / "jpg/manifest.jsonl"
     kept = [x for x in manifest.read_text().splitlines(keepends=True) if "theirs" not in x]
-    manifest.write_text("".join(kept))  # now these frames are older than the manifest
+    manifest.write_text("".join(kept))  # now these frames have no row
     assert extract(tmp_path) == 0
     (tmp_path / "jpg/cat/ours/notes.txt").write_text("mine")
     shutil.copy(
@@ -262,7 +262,7 @@ def test_only_extracted_frames_are_pruned(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "--prune: the frames of 1 videos removed" in out
     assert "1 orphaned" in out
-    assert "frames that are older than the manifest are not removed" in out
+    assert "frames whose extraction is not in the manifest are not removed" in out
     assert names(tmp_path / "jpg/cat/ours") == ["notes.txt"]
     assert len(names(tmp_path / "jpg/cat/theirs")) == 10
     assert len(names(tmp_path / "jpg/cat/more")) == 11
