@@ -36,6 +36,8 @@ class Role(enum.Flag):
     INFERENCE = enum.auto()  # not adopted from checkpoints: repeated in the suggested command
     PIXELS = enum.auto()  # decides which pixels inference sees
     FIXED = enum.auto()  # a run resumed inside an epoch must have the same value
+    GROUPS = enum.auto()  # decides the groups of the optimiser: a resumed one must have the same
+    FREE = enum.auto()  # another value in a resumed run is not reported
     LAUNCH = enum.auto()  # of the machines of one run: not repeated with --recipe opts.json
 
     # Roles that several flags have together.

@@ -147,8 +147,9 @@ class Options:
         help="clips per batch on each node, divided among its processes")
     accumulate: int = flag("training", 1, COUNT, roles=Role.FIXED,
         help="batches per optimiser step (gradient accumulation)")
-    n_epochs: int = flag("training", 200, COUNT, help="number of the last epoch; the first is 1")
-    checkpoint: int = flag("training", 10, COUNT,
+    n_epochs: int = flag("training", 200, COUNT, roles=Role.FREE,
+        help="number of the last epoch; the first is 1")
+    checkpoint: int = flag("training", 10, COUNT, roles=Role.FREE,
         help="write save_{epoch}.pth every n epochs and after the last")
     optimizer: str = flag("training", "sgd", ("sgd", "adamw"), help="optimiser")
     learning_rate: float = flag("training", 0.1, Range(1e-30, 1e30),
@@ -168,11 +169,12 @@ class Options:
         help="learning rate schedule")
     warmup_epochs: float = flag("training", 0.0, FACTOR,
         help="with cosine, raise the learning rate from 0 over this many epochs")
-    head_lr_factor: float = flag("training", 1.0, Range(1e-6, 1e6),
+    head_lr_factor: float = flag("training", 1.0, Range(1e-6, 1e6), roles=Role.GROUPS,
         help="learning rate of the head, as a multiple of --learning_rate")
-    layer_decay: float = flag("training", 1.0, FRACTION,
+    layer_decay: float = flag("training", 1.0, FRACTION, roles=Role.GROUPS,
         help="learning rate of each module, as a fraction of that of the module after it")
-    no_norm_decay: bool = flag("training", False, help="no weight decay for batch norm and biases")
+    no_norm_decay: bool = flag("training", False, roles=Role.GROUPS,
+        help="no weight decay for batch norm and biases")
     early_stopping: int = flag("training", 0, COUNT_OR_NONE,
         help="stop after n epochs without a better video accuracy; 0: off")
     sampler: str = flag("training", "shuffled", ("shuffled", "balanced"), roles=Role.FIXED,
@@ -191,7 +193,7 @@ class Options:
         "saved; 0: off")
     multistep_milestones: tuple[int, ...] = flag("training", (50, 100, 150), COUNT,
         state_name="milestones", help="epochs after which the learning rate is divided by 10")
-    overwrite_milestones: bool = flag("training", False,
+    overwrite_milestones: bool = flag("training", False, roles=Role.FREE,
         help="when resuming, use the given milestones instead of the checkpoint's")
     plateau_patience: int = flag("training", 10, COUNT_OR_NONE, state_name="patience",
         help="epochs without improvement before the learning rate is divided by 10")
@@ -201,10 +203,11 @@ class Options:
     cache_features: int = flag("training", 0, COUNT_OR_NONE, roles=Role.FIXED,
         help="pass n views of each clip through the frozen trunk once, and train the head on "
         "their features; 0: off")
-    keep_head: bool = flag("training", False, help="keep the head of --pretrain_path")
-    checkpoint_minutes: float = flag("training", 0.0, FACTOR,
+    keep_head: bool = flag("training", False, roles=Role.FREE,
+        help="keep the head of --pretrain_path")
+    checkpoint_minutes: float = flag("training", 0.0, FACTOR, roles=Role.FREE,
         help="write last.pth every n minutes, also inside epochs; 0: never")
-    keep_checkpoints: int = flag("training", 0, COUNT_OR_NONE,
+    keep_checkpoints: int = flag("training", 0, COUNT_OR_NONE, roles=Role.FREE,
         help="keep the newest n of save_{epoch}.pth; 0: all")
     manual_seed: int = flag("training", 1, Range(0, 2**63 - 1), roles=Role.FIXED,
         help="random seed")
@@ -235,13 +238,14 @@ class Options:
     no_report: bool = flag("phases", False, roles=Role.INFERENCE,
         help="do not write report.html after --inference")
 
-    no_cuda: bool = flag("machine", False, roles=Role.CLASSIFIER | Role.INFERENCE,
+    no_cuda: bool = flag("machine", False, roles=Role.CLASSIFIER | Role.INFERENCE | Role.FREE,
         help="run on the CPU")
     precision: str = flag("machine", "auto", ("auto", "fp32", "bf16", "fp16"),
         roles=Role.CLASSIFIER | Role.INFERENCE,
         help="number format; auto: bf16 autocast where the device supports it natively, else fp32")
-    compile: bool = flag("machine", False, help="compile training steps with torch.compile")
-    profile: bool = flag("machine", False,
+    compile: bool = flag("machine", False, roles=Role.FREE,
+        help="compile training steps with torch.compile")
+    profile: bool = flag("machine", False, roles=Role.FREE,
         help="write a profiler trace of some steps to --result_path")
     distributed: bool = flag("machine", False, roles=Role.LAUNCH,
         help="join the processes of a launcher (torchrun, Slurm, MPI); not needed to use all GPUs "

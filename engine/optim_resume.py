@@ -29,18 +29,37 @@ log = logging.getLogger(__name__)
 
 
 def resume_optimization(
-    optim: Optimization, checkpoint: Checkpoint, *, options: Options, model: nn.Module
+    optim: Optimization,
+    checkpoint: Checkpoint,
+    *,
+    options: Options,
+    model: nn.Module,
+    n_updates: int,
 ) -> None:
-    """Load the states that `checkpoint` has into `optim`, which was built of `options` and `model`.
+    """Load the states that `checkpoint` has into `optim`, which was built of `options`, `model` and
+    `n_updates` per epoch. A schedule without a state starts after the checkpoint's epoch.
 
     Raises UserError if they do not fit.
     """
     optimizer, schedule = optim.optimizer, optim.schedule
     asked = _values(optimizer, schedule)
-    if _resume_optimizer(checkpoint, optimizer, options.optimizer, list(trained_parameters(model))):
+    names = list(trained_parameters(model))
+    has_optimizer = _resume_optimizer(checkpoint, optimizer, options.optimizer, names)
+    if has_optimizer and checkpoint.extras.scaler is not None:
+        optim.scaler.load_state_dict(dict(checkpoint.extras.scaler))
+    if has_optimizer and _schedule_name(checkpoint.scheduler) is not None:
         _resume_schedule(checkpoint, schedule, optim.schedule_name)
-        if checkpoint.extras.scaler is not None:
-            optim.scaler.load_state_dict(dict(checkpoint.extras.scaler))
+    elif has_optimizer or checkpoint.epoch:
+        epoch = checkpoint.epoch or 0
+        _set_schedule(optim, epoch, n_updates)
+        log.warning(
+            "%s: has no optimiser with a schedule known here: --lr_scheduler %s continues after "
+            "epoch %d at a learning rate of %g",
+            checkpoint.path,
+            optim.schedule_name,
+            epoch,
+            optim.learning_rate,
+        )
     if options.overwrite_milestones and isinstance(schedule, MultiStepLR):
         schedule.milestones = Counter(options.multistep_milestones)
     if checkpoint.optimizer is not None:
@@ -54,7 +73,7 @@ def _resume_optimizer(
     if checkpoint.optimizer is None:
         log.warning("%s: has no optimiser state: the optimiser starts afresh", checkpoint.path)
         return False
-    saved = checkpoint.options.get("optimizer", "sgd")
+    saved = _optimizer_name(checkpoint) or optimizer_name
     if saved != optimizer_name:
         raise UserError(
             f"--optimizer {optimizer_name}: {checkpoint.path} was trained with {saved}; resume "
@@ -75,6 +94,16 @@ def _resume_optimizer(
     return True
 
 
+def _optimizer_name(checkpoint: Checkpoint) -> str | None:
+    """Return the --optimizer that a file was trained with, if it says so or its state shows it."""
+    if "optimizer" in checkpoint.options:
+        return str(checkpoint.options["optimizer"])
+    states = checkpoint.optimizer["state"] if checkpoint.optimizer else {}
+    states = states.values() if isinstance(states, dict) else ()
+    keys = {key for state in states if isinstance(state, dict) for key in state}
+    return next((name for name, row in OPTIMIZERS.items() if keys & {*row.buffers}), None)
+
+
 def _saved_flag(checkpoint: Checkpoint) -> str:
     """Name the --ft_begin_module that a file's optimiser belongs to, if the file says so."""
     begin = checkpoint.options.get("ft_begin_module")
@@ -85,15 +114,7 @@ def _saved_flag(checkpoint: Checkpoint) -> str:
 
 def _resume_schedule(checkpoint: Checkpoint, schedule: LRScheduler, name: str) -> None:
     saved = _schedule_name(checkpoint.scheduler)
-    if checkpoint.scheduler is None or saved is None:
-        schedule.last_epoch = checkpoint.epoch or 0
-        log.warning(
-            "%s: has no learning-rate schedule known here: --lr_scheduler %s continues at its "
-            "learning rate",
-            checkpoint.path,
-            name,
-        )
-        return
+    assert checkpoint.scheduler is not None
     if saved != name:
         raise UserError(
             f"--lr_scheduler {name}: {checkpoint.path} was trained with {saved}; resume "
@@ -106,6 +127,26 @@ def _resume_schedule(checkpoint: Checkpoint, schedule: LRScheduler, name: str) -
     if not checkpoint.is_ours and not isinstance(schedule, ReduceLROnPlateau):
         # The original saves before the schedule's step of the epoch, this program after it.
         with no_order_warning():  # torch expects an optimiser step in this process first
+            schedule.step()
+
+
+def _set_schedule(optim: Optimization, epoch: int, n_updates: int) -> None:
+    """Set a fresh schedule and the rates to where they are after `epoch`.
+
+    One that follows the validation loss keeps the rate: the file does not say what it has seen.
+    """
+    schedule, groups = optim.schedule, optim.optimizer.param_groups
+    if isinstance(schedule, ReduceLROnPlateau):
+        schedule.last_epoch = epoch
+        return
+    schedule.base_lrs = [group["initial_lr"] for group in groups]
+    for group in groups:
+        group["lr"] = group["initial_lr"]
+    n_steps = epoch
+    if SCHEDULES[optim.schedule_name].per_update:  # computes any rate at once
+        schedule.last_epoch, n_steps = epoch * n_updates - 1, 1
+    with no_order_warning():
+        for _ in range(n_steps):
             schedule.step()
 
 

@@ -34,7 +34,9 @@ class _Group(msgspec.Struct):
 
     def settings(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__struct_fields__ if name != "params"}
-        return {name: value for name, value in values.items() if value is not msgspec.UNSET}
+        found = {name: value for name, value in values.items() if value is not msgspec.UNSET}
+        # A file without a schedule has no initial rate: the rate is what it was from the start.
+        return {"initial_lr": found["lr"]} | found if "lr" in found else found
 
 
 class _State(msgspec.Struct):
@@ -81,7 +83,13 @@ def load_optimizer(
     regrouped, start = [], 0
     for group in optimizer.param_groups:
         end = start + len(group["params"])
-        found = settings_of[indices[start]].settings()
+        found, *others = [settings_of[index].settings() for index in indices[start:end]]
+        if any(other != found for other in others):
+            raise UserError(
+                f"{place}: its groups of parameters have several rates or weight decays, which "
+                "these flags do not give: start anew from the weights with --pretrain_path and "
+                "--keep_head"
+            )
         settings = {key: value for key, value in found.items() if key in group}
         regrouped.append(group | settings | {"params": list(range(start, end))})
         start = end

@@ -3,10 +3,8 @@
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +21,7 @@ from engine.progress import Position
 from engine.results_folder import find_newest
 from engine.run_log import Resumed, RunLog
 from errors import UserError
-from flags import Role
+from flags import Flag, Role
 from model import (
     adopt_checkpoint_options,
     build_device,
@@ -35,7 +33,7 @@ from model import (
 from models.namings import Inflation
 from models.weights import is_weights_name
 from option_checks import fresh_start_contradictions, refuse
-from opts import AUTO, GIVEN, Options, names_with
+from opts import AUTO, FLAGS, GIVEN, Options, names_with
 from recipe import describe_recipe
 from utils.reading import shown
 
@@ -118,37 +116,54 @@ def checked_start(run: Run, training_videos: str) -> Position:
     if start.epoch == options.n_epochs + 1:
         log.info("all %d epochs are trained already", options.n_epochs)
     if resumed is not None:
-        extras = resumed.extras
-        saved: dict[str, Any] = {f"--{name}": value for name, value in extras.options.items()}
-        saved |= {"number of nodes": extras.n_nodes, "training videos": extras.training_videos}
-        names = names_with(Role.FIXED)
-        here: dict[str, Any] = {f"--{name}": getattr(options, name) for name in names}
-        here["number of nodes"] = run.world.n_nodes
-        here["training videos"] = training_videos
-        _check_same_run(resumed.path, saved, here, is_inside_epoch=start.batches > 0)
+        _check_same_run(run, resumed, training_videos)
     if start.batches:
         log.info("continuing in epoch %d after batch %d", start.epoch, start.batches)
     return start
 
 
-def _check_same_run(
-    path: Path, saved: Mapping[str, Any], here: Mapping[str, Any], *, is_inside_epoch: bool
-) -> None:
-    """Compare the settings `saved` in a checkpoint with those of this run.
+def _check_same_run(run: Run, resumed: Checkpoint, training_videos: str) -> None:
+    """Compare the settings of training that a checkpoint holds with those of this run.
 
-    A setting that differs raises UserError inside an epoch, whose batches it would change, and is
-    logged at the end of one. Settings that the file does not hold are ignored.
+    Raises UserError where another value would change the batches of an unfinished epoch, or the
+    groups of a saved optimiser. Other differences are logged.
     """
-    for name, value in here.items():
-        before = saved.get(name)
-        if before is None or before == value:
+    extras, saved = resumed.extras, resumed.extras.options
+    if resumed.optimizer is not None:  # files without these options have one rate for all
+        saved = {name: FLAGS[name].default for name in names_with(Role.GROUPS)} | saved
+    compared = [
+        (f"--{name}", saved.get(name), getattr(run.options, name), flag.roles)
+        for name, flag in FLAGS.items()
+        if _is_compared(flag)
+    ]
+    compared += [
+        ("number of nodes", extras.n_nodes, run.world.n_nodes, Role.FIXED),
+        ("training videos", extras.training_videos, training_videos, Role.FIXED),
+    ]
+    for name, before, here, roles in compared:
+        if before is None or before == here:
             continue
-        if is_inside_epoch:
+        if run.start.batches and Role.FIXED in roles:
             raise UserError(
-                f"{name} {shown(value)}: {path} was saved inside an epoch with {shown(before)}; "
-                "resume with that value, or from a save_{epoch}.pth"
+                f"{name} {shown(here)}: {resumed.path} was saved inside an epoch with "
+                f"{shown(before)}; resume with that value, or from a save_{{epoch}}.pth"
             )
-        log.warning("%s %s: %s was trained with %s", name, shown(value), path, shown(before))
+        text = f"{name} {shown(here)}: {resumed.path} was trained with {shown(before)}"
+        if resumed.optimizer is not None and Role.GROUPS in roles:
+            raise UserError(
+                f"{text}, and its optimiser goes on with these rates and weight decays: resume "
+                "with that value, or start anew with --pretrain_path and --keep_head"
+            )
+        if not roles & (Role.PREPROCESSING | Role.CLIP_SHAPE):  # reported when they were adopted
+            log.warning("%s", text)
+
+
+def _is_compared(flag: Flag) -> bool:
+    """Whether a flag changes training and is not overruled by the optimiser's state. Those of the
+    model are compared with the tensors."""
+    is_of_training = flag.group in ("clips", "training", "machine") or Role.FIXED in flag.roles
+    is_free = flag.roles & (Role.FREE | Role.LAUNCH) or flag.state_name is not None
+    return is_of_training and not is_free
 
 
 def _check_index_form(options: Options, index: Index) -> None:

@@ -113,7 +113,7 @@ def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Train
     n_updates = -(-len(train_loader) // options.accumulate)
     optim = build_optimization(options, model, device.grad_scaler(), n_updates=n_updates)
     if resumed is not None:
-        resume_optimization(optim, resumed, options=options, model=model)
+        resume_optimization(optim, resumed, options=options, model=model, n_updates=n_updates)
     average = _weight_average(run)
     network = _network(run)
     # Only now: synchronised batch norms have replaced plain ones.

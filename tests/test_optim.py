@@ -73,7 +73,7 @@ def test_another_length_of_cosine_is_not_resumed(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "another number of updates: resume with the training videos, --n_epochs" in error
     assert error.count("\n") == 1
-    grouped = ("--layer_decay", "0.5", "--resume_path", "res/save_1.pth")
+    grouped = ("--ft_begin_module", "conv1", "--resume_path", "res/save_1.pth")
     assert small_run(tmp_path, *cosine, *TINY, *grouped, result="on") == 2
     assert "other groups of parameters: resume with" in capsys.readouterr().err
 

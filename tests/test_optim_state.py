@@ -9,7 +9,7 @@ from torch import nn
 from engine.device import Normalization, choose_device
 from engine.optim_state import load_optimizer
 from errors import UserError
-from tests.runs import as_of_the_original, make_dataset, make_trainer, small_run
+from tests.runs import as_of_the_original, make_dataset, make_trainer, read_table, small_run
 
 pytestmark = pytest.mark.numeric
 
@@ -166,6 +166,17 @@ def test_optimizer_state_in_any_grouping(saved_in_groups, loaded_in_groups):
         assert torch.equal(second.state[parameter]["momentum_buffer"], expected)
 
 
+def test_groups_of_several_rates_do_not_become_one():
+    model = nn.Linear(4, 3)
+    several = [{"params": [model.weight], "lr": 0.1}, {"params": [model.bias], "lr": 0.01}]
+    state = torch.optim.SGD(several, momentum=0.9).state_dict()
+    with pytest.raises(UserError, match="have several rates or weight decays"):
+        load(sgd(model), state, n=2)
+    same = torch.optim.SGD([{"params": [p]} for p in model.parameters()], lr=1.0)
+    load(same, state, n=2)
+    assert [group["lr"] for group in same.param_groups] == [0.1, 0.01]
+
+
 def test_optimizer_of_other_parameters():
     one = torch.optim.SGD(nn.Linear(4, 3).parameters(), lr=0.1)
     two = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
@@ -197,6 +208,49 @@ def test_a_resumed_run_does_not_depend_on_how_its_file_lies_in_memory(trained, t
         ends.append(content_of(result / "save_2.pth")["state_dict"])
     for other in ends[1:]:
         assert all(torch.equal(ends[0][name], other[name]) for name in other)
+
+
+SCHEDULES = {
+    # (flags, its rate after the first of two epochs of 3 updates)
+    "multistep": (("--multistep_milestones", "1"), 0.001),
+    "cosine": (("--lr_scheduler", "cosine"), 0.005),
+}
+
+
+@pytest.mark.parametrize("without", ["optimizer", "scheduler"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_without_a_state_starts_after_the_epoch(
+    trained, tmp_path, capsys, without, schedule
+):
+    flags, rate = SCHEDULES[schedule]
+    content = content_of(trained / "res/save_1.pth")
+    kept = ("epoch", "state_dict", "optimizer", "scheduler")  # as other tools write them
+    content = {key: content[key] for key in kept if key != without}
+    torch.save(content, tmp_path / "c.pth")
+    result = tmp_path / "on"
+    resume = ("--resume_path", str(tmp_path / "c.pth"), "--no_val", *flags)
+    assert small_run(trained, *resume, result=str(result)) == 0
+    message = f"--lr_scheduler {schedule} continues after epoch 1 at a learning rate of {rate}\n"
+    assert message in capsys.readouterr().out
+    assert read_table((result / "train_batch.log").read_text())[0]["lr"] == pytest.approx(rate)
+
+
+def test_the_optimiser_of_another_tool_is_known_by_its_state(trained, tmp_path, capsys):
+    flags = ("--optimizer", "adamw", "--learning_rate", "1e-3", "--no_val")
+    assert small_run(trained, *flags, "--n_epochs", "1", result=str(tmp_path / "a")) == 0
+    content = content_of(tmp_path / "a/save_1.pth")
+    kept = {key: content[key] for key in ("epoch", "state_dict", "optimizer")}
+    for group in kept["optimizer"]["param_groups"]:
+        del group["initial_lr"]  # there was no schedule
+    torch.save(kept, tmp_path / "c.pth")
+    resume = ("--resume_path", str(tmp_path / "c.pth"), "--no_val")
+    capsys.readouterr()
+    assert small_run(trained, *resume, result=str(tmp_path / "b")) == 2
+    assert "--optimizer sgd: " in (error := capsys.readouterr().err)
+    assert "was trained with adamw" in error
+    again = ("--optimizer", "adamw", *resume)
+    assert small_run(trained, *again, result=str(tmp_path / "b")) == 0
+    assert "continues after epoch 1 at a learning rate of 0.001" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["shape", "expanded", "sparse", "integers", "NaN"])

@@ -9,6 +9,7 @@ import torch
 
 import main
 from engine.checkpoint import load_checkpoint
+from opts import FLAGS
 from tests.commands import PATIENCE, run_command
 from tests.runs import make_dataset, read_table, small_run
 from utils.interruption import Interrupted
@@ -320,6 +321,63 @@ def test_another_schedule_than_the_file_has_is_an_error(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "--lr_scheduler plateau: " in error
     assert "was trained with multistep" in error
+
+
+RATES = {"head_lr_factor": "10", "layer_decay": "0.5", "no_norm_decay": ""}
+
+
+@pytest.fixture(scope="module")
+def resumable(tmp_path_factory):
+    """Runs of one epoch: res/ with one rate for all, several/ with the flags of RATES."""
+    root = tmp_path_factory.mktemp("resumable")
+    make_dataset(root, train=2, val=1)
+    words = [word for name, value in RATES.items() for word in (f"--{name}", value) if word]
+    assert small_run(root, "--n_epochs", "1") == 0
+    assert small_run(root, "--n_epochs", "1", *words, result="several") == 0
+    content = torch.load(root / "res/save_1.pth", weights_only=True)
+    keys = ("epoch", "arch", "state_dict", "optimizer", "scheduler")
+    torch.save({key: content[key] for key in keys}, root / "original.pth")
+    return root
+
+
+@pytest.mark.parametrize("name", RATES)
+@pytest.mark.parametrize("source", ["res/save_1.pth", "original.pth"])
+def test_a_resumed_run_gets_no_other_rates(resumable, capsys, name, source):
+    flags = [f"--{name}", *([RATES[name]] if RATES[name] else [])]
+    assert small_run(resumable, *flags, "--resume_path", source, result="on") == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"--{name} \S+: \S*{source} was trained with (1\.0|False), and its", error)
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_a_resumed_run_does_not_lose_its_rates(resumable, capsys, name):
+    kept = [word for n, value in RATES.items() if n != name for word in (f"--{n}", value) if word]
+    flags = [*kept, "--resume_path", "several/save_1.pth"]
+    assert small_run(resumable, *flags, result="on") == 2
+    assert f"--{name} {FLAGS[name].default}: " in capsys.readouterr().err
+
+
+def test_weights_without_an_optimiser_take_any_rates(resumable, tmp_path):
+    content = torch.load(resumable / "several/save_1.pth", weights_only=True)
+    del content["optimizer"]
+    torch.save(content, tmp_path / "c.pth")
+    resume = ("--resume_path", str(tmp_path / "c.pth"), "--no_val")
+    assert small_run(resumable, *resume, result=str(tmp_path / "on")) == 0
+
+
+def test_other_settings_of_a_resumed_run_are_logged(resumable, tmp_path, capsys):
+    changed = {"clip_grad": "1", "n_val_samples": "2", "early_stopping": "3", "precision": "bf16",
+               "sample_size": "40", "warmup_epochs": "1", "lr_scheduler": "cosine"}  # fmt: skip
+    content = torch.load(resumable / "res/save_1.pth", weights_only=True)
+    del content["scheduler"]
+    torch.save(content, tmp_path / "c.pth")
+    flags = [word for name, value in changed.items() for word in (f"--{name}", value)]
+    resume = ("--resume_path", str(tmp_path / "c.pth"), "--checkpoint", "1")
+    assert small_run(resumable, *flags, *resume, result=str(tmp_path / "on")) == 0
+    out = capsys.readouterr().out
+    named = re.findall(r"^--(\w+) \S+: \S+ was trained with ", out, re.MULTILINE)
+    assert sorted(named) == sorted(changed)
 
 
 def test_flags_that_the_file_overrules_are_told(tmp_path, capsys):
