@@ -19,8 +19,8 @@ TITLES = {
 }
 ORPHANED = "frames without a video, which indexes leave out (--prune removes them)"
 ADOPTED = (
-    "without a row in the manifest (of an interrupted or another run, or another program); they fit "
-    "the videos"
+    "without a row in the manifest (of an interrupted or another run, or another program); they "
+    "fit the videos"
 )
 UNMATCHED = "rows of the table of --only that no file below VIDEO_DIR matches"
 COUNTED = {DONE: "done", THERE: THERE, PARTIAL: "partial", LEFT_OUT: "left out", FAILED: "failed"}
