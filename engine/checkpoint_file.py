@@ -62,8 +62,12 @@ def _as_safetensors(content: Mapping[str, Any], mark: str) -> bytes:
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
     metadata = {"mark": mark} if mark else {}
     about = {} if weights is content else {n: content[n] for n in IN_ABOUT if n in content}
-    if about:  # of any file, so of any types; checked when it is read
-        metadata[ABOUT] = json.dumps(about, skipkeys=True, default=str)
+    if about:
+        try:
+            metadata[ABOUT] = json.dumps(about, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):  # of a file that no run wrote
+            names = " and ".join(about)
+            raise UserError(f"the {names} of the checkpoint can't be written as JSON") from None
     return save(tensors, metadata or None)
 
 

@@ -145,6 +145,14 @@ def test_a_whole_checkpoint_as_safetensors_is_the_same_network(tmp_path):
     assert theirs.extras.versions == ours.extras.versions
 
 
+def test_options_that_no_run_wrote_are_not_copied(tmp_path):
+    content = {"state_dict": {"fc.weight": torch.ones(2, 2)}, "options": {"x": torch.ones(1)}}
+    save_checkpoint(tmp_path / "c.pth", content)
+    with pytest.raises(UserError, match="the options of the checkpoint can't be written as JSON"):
+        remove([str(tmp_path / "c.pth"), "--dst_file_path", str(tmp_path / "d.safetensors")])
+    assert not (tmp_path / "d.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [("{", "is not JSON"), ("[]", "expected object"), ('{"options": {"n_epochs": 0}}', "n_epochs")],
