@@ -7,7 +7,7 @@ import pytest
 from datasets.index import read_index
 from datasets.selection import select_videos
 from errors import UserError
-from tests.videos import shared
+from tests.videos import link_frames, shared
 from util_scripts import folder_json, hmdb51_json, ucf101_json
 
 
@@ -49,14 +49,12 @@ def videos_of(path):
 
 def test_official_ucf101_lists(tmp_path, capsys):
     lists = shared("data/ucfTrainTestlist")
-    frame = tmp_path / "frame.jpg"
-    frame.touch()
-    for name in ("trainlist01.txt", "testlist01.txt"):
-        for line in (lists / name).read_text().split("\n"):
-            if line.strip():
-                folder = tmp_path / "jpg" / line.split()[0].removesuffix(".avi")
-                folder.mkdir(parents=True)
-                os.link(frame, folder / "image_00001.jpg")
+    lines = [
+        line
+        for name in ("trainlist01.txt", "testlist01.txt")
+        for line in (lists / name).read_text().split("\n")
+    ]
+    link_frames(tmp_path, [line.split()[0].removesuffix(".avi") for line in lines if line.strip()])
     assert ucf101_json.main([str(lists), str(tmp_path / "jpg"), str(tmp_path / "out")]) == 0
     expected = {"01": (9537, 3783), "02": (9586, 3734), "03": (9624, 3696)}
     for number, (n_train, n_val) in expected.items():
@@ -176,14 +174,12 @@ def test_missing_frames_and_gaps_write_nothing(tmp_path):
 
 def test_official_hmdb51_splits(tmp_path, capsys):
     splits = shared("data/testTrainMulti_7030_splits")
-    frame = tmp_path / "frame.jpg"
-    frame.touch()
-    for path in splits.glob("*_test_split1.txt"):
-        label = path.name.removesuffix("_test_split1.txt")
-        for line in path.read_text().splitlines():
-            folder = tmp_path / "jpg" / label / line.strip()[:-2].removesuffix(".avi")
-            folder.mkdir(parents=True)
-            os.link(frame, folder / "image_00001.jpg")
+    names = [
+        f"{path.name.removesuffix('_test_split1.txt')}/{line.strip()[:-2].removesuffix('.avi')}"
+        for path in splits.glob("*_test_split1.txt")
+        for line in path.read_text().splitlines()
+    ]
+    link_frames(tmp_path, names)
     assert hmdb51_json.main([str(splits), str(tmp_path / "jpg"), str(tmp_path / "out")]) == 0
     for number in (1, 2, 3):
         path = tmp_path / "out" / f"hmdb51_{number}.json"
