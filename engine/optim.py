@@ -151,6 +151,8 @@ def build_optimization(
     """Build what trains the model's trainable parameters. `n_updates` is their number per epoch."""
     groups = _parameter_groups(options, trained_parameters(model))
     optimizer = OPTIMIZERS[options.optimizer].build(groups, options)
+    for group in optimizer.param_groups:  # as most schedules do; ReduceLROnPlateau does not
+        group.setdefault("initial_lr", group["lr"])
     schedule = SCHEDULES[options.lr_scheduler].build(optimizer, options, n_updates)
     return Optimization(optimizer, schedule, options.lr_scheduler, scaler, options.clip_grad)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
 
 from engine.checkpoint import Checkpoint
 from engine.optim import (
@@ -37,29 +37,21 @@ def resume_optimization(
     n_updates: int,
 ) -> None:
     """Load the states that `checkpoint` has into `optim`, which was built of `options`, `model` and
-    `n_updates` per epoch. A schedule without a state starts after the checkpoint's epoch.
+    `n_updates` per epoch. A schedule without a state continues after the checkpoint's epoch.
 
     Raises UserError if they do not fit.
     """
     optimizer, schedule = optim.optimizer, optim.schedule
     asked = _values(optimizer, schedule)
     names = list(trained_parameters(model))
-    has_optimizer = _resume_optimizer(checkpoint, optimizer, options.optimizer, names)
-    if has_optimizer and checkpoint.extras.scaler is not None:
-        optim.scaler.load_state_dict(dict(checkpoint.extras.scaler))
-    if has_optimizer and _schedule_name(checkpoint.scheduler) is not None:
+    if checkpoint.optimizer is not None:
+        _resume_optimizer(checkpoint, optimizer, options, names)
+        if checkpoint.extras.scaler is not None:
+            optim.scaler.load_state_dict(dict(checkpoint.extras.scaler))
+    if checkpoint.optimizer is not None and _schedule_name(checkpoint.scheduler) is not None:
         _resume_schedule(checkpoint, schedule, optim.schedule_name)
-    elif has_optimizer or checkpoint.epoch:
-        epoch = checkpoint.epoch or 0
-        _set_schedule(optim, epoch, n_updates)
-        log.warning(
-            "%s: has no optimiser with a schedule known here: --lr_scheduler %s continues after "
-            "epoch %d at a learning rate of %g",
-            checkpoint.path,
-            optim.schedule_name,
-            epoch,
-            optim.learning_rate,
-        )
+    else:
+        _set_schedule(checkpoint, optim, n_updates)
     if options.overwrite_milestones and isinstance(schedule, MultiStepLR):
         schedule.milestones = Counter(options.multistep_milestones)
     if checkpoint.optimizer is not None:
@@ -67,19 +59,16 @@ def resume_optimization(
 
 
 def _resume_optimizer(
-    checkpoint: Checkpoint, optimizer: Optimizer, optimizer_name: str, names: Sequence[str]
-) -> bool:
-    """Load the optimiser's state; return whether the file has one."""
-    if checkpoint.optimizer is None:
-        log.warning("%s: has no optimiser state: the optimiser starts afresh", checkpoint.path)
-        return False
-    saved = _optimizer_name(checkpoint) or optimizer_name
-    if saved != optimizer_name:
+    checkpoint: Checkpoint, optimizer: Optimizer, options: Options, names: Sequence[str]
+) -> None:
+    assert checkpoint.optimizer is not None
+    saved = _optimizer_name(checkpoint) or options.optimizer
+    if saved != options.optimizer:
         raise UserError(
-            f"--optimizer {optimizer_name}: {checkpoint.path} was trained with {saved}; resume "
+            f"--optimizer {options.optimizer}: {checkpoint.path} was trained with {saved}; resume "
             "with that, or start anew from its weights with --pretrain_path and --keep_head"
         )
-    row = OPTIMIZERS[optimizer_name]
+    row = OPTIMIZERS[options.optimizer]
     try:
         load_optimizer(
             optimizer,
@@ -91,7 +80,15 @@ def _resume_optimizer(
         )
     except ValueError as error:
         raise UserError(f"{checkpoint.path}: {error}; resume {_saved_flag(checkpoint)}") from None
-    return True
+    rate = checkpoint.options.get("learning_rate")
+    if rate is not None and options.learning_rate and not _has_initial_rates(checkpoint):
+        for group in optimizer.param_groups:  # a run of version 0.1 with plateau
+            group["initial_lr"] *= rate / options.learning_rate
+
+
+def _has_initial_rates(checkpoint: Checkpoint) -> bool:
+    groups = checkpoint.optimizer["param_groups"] if checkpoint.optimizer else []
+    return all("initial_lr" in group for group in groups)
 
 
 def _optimizer_name(checkpoint: Checkpoint) -> str | None:
@@ -130,24 +127,47 @@ def _resume_schedule(checkpoint: Checkpoint, schedule: LRScheduler, name: str) -
             schedule.step()
 
 
-def _set_schedule(optim: Optimization, epoch: int, n_updates: int) -> None:
-    """Set a fresh schedule and the rates to where they are after `epoch`.
+def _set_schedule(checkpoint: Checkpoint, optim: Optimization, n_updates: int) -> None:
+    """Set a fresh schedule to where it is after the checkpoint's epoch, and log the rate.
 
-    One that follows the validation loss keeps the rate: the file does not say what it has seen.
+    The rates of a saved optimiser stay, since it is unknown what has lowered them; without one they
+    are computed, where they do not depend on the validation loss.
     """
-    schedule, groups = optim.schedule, optim.optimizer.param_groups
-    if isinstance(schedule, ReduceLROnPlateau):
-        schedule.last_epoch = epoch
-        return
-    schedule.base_lrs = [group["initial_lr"] for group in groups]
-    for group in groups:
-        group["lr"] = group["initial_lr"]
-    n_steps = epoch
-    if SCHEDULES[optim.schedule_name].per_update:  # computes any rate at once
-        schedule.last_epoch, n_steps = epoch * n_updates - 1, 1
+    schedule, epoch = optim.schedule, checkpoint.epoch or 0
+    has_optimizer = checkpoint.optimizer is not None
     with no_order_warning():
-        for _ in range(n_steps):
+        if isinstance(schedule, LambdaLR):
+            if has_optimizer:
+                schedule.base_lrs = _starting_rates(checkpoint, optim, epoch * n_updates)
+            schedule.last_epoch = epoch * n_updates - 1
             schedule.step()
+        elif has_optimizer or isinstance(schedule, ReduceLROnPlateau):
+            schedule.last_epoch = epoch
+        else:
+            for _ in range(epoch):
+                schedule.step()
+    log.warning(
+        "%s: has no %s --lr_scheduler %s continues after epoch %d at a learning rate of %g",
+        checkpoint.path,
+        "learning-rate schedule known here:"
+        if has_optimizer
+        else "optimiser state: the optimiser starts afresh, and",
+        optim.schedule_name,
+        epoch,
+        optim.learning_rate,
+    )
+
+
+def _starting_rates(checkpoint: Checkpoint, optim: Optimization, n_done: int) -> list[Any]:
+    """Return each group's rate before the first update of a schedule that counts them: the saved
+    one if nothing has lowered it, else the one that leads to it after `n_done` updates."""
+    assert isinstance(optim.schedule, LambdaLR)
+    share = optim.schedule.lr_lambdas[0](n_done)
+    is_known = _has_initial_rates(checkpoint)
+    return [
+        group["lr"] / share if is_known and group["lr"] != group["initial_lr"] else group["lr"]
+        for group in optim.optimizer.param_groups
+    ]
 
 
 def _schedule_name(state: Mapping[str, Any] | None) -> str | None:

@@ -34,9 +34,7 @@ class _Group(msgspec.Struct):
 
     def settings(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__struct_fields__ if name != "params"}
-        found = {name: value for name, value in values.items() if value is not msgspec.UNSET}
-        # A file without a schedule has no initial rate: the rate is what it was from the start.
-        return {"initial_lr": found["lr"]} | found if "lr" in found else found
+        return {name: value for name, value in values.items() if value is not msgspec.UNSET}
 
 
 class _State(msgspec.Struct):

@@ -5,10 +5,16 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from engine.checkpoint import load_checkpoint
 from engine.device import Normalization, choose_device
+from engine.optim import build_optimization
+from engine.optim_resume import resume_optimization
 from engine.optim_state import load_optimizer
 from errors import UserError
+from model import build_model
+from parsing import parse_opts
 from tests.runs import as_of_the_original, make_dataset, make_trainer, read_table, small_run
 
 pytestmark = pytest.mark.numeric
@@ -210,19 +216,19 @@ def test_a_resumed_run_does_not_depend_on_how_its_file_lies_in_memory(trained, t
         assert all(torch.equal(ends[0][name], other[name]) for name in other)
 
 
-SCHEDULES = {
-    # (flags, its rate after the first of two epochs of 3 updates)
-    "multistep": (("--multistep_milestones", "1"), 0.001),
-    "cosine": (("--lr_scheduler", "cosine"), 0.005),
-}
+# (flags, what the file lacks, its rate after the first of two epochs of 3 updates)
+WITHOUT = [
+    (("--multistep_milestones", "1"), "optimizer", 0.001),
+    (("--multistep_milestones", "1"), "scheduler", 0.01),  # the file's
+    (("--lr_scheduler", "cosine"), "optimizer", 0.005),
+    (("--lr_scheduler", "cosine"), "scheduler", 0.005),
+]
 
 
-@pytest.mark.parametrize("without", ["optimizer", "scheduler"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_schedule_without_a_state_starts_after_the_epoch(
-    trained, tmp_path, capsys, without, schedule
+@pytest.mark.parametrize(("flags", "without", "rate"), WITHOUT)
+def test_a_schedule_without_a_state_continues_after_the_epoch(
+    trained, tmp_path, capsys, flags, without, rate
 ):
-    flags, rate = SCHEDULES[schedule]
     content = content_of(trained / "res/save_1.pth")
     kept = ("epoch", "state_dict", "optimizer", "scheduler")  # as other tools write them
     content = {key: content[key] for key in kept if key != without}
@@ -230,9 +236,77 @@ def test_a_schedule_without_a_state_starts_after_the_epoch(
     result = tmp_path / "on"
     resume = ("--resume_path", str(tmp_path / "c.pth"), "--no_val", *flags)
     assert small_run(trained, *resume, result=str(result)) == 0
-    message = f"--lr_scheduler {schedule} continues after epoch 1 at a learning rate of {rate}\n"
-    assert message in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"continues after epoch 1 at a learning rate of {rate}\n" in out
+    assert out.count("c.pth: has no ") == 1
+    assert ("has no optimiser state: " in out) == (without == "optimizer")
     assert read_table((result / "train_batch.log").read_text())[0]["lr"] == pytest.approx(rate)
+
+
+def resumed(path, flags, *, rates, **beside):
+    """What is built of `flags` and continues after epoch 120 of 200, of 5 updates each, from a file
+    whose optimiser has `rates`."""
+    required = ("--video_path", "v", "--annotation_path", "a", "--result_path", "r")
+    small = ("--model_depth", "10", "--resnet_widen_factor", "0.1", "--n_classes", "2")
+    options = parse_opts([*required, *small, *flags])
+    model = build_model(options)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    optim = build_optimization(options, model, scaler, n_updates=5)
+    state = optim.optimizer.state_dict()
+    for group in state["param_groups"]:
+        del group["initial_lr"]
+        group |= rates
+    content = {"epoch": 120, "state_dict": model.state_dict(), "optimizer": state}
+    torch.save(content | beside, path)
+    checkpoint = load_checkpoint(path)
+    resume_optimization(optim, checkpoint, options=options, model=model, n_updates=5)
+    return optim
+
+
+DECAYED = {"lr": 1e-5, "initial_lr": 0.1}
+COSINE = ("--lr_scheduler", "cosine")
+
+
+@pytest.mark.parametrize(
+    ("flags", "rates", "after_120", "after_121"),
+    [
+        ((), {"lr": 0.001}, 0.001, 0.001),
+        ((), DECAYED, 1e-5, 1e-5),
+        (("--multistep_milestones", "50", "121"), DECAYED, 1e-5, 1e-6),
+        (("--lr_scheduler", "plateau"), {"lr": 0.001}, 0.001, 0.001),
+        # Half a cosine from 1 to 0 is at 0.345 after 120 of 200 epochs.
+        (COSINE, {"lr": 0.1}, 0.0345492, 0.0338042),
+        (COSINE, DECAYED, 1e-5, 9.78438e-6),
+    ],
+)
+def test_an_unknown_schedule_leaves_the_rate_that_it_led_to(
+    tmp_path, flags, rates, after_120, after_121
+):
+    flags = ("--learning_rate", "0.5", *flags)
+    step_lr = {"step_size": 30, "gamma": 0.1, "base_lrs": [0.1], "last_epoch": 120}
+    optim = resumed(tmp_path / "c.pth", flags, rates=rates, scheduler=step_lr)
+    assert optim.learning_rate == pytest.approx(after_120, rel=1e-5)
+    for _ in range(5):
+        optim.optimizer.step()
+        optim.end_update()
+    optim.end_epoch(1.0)
+    assert optim.learning_rate == pytest.approx(after_121, rel=1e-5)
+
+
+def test_another_learning_rate_is_named_whatever_the_schedule(tmp_path, caplog):
+    """ReduceLROnPlateau adds no initial rate to the optimiser, which version 0.1 saved so."""
+    flags = ("--learning_rate", "0.5", "--lr_scheduler", "plateau")
+    plateau = ReduceLROnPlateau(sgd(channels_last_convolution())).state_dict()
+    message = "--learning_rate 0.5: the resumed run continues with"
+    for rates, rate in (({"lr": 0.01}, 0.1), ({"lr": 0.01, "initial_lr": 0.2}, 0.2)):
+        saved = {"scheduler": plateau, "options": {"learning_rate": 0.1}}
+        optim = resumed(tmp_path / "c.pth", flags, rates=rates, **saved)
+        assert caplog.messages == [f"{message} {rate}"]
+        assert optim.optimizer.param_groups[0]["initial_lr"] == pytest.approx(rate)
+        assert optim.learning_rate == 0.01
+        caplog.clear()
+    resumed(tmp_path / "c.pth", flags, rates={"lr": 0.01}, scheduler=plateau)
+    assert not caplog.messages  # of a file that does not say
 
 
 def test_the_optimiser_of_another_tool_is_known_by_its_state(trained, tmp_path, capsys):
