@@ -115,7 +115,7 @@ def checked_start(run: Run, training_videos: str) -> Position:
         )
     if start.epoch == options.n_epochs + 1:
         log.info("all %d epochs are trained already", options.n_epochs)
-    if resumed is not None:
+    elif resumed is not None:
         _check_same_run(run, resumed, training_videos)
     if start.batches:
         log.info("continuing in epoch %d after batch %d", start.epoch, start.batches)
@@ -129,12 +129,13 @@ def _check_same_run(run: Run, resumed: Checkpoint, training_videos: str) -> None
     groups of a saved optimiser. Other differences are logged.
     """
     extras, saved = resumed.extras, resumed.extras.options
-    if resumed.optimizer is not None:  # files without these options have one rate for all
+    has_optimizer = resumed.optimizer is not None
+    if has_optimizer:  # files without these options have one rate for all
         saved = {name: FLAGS[name].default for name in names_with(Role.GROUPS)} | saved
     compared = [
         (f"--{name}", saved.get(name), getattr(run.options, name), flag.roles)
         for name, flag in FLAGS.items()
-        if _is_compared(flag)
+        if _is_compared(flag, has_optimizer)
     ]
     compared += [
         ("number of nodes", extras.n_nodes, run.world.n_nodes, Role.FIXED),
@@ -149,7 +150,7 @@ def _check_same_run(run: Run, resumed: Checkpoint, training_videos: str) -> None
                 f"{shown(before)}; resume with that value, or from a save_{{epoch}}.pth"
             )
         text = f"{name} {shown(here)}: {resumed.path} was trained with {shown(before)}"
-        if resumed.optimizer is not None and Role.GROUPS in roles:
+        if has_optimizer and Role.GROUPS in roles:
             raise UserError(
                 f"{text}, and its optimiser goes on with these rates and weight decays: resume "
                 "with that value, or start anew with --pretrain_path and --keep_head"
@@ -158,12 +159,12 @@ def _check_same_run(run: Run, resumed: Checkpoint, training_videos: str) -> None
             log.warning("%s", text)
 
 
-def _is_compared(flag: Flag) -> bool:
-    """Whether a flag changes training and is not overruled by the optimiser's state. Those of the
-    model are compared with the tensors."""
+def _is_compared(flag: Flag, has_optimizer: bool) -> bool:
+    """Whether a flag changes training and is not overruled by the state of an optimiser. Those of
+    the model are compared with the tensors."""
     is_of_training = flag.group in ("clips", "training", "machine") or Role.FIXED in flag.roles
-    is_free = flag.roles & (Role.FREE | Role.LAUNCH) or flag.state_name is not None
-    return is_of_training and not is_free
+    is_overruled = has_optimizer and flag.state_name is not None
+    return is_of_training and not is_overruled and not flag.roles & (Role.FREE | Role.LAUNCH)
 
 
 def _check_index_form(options: Options, index: Index) -> None:

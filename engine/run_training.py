@@ -112,7 +112,7 @@ def _build_trainer(run: Run, train_loader: ClipLoader[ShuffledBatches]) -> Train
     class_weights = _class_weights(run, (record.label for record in train_loader.dataset.records))
     n_updates = -(-len(train_loader) // options.accumulate)
     optim = build_optimization(options, model, device.grad_scaler(), n_updates=n_updates)
-    if resumed is not None:
+    if resumed is not None and run.start.epoch <= options.n_epochs:
         resume_optimization(optim, resumed, options=options, model=model, n_updates=n_updates)
     average = _weight_average(run)
     network = _network(run)

@@ -358,12 +358,20 @@ def test_a_resumed_run_does_not_lose_its_rates(resumable, capsys, name):
     assert f"--{name} {FLAGS[name].default}: " in capsys.readouterr().err
 
 
-def test_weights_without_an_optimiser_take_any_rates(resumable, tmp_path):
+def test_a_finished_run_is_scored_whatever_the_rates(resumable):
+    flags = ("--resume_path", "auto", "--n_epochs", "1", "--inference", "--lr_scheduler", "cosine")
+    assert small_run(resumable, *flags, result="several") == 0
+    assert (resumable / "several/val.json").exists()
+
+
+def test_weights_without_an_optimiser_take_any_rates(resumable, tmp_path, capsys):
     content = torch.load(resumable / "several/save_1.pth", weights_only=True)
     del content["optimizer"]
     torch.save(content, tmp_path / "c.pth")
-    resume = ("--resume_path", str(tmp_path / "c.pth"), "--no_val")
+    resume = ("--resume_path", str(tmp_path / "c.pth"), "--no_val", "--momentum", "0.5")
     assert small_run(resumable, *resume, result=str(tmp_path / "on")) == 0
+    assert "--momentum 0.5: " in (out := capsys.readouterr().out)
+    assert "c.pth was trained with 0.9" in out
 
 
 def test_other_settings_of_a_resumed_run_are_logged(resumable, tmp_path, capsys):
