@@ -37,7 +37,7 @@ def find_recipe(name: str) -> Path:
     """Return the file of a recipe, given by its name or as a path. Raises UserError."""
     if name in recipe_names():
         return FOLDER / f"{name}.txt"
-    path = expand_user(Path(name))
+    path = expand_user(name)
     if not os.path.exists(path):  # unlike Path.exists, False for a path that no file can have
         known = " ".join(recipe_names())
         raise UserError(f"--recipe {shown_name(name)}: no such file; the known recipes are {known}")

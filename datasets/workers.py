@@ -37,6 +37,7 @@ BLOCKED = [*SIGNALS] if sys.platform == "win32" else [*SIGNALS, signal.SIGCHLD]
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 OUT_OF_FILES_TEXTS = ("Too many open files", "received 0 items of ancdata")
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "Cannot allocate memory")
+BY_WORKER = "in DataLoader worker process"  # of errors that torch raises again
 HOW_TO_RESUME = "earlier checkpoints are intact, --resume_path auto continues from them"
 CAUSES: Mapping[str, str] = {
     "SIGKILL": "probably out of memory: lower --n_threads or the batch size",
@@ -159,7 +160,10 @@ class Workers(Generic[Key, Batch]):
         try:
             yield
         except (RuntimeError, OSError, EOFError, MemoryError) as error:
-            is_broken = isinstance(error, ConnectionError | EOFError)
+            # Of the connection, not of a worker's own, which torch raises again.
+            is_broken = isinstance(error, ConnectionError | EOFError) and BY_WORKER not in str(
+                error
+            )
             if codes := self._exit_codes(timeout=60 if is_broken else 1):
                 raise _error_of(codes) from None
             problem = _problem_of(error, has_started=self._processes is not None)

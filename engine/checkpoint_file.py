@@ -22,6 +22,7 @@ from engine.advice import no_such_checkpoint
 from engine.weights_check import UNREADABLE, check_crc, check_tensors
 from errors import UserError
 from utils.files import atomic_write
+from utils.interruption import interruption_behind
 from utils.reading import parse_json, typed
 
 SAFETENSORS = ".safetensors"
@@ -51,7 +52,9 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], *, mark: str = "") -
                     if mark:
                         with zipfile.ZipFile(file, "a") as archive:
                             archive.writestr(f"archive/{mark}", b"")
-        except RuntimeError:  # torch's error for a short write
+        except RuntimeError as error:  # torch's error for a short write
+            if (interrupted := interruption_behind(error)) is not None:
+                raise interrupted from None
             raise OSError("only part of it was written; is the disk full?") from None
 
 

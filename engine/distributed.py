@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from errors import UserError
-from utils.interruption import is_under_nohup
+from utils.interruption import heeded_signals
 from utils.launchers import LAUNCHERS
 
 # How long a process waits for the others, e.g. for their last videos; one that ends is noticed at
@@ -233,8 +233,8 @@ def launch(
 
     script = str(Path(__file__).parent.parent / "main.py")
     meeting = _torchrun_flags(node, dist_url)
-    if is_under_nohup():  # torchrun would handle SIGHUP again
-        os.environ.setdefault("PET_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
+    # torchrun would handle ignored ones, too.
+    os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(n.name for n in heeded_signals()))
     command = ["--nproc_per_node", str(n_processes), script, *argv, "--distributed"]
     try:
         with tempfile.TemporaryDirectory() as logs:  # torchrun leaves its own

@@ -18,7 +18,7 @@ from media.ffmpeg_inputs import (
     shown_url,
 )
 from media.walking import walk
-from utils.command_line import is_url, printable
+from utils.command_line import expand_user, is_url, printable
 
 LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srtp", "srt", "udp", "tcp")
 
@@ -65,7 +65,7 @@ def _find(text: str, live: bool) -> Iterator[VideoInput]:
     if is_url(text):
         yield _of_url(text, live)
         return
-    path = Path(text).expanduser()
+    path = expand_user(text)
     if path.is_dir():
         yield from _of_folder(path)
     elif path.exists():

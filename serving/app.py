@@ -174,6 +174,7 @@ class App:
             except BaseException:
                 self._hub.remove(session, video)
                 raise
+            video.is_arriving = False
         return _answer(201, {"video": video.id})
 
     async def _overlay(self, request: "Request") -> "Response":

@@ -71,6 +71,7 @@ class Video:
         self.id, self.name, self.folder = video_id, name, folder
         self.folder.mkdir()
         self.captions: CaptionCollector | None = None
+        self.is_arriving = True
         self._log = log
 
     def publish(self, **content: Any) -> None:
@@ -163,9 +164,12 @@ class Hub:
                     self.remove(session, video)
 
     def add_video(self, session: Session, video_id: str, name: str) -> Video:
-        """Raises Refused if the page lists too many, has gone, or has used the id."""
+        """Raises Refused if the page lists too many, has gone, or has used the id; Full while an
+        earlier upload of this video, which broke off, has not ended here."""
         with self._lock:
             self._check_known(session)
+            if (earlier := session.videos.get(video_id)) is not None and earlier.is_arriving:
+                raise Full("The upload broke off; it is sent again once the server has noticed.")
             if video_id in session.videos or video_id in session.removed:
                 raise Refused("This video has been sent or removed already.")
             if len(session.videos) >= MAX_VIDEOS:

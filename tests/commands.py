@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 600  # seconds for whatever has to happen; a loaded machine is slow
 LINGER = 60  # seconds after a command within which its processes must have ended
+LOOK = 0.2  # seconds after which the processes of a command are noted again
 MARK = "COMMAND_UNDER_TEST"  # environment variable that all processes of a command inherit
 
 
@@ -125,10 +126,10 @@ class Command:
         return Finished(status, self.stdout, self.stderr)
 
     def _wait(self, seconds: float) -> int | None:
-        """Wait for a second at most, and return the status if it has ended."""
+        """Wait for a moment at most, and return the status if it has ended."""
         self._seen.update(self.processes())
         with suppress(subprocess.TimeoutExpired):
-            return self.process.wait(min(max(seconds, 0), 1))
+            return self.process.wait(min(max(seconds, 0), LOOK))
         return None
 
     def _check_left_behind(self) -> None:

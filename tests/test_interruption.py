@@ -1,11 +1,14 @@
 """How often a program may be interrupted, and what it says then."""
 
+import os
 import signal
 import time
 
 import pytest
 
-from utils.interruption import Interrupted, Interruption, resume_hint
+from errors import UserError
+from tests.commands import ROOT, Command, run_command
+from utils.interruption import GRACE, Interrupted, Interruption, resume_hint
 
 
 def test_only_the_second_ctrl_c_interrupts_what_the_first_began():
@@ -14,6 +17,9 @@ def test_only_the_second_ctrl_c_interrupts_what_the_first_began():
         with pytest.raises(Interrupted):
             interruption.request(signal.SIGINT)
     interruption.request(signal.SIGINT)  # the program is ending
+    interruption._raised -= GRACE  # and hangs
+    with pytest.raises(Interrupted):
+        interruption.request(signal.SIGTERM)
 
 
 def test_what_a_deferred_ctrl_c_waits_for_is_told(capfd):
@@ -52,6 +58,62 @@ def test_a_signal_during_an_import_comes_after_it(tmp_path, monkeypatch):
         names += dir(__import__("slow_module"))
         time.sleep(600)
     assert "whole" in names
+
+
+def test_what_fails_while_a_run_ends_is_told_besides():
+    with pytest.raises(Interrupted) as raised, resume_hint("go on"):
+        try:
+            raise Interrupted(signal.SIGINT)
+        finally:
+            raise UserError("the disk is full")
+    assert str(raised.value.__cause__) == "the disk is full"
+
+
+# Programs that hang: in an import, at exit, writing to standard error that nobody reads.
+HANGING = {
+    "import": "import time\nprint(1, flush=True)\ntime.sleep(600)",
+    "exit": "import atexit, time\natexit.register(time.sleep, 600)\nprint(1, flush=True)",
+    "stderr": "import sys\nprint(1, flush=True)\nsys.stderr.write('x' * 10**7)",
+}
+PROGRAM = """
+import sys
+from utils import interruption
+from utils.command_line import run
+interruption.GRACE = 0.5
+def main(argv):
+    if NAME == "import":
+        import hanging
+    exec(CODE)
+    return 0
+sys.exit(run(main))
+"""
+
+
+@pytest.mark.parametrize("name", HANGING)
+def test_a_program_that_hangs_can_be_ended(tmp_path, name):
+    (tmp_path / "hanging.py").write_text(HANGING[name], encoding="utf-8")
+    reading, writing = os.pipe()
+    code = f"NAME = {name!r}\nCODE = {HANGING[name]!r}\n{PROGRAM}"
+    environ = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    stalled = (lambda: os.dup2(writing, 2)) if name == "stderr" else None
+    with Command("-c", code, environ=environ, before=stalled) as command:
+        command.wait_until(lambda: "1" in command.stdout)
+        while command.process.poll() is None:
+            command.process.terminate()
+            time.sleep(0.1)
+        assert command.process.returncode == 128 + signal.SIGTERM
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As a shell does with SIGINT for a job in the background."""
+    code = (
+        "import os, signal, sys\nfrom utils.command_line import run\n"
+        "sys.exit(run(lambda argv: os.kill(os.getpid(), signal.SIGINT) or 7))"
+    )
+    ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
+    assert run_command("-c", code, before=ignore).status == 7
 
 
 def test_other_errors_stay_what_they_are():

@@ -59,7 +59,7 @@ def _absolute(name: str | None) -> str | None:
     recipes as they are, which main.py does not look for in the current folder either."""
     if name is None or is_weights_name(Path(name)) or name in recipe_names():
         return name
-    path = expand_user(Path(name))
+    path = expand_user(name)
     return os.path.abspath(path) if os.path.exists(path) else name
 
 
@@ -88,11 +88,11 @@ def _output(name: str, options: argparse.Namespace) -> list[Path]:
 
 
 def _source_of(options: argparse.Namespace) -> Path:
-    return Path(os.path.abspath(expand_user(options.videos)))
+    return Path(os.path.abspath(options.videos))
 
 
 def _out_of(options: argparse.Namespace) -> Path:
-    return Path(os.path.abspath(expand_user(options.out or default_out(_source_of(options)))))
+    return Path(os.path.abspath(options.out or default_out(_source_of(options))))
 
 
 def default_out(source: Path) -> Path:

@@ -77,12 +77,15 @@ def path_fault(path: Path) -> str | None:
     return None
 
 
-def expand_user(path: Path) -> Path:
-    """Replace a leading ~ or ~name by that user's home. Raises UserError for an unknown user."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise UserError(f"{path}: no such user {path.parts[0]}") from None
+def expand_user(path: str | Path) -> Path:
+    """Replace a leading ~ or ~name by that user's home. Raises UserError for an unknown user.
+
+    ./~name, as text, is a file of that name.
+    """
+    expanded = os.path.expanduser(path)
+    if os.fspath(expanded).startswith("~"):
+        raise UserError(f"{path}: no such user {Path(path).parts[0]}")
+    return Path(expanded)
 
 
 def _path(text: str) -> Path:
@@ -90,7 +93,7 @@ def _path(text: str) -> Path:
     have, and for an empty one, which a shell makes of an unset variable."""
     if not text:
         raise argparse.ArgumentTypeError("is empty; the current folder is .")
-    path = expand_user(Path(text))
+    path = expand_user(text)
     if (fault := path_fault(path)) is not None:
         raise argparse.ArgumentTypeError(f"{shown_name(text)}: {fault}")
     return path
@@ -117,7 +120,7 @@ class InputVideo(InputPath):
     def files(self, value: str) -> Iterable[Path]:
         if is_url(value):
             return []
-        path = Path(value).expanduser()
+        path = expand_user(value)
         return [path, *map(Path, glob.glob(str(path), recursive=True))]
 
 

@@ -1,17 +1,24 @@
 """End a run on SIGINT, SIGTERM or SIGHUP: at once, or at a safe point during training."""
 
+import _thread
+import atexit
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from errors import UserError
+
 # Windows has neither.
 SIGHUP, SIGPIPE = getattr(signal, "SIGHUP", None), int(getattr(signal, "SIGPIPE", 13))
 IMPORTING = "<frozen importlib._bootstrap>"  # file of the functions that import
-POSTPONED = 0.05  # seconds
+POSTPONED = 0.05  # seconds after which a signal during an import is sent again
+GRACE = 5.0  # seconds for an import, or for what ends the program; no signal waits longer
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if SIGHUP is None else [SIGHUP]))
 
 
@@ -39,7 +46,8 @@ class Interrupted(KeyboardInterrupt):
 class Interruption:
     """Raises Interrupted on the first signal, or only records it while deferred.
 
-    A second Ctrl-C raises, too; those after it would only interrupt what ends the program. Other
+    A second Ctrl-C raises, too, unless the block that deferred the first has ended. Signals after
+    it would only interrupt what ends the program, and raise if that takes longer than GRACE. Other
     signals may arrive twice without meaning more: a batch system and a launcher both forward
     SIGTERM, a shell and its terminal both send SIGHUP.
     """
@@ -47,13 +55,14 @@ class Interruption:
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._deferred = False
-        self._is_ending = False
         self._notice = ""
+        self._was_hurried = False
+        self._raised = float("inf")  # when it raised last
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Handle the signals inside the block; SIGHUP not if started by nohup(1)."""
-        before: dict[int, Any] = {n: signal.signal(n, self._handle) for n in _signals()}
+        """Handle the signals inside the block, but not those that are ignored."""
+        before: dict[int, Any] = {n: signal.signal(n, self._handle) for n in heeded_signals()}
         try:
             with resume_hint(""):
                 yield
@@ -72,6 +81,8 @@ class Interruption:
             yield
         finally:
             self._deferred = False
+            if self.signal_number is not None:  # then the run is ending
+                self._was_hurried, self._raised = True, time.monotonic()
 
     def raise_if_requested(self) -> None:
         """Raise Interrupted if a signal was recorded."""
@@ -80,88 +91,120 @@ class Interruption:
 
     def request(self, number: int) -> None:
         """Act as if the signal `number` had arrived."""
-        is_first = self.signal_number is None
-        if is_first:
+        if self.signal_number is None:
             self.signal_number = number
             if self._deferred:
                 if number == signal.SIGINT and self._notice:
                     with suppress(OSError):  # not sys.stderr, which this may have interrupted
                         os.write(2, f"{self._notice}\n".encode())
                 return
-        elif number != signal.SIGINT or self._is_ending:
+        elif number == signal.SIGINT and not self._was_hurried:
+            self._was_hurried = True
+        elif time.monotonic() - self._raised < GRACE:
             return
-        else:
-            self._is_ending = True
+        self._raised = time.monotonic()
         raise Interrupted(number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not _is_postponed(number, frame):
+        if not _imports.postpone(number, frame):
             self.request(number)
 
 
-def end_on_signals() -> None:
-    """Raise Interrupted on the first signal outside of `Interruption.handling_signals`, and ignore
-    those after it: the program is ending."""
+class ProgramSignals:
+    """The signals of a program outside of `Interruption.handling_signals`: the first one raises
+    Interrupted. Then the program is ending, and one ends it at once only if that hangs."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if not _is_postponed(number, frame):
-            ignore_signals()
-            raise Interrupted(number)
+    def __init__(self) -> None:
+        self._is_ending_since: float | None = None
 
-    for number in _signals():
-        signal.signal(number, interrupt)
+    def handle(self) -> None:
+        """Handle the signals from now on, but not those that are ignored."""
+        handled = heeded_signals()
+        for number in handled:
+            signal.signal(number, self._interrupt)
+        if signal.SIGINT in handled:
+            # Where Python takes itself apart, one more Ctrl-C would change the exit status.
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+
+    def begin_ending(self) -> None:
+        if self._is_ending_since is None:
+            self._is_ending_since = time.monotonic()
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._is_ending_since is None:
+            if not _imports.postpone(number, frame):
+                self.begin_ending()
+                raise Interrupted(number)
+        elif time.monotonic() - self._is_ending_since > GRACE:
+            os._exit(128 + number)
 
 
-def _is_postponed(number: int, frame: FrameType | None) -> bool:
-    """Whether a signal came during an import; it is then sent again a little later.
+class _Imports:
+    """Sends signals that come during an import again a little later: libraries catch whatever ends
+    an import of theirs, and go on with half a module."""
 
-    Libraries catch whatever ends an import of theirs, and go on with half a module.
-    """
-    while frame is not None and frame.f_code.co_filename != IMPORTING:
-        frame = frame.f_back
-    if frame is not None:
-        threading.Timer(POSTPONED, os.kill, (os.getpid(), number)).start()
-    return frame is not None
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def postpone(self, number: int, frame: FrameType | None) -> bool:
+        """Return whether the signal is postponed, which it is for GRACE at most."""
+        while frame is not None and frame.f_code.co_filename != IMPORTING:
+            frame = frame.f_back
+        if frame is None:
+            self._since = None
+            return False
+        self._since = self._since or time.monotonic()
+        if time.monotonic() - self._since > GRACE:
+            return False
+        timer = threading.Timer(POSTPONED, _send, (number,))
+        timer.daemon = True
+        timer.start()
+        return True
 
 
-def ignore_signals() -> None:
-    for number in _signals():
-        signal.signal(number, signal.SIG_IGN)
+_imports = _Imports()
 
 
-def _signals() -> tuple[signal.Signals, ...]:
-    """Return the signals to handle: none outside the main thread, which alone can handle them."""
+def _send(number: int) -> None:
+    if sys.platform == "win32":  # where os.kill would end the process
+        _thread.interrupt_main(number)
+    else:
+        os.kill(os.getpid(), number)
+
+
+def heeded_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals to handle: not those that are ignored, by nohup(1) or by a shell for a job
+    in the background; and none outside the main thread, which alone can handle them."""
     if threading.current_thread() is not threading.main_thread():
         return ()
-    return tuple(n for n in SIGNALS if not (n == SIGHUP and is_under_nohup()))
-
-
-def is_under_nohup() -> bool:
-    """Whether nohup(1) started this process, so that closing the terminal must not end it."""
-    return SIGHUP is not None and signal.getsignal(SIGHUP) is signal.SIG_IGN
+    return tuple(number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN)
 
 
 @contextmanager
 def resume_hint(hint: str | Callable[[], str]) -> Iterator[None]:
     """Add `hint`, how to resume the run, to an Interrupted that leaves the block without one.
 
-    A function is called only then.
-
-    An error that leaves the block because of an Interrupted, as of a file that was being written,
-    becomes one.
+    A function is called only then. An error that leaves the block because of an Interrupted, as of
+    a file that was being written, becomes one; errors that a user can mend are its cause.
     """
     try:
         yield
     except (Interrupted, Exception) as error:
-        for cause in _contexts(error):
-            if isinstance(cause, Interrupted):
-                told = hint if isinstance(hint, str) else hint()
-                raise Interrupted(cause.number, cause.hint or told) from None
-        raise
+        interrupted = interruption_behind(error)
+        if interrupted is None:
+            raise
+        kept = error if isinstance(error, UserError | OSError) else error.__cause__
+        told = hint if isinstance(hint, str) else hint()
+        raise Interrupted(interrupted.number, interrupted.hint or told) from kept
+
+
+def interruption_behind(error: BaseException) -> Interrupted | None:
+    """Return the Interrupted that was being handled when an error was raised, or the error if it is
+    one."""
+    return next((e for e in _contexts(error) if isinstance(e, Interrupted)), None)
 
 
 def _contexts(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what was being handled when it was raised."""
     while error is not None:
         yield error
         error = error.__context__

@@ -35,6 +35,8 @@ def locked(folder: Path, *, flag: str) -> Iterator[None]:
     try:
         # Not flock: loader workers would inherit its lock and hold it after a kill.
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(handle)):
+            raise BlockingIOError(errno.EAGAIN, "removed by the run that held it")
     except OSError as error:
         holder = os.read(handle, 200).decode(errors="replace").strip()
         os.close(handle)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from errors import UserError
-from utils.interruption import SIGPIPE, Interrupted, end_on_signals, ignore_signals
+from utils.interruption import SIGPIPE, Interrupted, ProgramSignals
 from utils.limits import allow_more_open_files
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -57,15 +57,15 @@ def run_program(main: Callable[[], int]) -> int:
     2 after a UserError, whose lines go to standard error, and after an error of the file system;
     128 + signal number after an Interrupted (130 for Ctrl-C); 141 if the reader of standard output
     has gone, as for a program ended by SIGPIPE. In that case `main` sees an OutputLost, see
-    on_output_lost. Afterwards, this process ignores SIGINT, SIGTERM and SIGHUP: one more Ctrl-C
-    must not interrupt what Python does at exit.
+    on_output_lost. A further Ctrl-C does not interrupt what Python does at exit.
     """
     _decode_file_names_as_utf8()
     allow_more_open_files()
     _open_closed_streams()
     out = _guard("stdout", _interrupt)
     _guard("stderr", _ignore)
-    end_on_signals()
+    signals = ProgramSignals()
+    signals.handle()
     try:
         status = _run(main, out)
         if out is not None:
@@ -76,7 +76,7 @@ def run_program(main: Callable[[], int]) -> int:
         if out is not None:
             out.discard()  # or Python, which flushes at exit, waits for a reader that does not read
     finally:
-        ignore_signals()
+        signals.begin_ending()
         if out is not None:
             out.on_lost = _ignore
     # A closed terminal takes the output with it.
@@ -111,22 +111,32 @@ def _run(main: Callable[[], int], out: GuardedFile | None) -> int:
         if not isinstance(ended.code, int | None):
             raise
         return ended.code or 0
-    except UserError as error:
-        _print_error(str(error))
-        return 2
     except KeyboardInterrupt as asked:
         return _report_interruption(asked, out)
-    except OSError as error:
-        is_full = error.errno in DISK_ERRORS
-        if not is_full and (error.errno not in FILE_ERRORS or error.filename is None):
+    except (UserError, OSError) as error:
+        if (message := _message_of(error)) is None:
             raise
-        place = "" if error.filename is None else f"{error.filename}: "
-        what = "can't be written: " if is_full else ""
-        _print_error(f"{place}{what}{error.strerror}")
+        _print_error(message)
         return 2
+
+
+def _message_of(error: BaseException | None) -> str | None:
+    """Return what a user is told of an error, None if it is a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if not isinstance(error, OSError):
+        return None
+    is_full = error.errno in DISK_ERRORS
+    if not is_full and (error.errno not in FILE_ERRORS or error.filename is None):
+        return None
+    place = "" if error.filename is None else f"{error.filename}: "
+    what = "can't be written: " if is_full else ""
+    return f"{place}{what}{error.strerror}"
 
 
 def _report_interruption(asked: KeyboardInterrupt, out: GuardedFile | None) -> int:
+    if (message := _message_of(asked.__cause__)) is not None:
+        _print_error(message)
     hint = asked.hint if isinstance(asked, Interrupted) else ""
     is_told = REPORTED_BY_PARENT in os.environ
     if not is_told and (hint or out is None or out.lost is None):

@@ -171,14 +171,19 @@ def test_more_than_was_declared_is_cut_off(client):
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(client):
-    head = f"POST {client.new_video()} HTTP/1.1\r\nHost: localhost\r\n"
+    """And as long as the server has not noticed, the page has to wait before it sends it again."""
+    address = client.new_video()
+    head = f"POST {address} HTTP/1.1\r\nHost: localhost\r\n"
     head += f"Content-Type: {UPLOAD['Content-Type']}\r\nContent-Length: 100000\r\n\r\n"
     connection = http.client.HTTPConnection(client.place)
     connection.connect()
     connection.sock.sendall(head.encode() + bytes(1000))
     wait_until(client.uploads)
+    again = client.request("POST", address, b"x", UPLOAD)
+    assert (again.status, again.json["error"].partition(";")[0]) == (503, "The upload broke off")
     connection.close()
     wait_until(lambda: not client.uploads())
+    assert client.request("POST", address, b"x", UPLOAD).status == 201
 
 
 def test_a_video_that_takes_too_long_keeps_its_scores_so_far(checkpoint, long_video, out_of_time):

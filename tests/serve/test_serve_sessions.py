@@ -41,6 +41,7 @@ def timers(monkeypatch):
 
     def call_later(seconds, function, *arguments):
         timers.append(Timer(seconds, function, arguments))
+        timers[-1].start()
         return timers[-1]
 
     loop = SimpleNamespace(call_later=call_later)

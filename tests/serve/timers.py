@@ -6,14 +6,15 @@ class Timer:
 
     def __init__(self, seconds, function, arguments):
         self.seconds, self._function, self._arguments = seconds, function, arguments
-        self.is_cancelled = False
+        self.is_cancelled, self.is_started, self.daemon = False, False, False
 
     def start(self):
-        pass
+        self.is_started = True
 
     def cancel(self):
         self.is_cancelled = True
 
     def fire(self):
+        assert self.is_started
         assert not self.is_cancelled
         self._function(*self._arguments)
