@@ -154,7 +154,13 @@ def _checked_extras(beside: Mapping[str, Any], weights: Mapping[str, Tensor], pa
     extras = read_extras(beside, str(path))
     identity = identify(_shapes_of(weights))
     if extras.class_names is not None and identity is not None and identity.n_classes:
-        check_names(extras.class_names, identity.n_classes, str(path))
+        try:
+            check_names(extras.class_names, identity.n_classes, str(path))
+        except UserError as error:
+            if extras.is_ours:
+                raise
+            log.warning("%s: its class names are not used", error)
+            return msgspec.structs.replace(extras, class_names=None)
     return extras
 
 

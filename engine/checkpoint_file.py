@@ -26,7 +26,7 @@ from utils.interruption import interruption_behind
 from utils.reading import parse_json, typed
 
 SAFETENSORS = ".safetensors"
-ABOUT = "about"  # in the metadata of a .safetensors: the fields below, as JSON
+ABOUT = "3d-resnets"  # in the metadata of a .safetensors: the fields below, as JSON
 IN_ABOUT = ("options", "class_names", "versions")
 WEIGHTS_ELSEWHERE = ("model", "model_state_dict")  # where other programs have "state_dict"
 # Torch's errors for a file that names a class or function beyond those that tensors need.

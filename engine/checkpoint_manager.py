@@ -10,7 +10,7 @@ from engine.checkpoint import TRAINED, Checkpoint, load_checkpoint
 from engine.checkpoint_fields import Best
 from engine.checkpoint_file import read_content, save_checkpoint
 from engine.distributed import SINGLE_PROCESS, World
-from engine.results_folder import SAVED
+from engine.results_folder import SAVED, is_in
 from engine.weights_check import first_not_finite
 from errors import UserError
 from utils.files import LEFTOVERS
@@ -79,7 +79,7 @@ class CheckpointManager:
         return found
 
     def _settled_best(self, resumed: Checkpoint) -> Best | None:
-        is_ours = resumed.path.resolve().parent == self.folder.resolve()
+        is_ours = is_in(resumed.path, self.folder)
         if is_ours:
             self._delete_old(resumed.epoch or 0)
         best = resumed.best

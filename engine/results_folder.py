@@ -30,6 +30,11 @@ def holds_training(folder: Path) -> bool:
     return any(OF_TRAINING.fullmatch(path.name) for path in folder.iterdir())
 
 
+def is_in(path: Path, folder: Path) -> bool:
+    """Return whether a file, or what it links to, is in a folder, however both are written."""
+    return folder.resolve() in (path.parent.resolve(), path.resolve().parent)
+
+
 def set_aside(folder: Path, *, inputs: Collection[Path] = ()) -> Path | None:
     """Move an earlier run's files, except `inputs`, to earlier-1, earlier-2 … below `folder`.
 

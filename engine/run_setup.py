@@ -18,7 +18,7 @@ from engine.class_names import check_class_names
 from engine.device import Device, tune_process
 from engine.distributed import World
 from engine.progress import Position
-from engine.results_folder import find_newest
+from engine.results_folder import find_newest, is_in
 from engine.run_log import Resumed, RunLog
 from errors import UserError
 from flags import Flag, Role
@@ -257,9 +257,10 @@ def _open_log(options: Options, resumed: Checkpoint | None, world: World, index:
     continues = (
         resumed is not None
         and resumed.epoch is not None
-        and resumed.path.resolve().parent == options.result_path.resolve()
+        and is_in(resumed.path, options.result_path)
     )
-    inputs = (options.pretrain_path, options.resume_path, options.annotation_path)
+    checkpoint = None if resumed is None else resumed.path
+    inputs = (options.pretrain_path, checkpoint, options.annotation_path)
     return RunLog(
         options.result_path,
         options=options.as_plain() | {GIVEN: sorted(options.given)},
@@ -267,7 +268,7 @@ def _open_log(options: Options, resumed: Checkpoint | None, world: World, index:
         start=Resumed(
             sys.maxsize if options.no_train else start.epoch,
             start.batches,
-            resumed.path if resumed is not None and continues else None,
+            checkpoint if continues else None,
         ),
         tensorboard=options.tensorboard,
         is_silent=not world.is_first,

@@ -78,7 +78,8 @@ def cached_path(weights: HostedWeights) -> Path:
     home = os.environ.get("TORCH_HOME")
     if home is None:
         home = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints" / weights.file
+    # Unlike Path.expanduser no error for a user without a home; torch takes "~" as a folder then.
+    return Path(os.path.expanduser(home), "hub", "checkpoints", weights.file)
 
 
 def address_of(weights: HostedWeights) -> str:

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from engine.checkpoint import load_checkpoint
-from engine.checkpoint_file import save_checkpoint
+from engine.checkpoint_file import ABOUT, save_checkpoint
 from errors import UserError
 from models.build import build
 from tests.runs import make_dataset, small_run
@@ -158,6 +158,12 @@ def test_options_that_no_run_wrote_are_not_copied(tmp_path):
     [("{", "is not JSON"), ("[]", "expected object"), ('{"options": {"n_epochs": 0}}', "n_epochs")],
 )
 def test_damaged_metadata_of_safetensors_is_one_line(tmp_path, text, fault):
-    save_file({"fc.weight": torch.ones(2, 2)}, tmp_path / "c.safetensors", {"about": text})
+    save_file({"fc.weight": torch.ones(2, 2)}, tmp_path / "c.safetensors", {ABOUT: text})
     with pytest.raises(UserError, match=rf"^\S*c\.safetensors: .*{fault}"):
         load_checkpoint(tmp_path / "c.safetensors")
+
+
+def test_metadata_of_another_program_does_not_matter(tmp_path):
+    weights = {"fc.weight": torch.ones(2, 2)}
+    save_file(weights, tmp_path / "c.safetensors", {"about": "a network", "format": "pt"})
+    assert load_checkpoint(tmp_path / "c.safetensors").options == {}

@@ -72,6 +72,16 @@ def test_files_lie_where_torch_keeps_them(variables, monkeypatch):
     assert cached_path(R3D_18) == Path(torch.hub.get_dir(), "checkpoints", R3D_18.file)
 
 
+def test_a_user_without_a_home_has_the_folder_that_torch_takes(monkeypatch):
+    def unknown(uid):
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert cached_path(R3D_18) == Path(torch.hub.get_dir(), "checkpoints", R3D_18.file)
+
+
 def refusal(weights):
     """The message of a failed download, which is one line."""
     with pytest.raises(UserError) as caught:

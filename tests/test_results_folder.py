@@ -91,6 +91,24 @@ def test_going_back_to_an_older_checkpoint_keeps_the_later_ones(tmp_path, capsys
     assert everything(result)["save_1.pth"] == before["save_1.pth"]
 
 
+def test_a_run_continues_from_a_link_to_its_checkpoint(tmp_path):
+    make_dataset(tmp_path, train=2, val=1)
+    assert small_run(tmp_path, "--n_epochs", "1") == 0
+    saved, kept = tmp_path / "res/save_1.pth", tmp_path / "archive.pth"
+    saved.rename(kept)
+    saved.symlink_to(kept)
+    (tmp_path / "res/best.pth").unlink()
+    assert small_run(tmp_path, "--resume_path", "auto") == 0
+    assert not list((tmp_path / "res").glob("earlier-*"))
+    assert load_checkpoint(tmp_path / "res/best.pth").epoch
+    assert load_checkpoint(tmp_path / "res/save_2.pth").epoch == 2
+    assert len((tmp_path / "res/train.log").read_text().splitlines()) == 3
+    assert saved.is_symlink()
+    (tmp_path / "newest.pth").symlink_to(tmp_path / "res/save_2.pth")
+    assert small_run(tmp_path, "--resume_path", "newest.pth", "--n_epochs", "3") == 0
+    assert not list((tmp_path / "res").glob("earlier-*"))
+
+
 def test_a_checkpoint_from_elsewhere_starts_a_run_of_its_own_here(tmp_path):
     make_dataset(tmp_path)
     assert small_run(tmp_path, result="one") == 0
