@@ -10,6 +10,7 @@ from datasets.index_checks import check_index
 from datasets.listed_videos import read_listed_videos
 from datasets.selection import select_videos
 from errors import UserError
+from media.rates import Timing
 from tests.commands import run_util
 from tests.test_index_scripts import make_frames, read, videos_of
 from tests.videos import draw
@@ -302,6 +303,35 @@ def test_parts_of_a_time_lapse(tmp_path, capsys):
     path = index_of(tmp_path, "path,label,start,end\nm.mp4,a,3000,3300\n", frames="videos")
     assert list(videos_of(path)) == ["m_000101_000110"]
     assert "of other times" not in capsys.readouterr().out
+
+
+def test_sound_after_the_last_frame_does_not_move_parts(tmp_path, capsys):
+    """ffmpeg's duration of a file includes it."""
+    sound = ("-f", "lavfi", "-i", "sine=d=202.5:r=8000", "-threads", "1")
+    draw(tmp_path / "videos/m.mkv", size="32x32", seconds=200, rate="1/5", extra=sound)
+    folders = [str(tmp_path / "videos"), str(tmp_path / "jpg")]
+    assert generate_video_jpgs.main([*folders, "own", "--size", "32", "--fps", "0.2"]) == 0
+    path = index_of(tmp_path, "path,label,start,end\nm.mkv,a,100,200\n")
+    assert list(videos_of(path)) == ["m_000021_000040"]
+    assert "m: the file lasts 202.5 s, but its 40 frames 200.0 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("timing", "n_frames", "rate", "doubt"),
+    [
+        (Timing(25, 25, 7201.3), 180000, 25, "lasts 7201.3 s"),
+        (Timing(0.1, None, 602.5, is_exact=True), 60, 0.1, "lasts 602.5 s"),
+        (Timing(0.03, 0.03, 3600), 120, 1 / 30, None),
+        (Timing(23.98, 23.98, 7200), 172627, 24000 / 1001, None),
+        (Timing(25, 50), 250, 25, None),  # raw streams: fields are counted
+        (Timing(25, 50, 0.0), 250, 25, None),
+        (Timing(25, 60), 250, 25, "the frame rate varies"),
+    ],
+)
+def test_rates_of_long_videos_and_raw_streams(timing, n_frames, rate, doubt):
+    assert timing.rate_of(n_frames) == pytest.approx(rate, rel=1e-6)
+    found = timing.doubt(n_frames)
+    assert (found is None) if doubt is None else (doubt in found)
 
 
 def test_parts_outside_their_video_and_unknown_rates(tmp_path):
