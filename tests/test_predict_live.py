@@ -129,10 +129,15 @@ def test_ctrl_c_during_a_file_writes_the_results_or_keeps_earlier_ones(
     (tmp_path / "a.csv").unlink()
     before = (tmp_path / "a.json").read_bytes()
     assert predict(checkpoint, tmp_path / "v", *outputs, "--stride", "1") == 130
-    said = [f"{tmp_path}/a.csv: not written", f"{tmp_path}/a.json: kept as it was"]
+    said = [f"{tmp_path}/a.csv: {written}", f"{tmp_path}/a.json: kept as it was"]
     assert capsys.readouterr().err.splitlines()[-2:] == said
     assert (tmp_path / "a.json").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "v"]
+    table = (tmp_path / "a.csv").read_bytes()
+    printed = ("--csv", tmp_path / "a.csv", "--json", "/dev/stdout")
+    assert predict(checkpoint, tmp_path / "v", *printed) == 130
+    assert capsys.readouterr().out.rstrip().endswith("]}")
+    assert (tmp_path / "a.csv").read_bytes() == table
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.json", "v"]
 
 
 def test_a_stream_shorter_than_a_window_is_looped(checkpoint, camera, tmp_path):

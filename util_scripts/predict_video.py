@@ -12,7 +12,7 @@ ends it. The exit status is 1 if any video gave no scores, or a live stream brok
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ THRESHOLD = 0.5
 
 
 class KeepEarlier(Exception):
-    """Leaves the output files as they were."""
+    """Leaves an output file as it was."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,26 +63,30 @@ def _predict(
 
     stride = default_stride(inputs[0].is_live) if options.stride is None else options.stride
     stride = stride or classifier.options.sample_duration
-    with suppress(KeepEarlier), ExitStack() as files:
+    with ExitStack() as stack:
+        outputs = [path for path in (options.csv, options.json) if path is not None]
+        files = {path: stack.enter_context(ExitStack()) for path in outputs}
         sinks = _open_sinks(options, classifier.labels, stride, inputs[0].is_live, files)
         summary = Predictor(classifier, stride, [*sinks, *more_sinks]).run(inputs)
         for line in summary.lines():
             say(line, error=True)
         if summary.interrupted is not None and not summary.is_live:
-            _end_early(options, f"{summary.n_begun} of {summary.n_inputs} videos")
+            _end_early(files, f"{summary.n_begun} of {summary.n_inputs} videos")
     return summary.exit_status
 
 
-def _end_early(options: argparse.Namespace, videos: str) -> None:
-    """Say what becomes of the output files of an interrupted run. Raises KeepEarlier if there is an
-    earlier file, which may hold all videos: a part of them must not replace it."""
-    paths = [path for path in (options.csv, options.json) if path and not is_stream(path)]
-    earlier = [path for path in paths if path.exists()]
-    for path in paths:
-        part = "not written" if earlier else f"{videos} written, the last one in part"
-        say(f"{path}: {'kept as it was' if path in earlier else part}", error=True)
-    if earlier:
-        raise KeepEarlier
+def _end_early(files: Mapping[Path, ExitStack], videos: str) -> None:
+    """Say what becomes of each output file of an interrupted run. An earlier file is kept, because
+    it may hold all videos: a part of them must not replace it."""
+    for path, file in files.items():
+        if is_stream(path):
+            continue
+        if not path.exists():
+            say(f"{path}: {videos} written, the last one in part", error=True)
+            continue
+        say(f"{path}: kept as it was", error=True)
+        with suppress(KeepEarlier), file:
+            raise KeepEarlier
 
 
 def _predict_and_draw(
@@ -113,19 +117,24 @@ def _predict_and_draw(
 
 
 def _open_sinks(
-    options: argparse.Namespace, labels: Sequence[str], stride: int, is_live: bool, files: ExitStack
+    options: argparse.Namespace,
+    labels: Sequence[str],
+    stride: int,
+    is_live: bool,
+    files: Mapping[Path, ExitStack],
 ) -> list[Sink]:
-    """Open everything that predictions are printed or written to; `files` closes them."""
+    """Open everything that predictions are printed or written to; `files`, by path, close them."""
     finds_events = options.threshold is not None or bool(options.alert)
     sinks: list[Sink] = []
     if finds_events:
         sinks.append(EventPrinter(labels, options.alert, _threshold(options), is_live=is_live))
     if options.csv is not None:
-        writer = csv_writer(options.csv, labels, at_once=is_live)
-        sinks.append(files.enter_context(writer))
+        table = csv_writer(options.csv, labels, at_once=is_live)
+        sinks.append(files[options.csv].enter_context(table))
     if options.json is not None:
         about = {"checkpoint": str(options.checkpoint), "stride": stride}
-        sinks.append(files.enter_context(json_writer(options.json, labels, options.topk, about)))
+        predictions = json_writer(options.json, labels, options.topk, about)
+        sinks.append(files[options.json].enter_context(predictions))
     # Last: if stdout is closed, the files still receive the window that could not be printed.
     each = options.timeline or (is_live and not finds_events)
     sinks.append(Printer(labels, options.topk, each=each, merged=not is_live))
