@@ -61,7 +61,7 @@ def _make_work_folder(jpg_dir: Path, arguments: Arguments) -> WorkFolder:
     except OSError as error:
         raise UserError(f"{jpg_dir}: can't be written: {error.strerror}") from None
     for other in work.others():
-        if other not in ("", settings):
+        if other != settings:
             work.remove()
             raise UserError(
                 f"{jpg_dir}: another extraction writes to it with {shown_name(other)}, this one "

@@ -14,7 +14,9 @@ from pathlib import Path
 from media.frame_folders import restore_frames
 
 WORK_PREFIX = ".extracting-"
-LOCK = "lock"  # file in the folder; its lock ends with the process
+# Files in the folder, locked until its process ends. Whoever removes the folder then locks the
+# first; for the second, others only try a shared lock, so its lock always means a running process.
+LOCK, SETTINGS = "lock", "settings"
 UNTOUCHED = 24 * 3600  # seconds after which a folder that can't be locked is abandoned
 REMOVAL_ATTEMPTS = 100
 
@@ -27,28 +29,33 @@ class WorkFolder:
         name = f"{_prefix()}{os.getpid()}-{secrets.token_hex(4)}"
         self.path = jpg_dir.absolute() / name
         self.path.mkdir()
-        new = self.path / f"{LOCK}-new"
-        self._lock = _lock(new, os.O_CREAT)
-        if self._lock is not None:
-            os.write(self._lock, settings.encode())
-            new.rename(self.path / LOCK)  # which is never there without being locked
+        self._locks = [self._hold(LOCK), self._hold(SETTINGS, settings)]
+
+    def _hold(self, name: str, text: str = "") -> int | None:
+        """Write a file that is never there without being locked."""
+        new = self.path / f"{name}-new"
+        lock = _lock(new, os.O_CREAT)
+        if lock is not None:
+            os.write(lock, text.encode())
+            new.rename(self.path / name)
+        return lock
 
     def others(self) -> Iterator[str]:
         """Yield the settings of the other running processes with a folder here."""
         for folder in self.path.parent.glob(f"{WORK_PREFIX}*"):
             try:
-                lock = None if folder == self.path else _lock(folder / LOCK)
+                lock = None if folder == self.path else _lock(folder / SETTINGS, is_shared=True)
             except Held:
                 with suppress(OSError):  # it has just ended
-                    yield (folder / LOCK).read_text(encoding="utf-8")
+                    yield (folder / SETTINGS).read_text(encoding="utf-8")
             else:
                 if lock is not None:
                     os.close(lock)
 
     def remove(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)  # network file systems keep the files that are open
-            self._lock = None
+        while self._locks:  # network file systems keep the files that are open
+            if (lock := self._locks.pop()) is not None:
+                os.close(lock)
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -81,7 +88,7 @@ class Held(Exception):
     """Another process holds the lock."""
 
 
-def _lock(path: Path, flags: int = 0) -> int | None:
+def _lock(path: Path, flags: int = 0, *, is_shared: bool = False) -> int | None:
     """Open and lock a file; None if it does not exist or the system has no locks. Raises Held."""
     try:
         import fcntl
@@ -92,7 +99,7 @@ def _lock(path: Path, flags: int = 0) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
         if error.errno in (errno.EACCES, errno.EAGAIN):

@@ -1,5 +1,6 @@
 """The manifest of extraction, and what a second run does with it."""
 
+import fcntl
 import json
 import os
 import socket
@@ -12,7 +13,7 @@ from errors import UserError
 from media.ffmpeg import find_ffmpeg
 from media.manifest import DONE, Arguments, Manifest, Row, read_rows, target_of
 from media.shard import Shard, parse_shard
-from media.work_folders import LOCK, UNTOUCHED, WorkFolder, remove_stale_work
+from media.work_folders import LOCK, SETTINGS, UNTOUCHED, WorkFolder, remove_stale_work
 from tests.commands import Command
 from tests.videos import draw, kill_extractions, names
 from util_scripts.generate_video_hdf5 import main as to_hdf5
@@ -291,6 +292,22 @@ def test_two_runs_with_different_flags_at_once(tmp_path):
     other = WorkFolder(tmp_path / "jpg", "--size 240")
     assert extract(tmp_path) == 0
     other.remove()
+
+
+def test_a_killed_run_with_other_flags_refuses_no_other(tmp_path):
+    """Also not while one process removes its folder and another one reads its settings."""
+    draw(tmp_path / "v/A/a.avi")
+    (tmp_path / "jpg").mkdir()
+    killed = WorkFolder(tmp_path / "jpg", "--size 720")
+    for lock in killed._locks:
+        os.close(lock)
+    with (killed.path / LOCK).open() as removed, (killed.path / SETTINGS).open() as read:
+        fcntl.flock(removed, fcntl.LOCK_EX)
+        fcntl.flock(read, fcntl.LOCK_SH)
+        assert extract(tmp_path) == 0
+    assert killed.path.is_dir()
+    assert extract(tmp_path) == 0
+    assert names(tmp_path / "jpg") == ["A", "manifest.jsonl"]
 
 
 def test_random_kills(tmp_path):
