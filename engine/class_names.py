@@ -1,6 +1,7 @@
 """Check that the class names given for a checkpoint are those of its outputs."""
 
 import logging
+import unicodedata
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -26,14 +27,17 @@ def check_class_names(checkpoint: Checkpoint, labels: Sequence[str], index: Path
     if names is None:
         _warn_of_alphabetical_order(checkpoint, labels, index)
         return
-    if list(names) == list(labels):
-        return
-    pairs = zip_longest(names, labels)
-    number, (saved, given) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-    raise UserError(
-        f"{checkpoint.path}: class {number} is {saved!r} in the checkpoint and {given!r} in "
-        f"{index}: use the index it was trained with, or --pretrain_path for new classes"
-    )
+    for number, (saved, given) in enumerate(zip_longest(names, labels)):
+        if _plain(saved) != _plain(given):
+            raise UserError(
+                f"{checkpoint.path}: class {number} is {saved!r} in the checkpoint and {given!r} "
+                f"in {index}: use the index it was trained with, or --pretrain_path for new classes"
+            )
+
+
+def _plain(name: str | None) -> str | None:
+    """Accents may be written in two ways that look the same: as NFC in new indexes."""
+    return None if name is None else unicodedata.normalize("NFC", name)
 
 
 def _warn_of_alphabetical_order(

@@ -1,6 +1,7 @@
 """Class names: those of an index or a labels file against those of a checkpoint."""
 
 import logging
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def test_class_names(tmp_path):
         check_class_names(checkpoint, ("a", "c", "b"), Path("i.json"))
     with pytest.raises(UserError, match="class 2 is 'c' in the checkpoint and None"):
         check_class_names(checkpoint, ("a", "b"), Path("i.json"))
+
+
+def test_accents_in_another_form_are_the_same_name(tmp_path):
+    names = ["a", unicodedata.normalize("NFD", "Café"), "c"]
+    save_checkpoint(tmp_path / "c.pth", content(small()) | {"class_names": names})
+    composed = [unicodedata.normalize("NFC", name) for name in names]
+    assert names != composed
+    check_class_names(load_checkpoint(tmp_path / "c.pth"), composed, Path("i.json"))
 
 
 @pytest.mark.parametrize(
