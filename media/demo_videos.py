@@ -125,13 +125,18 @@ def _keep_seed(folder: Path, seed: int) -> None:
     """Keep the seed beside the lists. Raises UserError if another one is there, or if videos are
     and the seed is not the default, which earlier versions did not keep."""
     path = folder / "lists/seed.txt"
-    found = str(SEED if (folder / "videos").exists() else seed)
     if path.exists():
         found = read_text(path, "seed").strip()
-    if found != str(seed):
+        if found != str(seed):
+            raise UserError(
+                f"--seed {seed}: {folder} holds videos of --seed {shown_name(found)}; remove it, "
+                "or give another folder"
+            )
+    elif seed != SEED and (folder / "videos").exists():
         raise UserError(
-            f"--seed {seed}: {folder} holds videos of --seed {shown_name(found)}; remove it, or "
-            "give another folder"
+            f"--seed {seed}: the seed of the videos in {folder} is unknown, because an earlier "
+            f"version did not keep it; if it is {seed}, write {seed} to {path}, else remove "
+            f"{folder}, or give another folder"
         )
     write_text(path, f"{seed}\n")
 
