@@ -24,6 +24,7 @@ SYSTEM_ERRORS = tuple(  # ffmpeg's messages that say nothing about the file
         ),
     )
 )
+ADVICE = ". Try to increase"  # "`ulimit -v` or …", after the error of a thread
 NOT_WRITTEN = tuple(map(os.strerror, DISK_ERRORS))
 STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1", "mif2")  # pictures in an MP4's form
 VIDEO_SUFFIXES = frozenset(
@@ -139,9 +140,12 @@ def why_broken_off(ran: FfmpegRun) -> str | None:
 
 
 def _names_one(lines: Sequence[str], errors: Sequence[str]) -> str | None:
-    """Return the first line that ends with one of the system's error messages; the name of a file,
-    which lines may contain, does not."""
-    return next((line for line in lines if line.removesuffix(")").endswith(tuple(errors))), None)
+    """Return the first line that ends with one of the system's error messages, or with ffmpeg's
+    advice after it; the name of a file, which lines may contain, does not."""
+    for line in lines:
+        if line.partition(ADVICE)[0].removesuffix(")").endswith(tuple(errors)):
+            return line
+    return None
 
 
 def _is_picture(input_format: str) -> bool:

@@ -334,6 +334,15 @@ def test_a_lost_disk_does_not_truncate_a_video(number):
     assert judge_whole(ran, n_frames=57, timeout=0, name="a").status == PARTIAL
 
 
+def test_advice_of_ffmpeg_after_an_error_of_the_system():
+    advice = "Try to increase `ulimit -v` or decrease `ulimit -s`."
+    error = f"pthread_create failed: {os.strerror(errno.EAGAIN)}. {advice}"
+    assert judge_whole(FfmpegRun(1, "avi", [error]), n_frames=3, timeout=0, name="a") == (
+        FAILED,
+        f"{error} after 3 frames",
+    )
+
+
 def test_frames_before_a_disk_error_are_not_kept(tmp_path, set_ffmpeg, capsys):
     draw(tmp_path / "v/A/a.avi")
     set_ffmpeg("echo frame > image_00001.jpg\necho '[error] Stale file handle' >&2\n")
