@@ -220,7 +220,7 @@ def fix_counts(path: Path, videos: Sequence[FoundVideo]) -> int:
             continue
         content["database"][name].setdefault("annotations", {})["segment"] = segment
         changed += 1
-    print_list("parts of videos do not fit the frames found; write the index again:", left)
+    print_list("segments do not fit the frames found; write the index again:", left)
     if changed:
         print(f"backup of the index: {back_up(path)}")
         write_json(path, content)
@@ -230,8 +230,8 @@ def fix_counts(path: Path, videos: Sequence[FoundVideo]) -> int:
 def _corrected(video: FoundVideo, begin: int, end: int) -> list[int] | None:
     """Return the segment within the frames found: all frames if it was empty, and one frame later
     if it was counted from 0. None if it begins after the last frame."""
-    if begin == end:
-        return [video.first, video.last + 1]
     late = max(0, video.first - begin)
+    if begin == end or (late and end + late == video.last):  # its last frame was counted
+        return [video.first, video.last + 1]
     segment = [begin + late, min(end + late, video.last + 1)]
     return segment if segment[0] < segment[1] else None

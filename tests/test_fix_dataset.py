@@ -21,6 +21,7 @@ from tests.test_check_dataset import change_index, check
         ({"m": [21, 31]}, {}, ["m"]),
         ({"m": [15, 31]}, {"m": [15, 21]}, []),
         ({"m": [0, 20]}, {"m": [1, 21]}, []),
+        ({"m": [0, 19]}, {"m": [1, 21]}, []),  # from 0 to the last frame
         ({"m": [0, 10]}, {"m": [1, 11]}, []),
         ({"m": None}, {"m": [1, 21]}, []),
         ({"m_000010_000020": [1, 31]}, {"m_000010_000020": [1, 21]}, []),  # times, as in Kinetics
@@ -41,7 +42,7 @@ def test_fix_never_makes_a_part_the_whole_video(tmp_path, capsys, segments, fixe
     found = json.loads((tmp_path / "index.json").read_text())["database"]
     assert {n: e["annotations"].get("segment") for n, e in found.items()} == segments | fixed
     out = capsys.readouterr().out
-    assert (f"{len(left)} parts of videos do not fit the frames found; write" in out) == bool(left)
+    assert (f"{len(left)} segments do not fit the frames found; write" in out) == bool(left)
     for name in left:
         assert f"  {name}: {'' if segments[name] else 'no '}segment" in out
 
