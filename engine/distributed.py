@@ -233,8 +233,7 @@ def launch(
 
     script = str(Path(__file__).parent.parent / "main.py")
     meeting = _torchrun_flags(node, dist_url)
-    # torchrun would handle ignored ones, too.
-    os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(n.name for n in heeded_signals()))
+    os.environ.setdefault("PET_SIGNALS_TO_HANDLE", _signals_of_torchrun())
     command = ["--nproc_per_node", str(n_processes), script, *argv, "--distributed"]
     try:
         with tempfile.TemporaryDirectory() as logs:  # torchrun leaves its own
@@ -245,6 +244,11 @@ def launch(
     except SignalException as signalled:  # which the processes got, too
         return 128 + int(signalled.sigval)
     return 0
+
+
+def _signals_of_torchrun() -> str:
+    """Return the signals that end its processes: by default also those that are ignored here."""
+    return ",".join([*(number.name for number in heeded_signals()), "SIGQUIT"])
 
 
 def _torchrun_flags(node: World, dist_url: str) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import main
-from engine.distributed import SINGLE_PROCESS, World, find_launcher, join
+from engine.distributed import SINGLE_PROCESS, World, _signals_of_torchrun, find_launcher, join
 from errors import UserError
 from tests.commands import Command
 from tests.runs import frozen_norms, make_dataset, read_results, read_table
@@ -404,3 +404,13 @@ def test_processes_that_nobody_started_are_not_waited_for_for_ever(monkeypatch, 
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="the 2 processes that SLURM announces could not join"):
         join(meeting_place, use_cuda=False)
+
+
+def test_torchrun_ends_its_processes_on_its_own_signals_but_ignored_ones():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert set(_signals_of_torchrun().split(",")) == {
+            "SIGINT", "SIGTERM", "SIGQUIT"
+        }  # fmt: skip
+    finally:
+        signal.signal(signal.SIGHUP, before)
