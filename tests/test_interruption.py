@@ -101,7 +101,9 @@ def test_a_program_that_hangs_can_be_ended(tmp_path, name):
         while command.process.poll() is None:
             command.process.terminate()
             time.sleep(0.1)
-        assert command.process.returncode == 128 + signal.SIGTERM
+        # A shell calls both 143: one more may come where Python has given up its handlers.
+        assert command.process.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)
+        assert "Traceback" not in command.stderr
     os.close(reading)
     os.close(writing)
 
